@@ -1,0 +1,323 @@
+"""From the command line to plain, checked values, and from values to objects.
+
+The only module that knows OmegaConf. Everything is checked before torch is imported or anything is trained: keys by
+Hydra, types and ranges here, `_target_`s against the packages that are allowed.
+"""
+
+import dataclasses
+import difflib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+Node = dict[str, Any]
+
+# where an option group stands in the configuration, and the folder of conf/ that holds its options
+GROUPS = {
+    "data": "data",
+    "split": "split",
+    "imbalance": "imbalance",
+    "imbalance.copies": "imbalance/copies",
+    "imbalance.copies.transform": "augmentation",
+    "imbalance.sampling": "imbalance/sampling",
+    "imbalance.weights": "imbalance/weights",
+    "imbalance.loss": "imbalance/loss",
+    "augmentation": "augmentation",
+    "architecture": "architecture",
+    "activation": "activation",
+    "optimizer": "optimizer",
+    "scheduler": "scheduler",
+    "tracking": "tracking",
+}
+ALLOWED = ("emoexp", "torch.nn", "torch.optim")  # packages that a _target_ may point into
+ENTRIES = ("train", "evaluate", "predict", "sync", "report", "audit")  # python -m would import them twice
+PRECISIONS = ("fp32", "tf32", "bf16")
+RESUMES = ("auto", "force", "never")
+
+
+@dataclass
+class Experiment:
+    """Everything that decides a result: the scalars of conf/train.yaml, and the option groups as plain dictionaries."""
+
+    seed: int = 0
+    epochs: int = 12
+    batch_size: int = 128
+    image_size: int = 48
+    channels: int = 1
+    monitor: str = "val/macro_f1"
+    patience: int | None = 10
+    clip_norm: float | None = None
+    precision: str = "fp32"
+    deterministic: bool = False
+    data: Any = MISSING
+    split: Any = MISSING
+    imbalance: Any = MISSING
+    augmentation: Any = MISSING
+    architecture: Any = MISSING
+    activation: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+
+
+@dataclass
+class Machine:
+    """What does not decide a result: where it is computed and kept."""
+
+    device: str = "auto"
+    threads: int | None = None
+    outputs: str = "outputs"
+    cache: str | None = "~/.cache/emoexp"
+    resume: str = "auto"
+    allow: list[str] = field(default_factory=list)
+    tracking: Any = MISSING
+
+
+@dataclass
+class TrainSchema(Experiment, Machine):
+    """The root of conf/train.yaml, typed: Hydra refuses what does not fit."""
+
+    experiment: Any = None
+
+
+ConfigStore.instance().store(name="train_schema", node=TrainSchema, provider="emoexp")
+
+
+def checked(config: DictConfig) -> tuple[Experiment, Machine]:
+    """A composed training configuration as plain values.
+
+    Raises:
+        ValueError: a value of another kind than its default, out of its range, or a `_target_` that is not allowed.
+    """
+    OmegaConf.resolve(config)
+    plain: Node = OmegaConf.to_container(config, throw_on_missing=True)  # type: ignore[assignment]
+    check_targets(plain, plain["allow"])
+    for path, node in groups(plain):
+        check_types(path, node, option(GROUPS[path], node.get("name", "")))
+    experiment = Experiment(**{f.name: plain[f.name] for f in dataclasses.fields(Experiment)})
+    machine = Machine(**{f.name: plain[f.name] for f in dataclasses.fields(Machine)})
+    for name, least in {"epochs": 1, "batch_size": 2, "image_size": 8, "patience": 1, "threads": 1}.items():
+        value = plain[name]
+        if value is not None and value < least:
+            raise ValueError(f"{name} is at least {least}; it is {value}")
+    for name, allowed in {"channels": (1, 3), "precision": PRECISIONS, "resume": RESUMES}.items():
+        if plain[name] not in allowed:
+            raise ValueError(f"{name} is one of {', '.join(map(str, allowed))}; it is {plain[name]}")
+    if not 0 <= experiment.seed < 2**63:
+        raise ValueError(f"seed is a whole number from 0 to 2^63-1; it is {experiment.seed}")
+    return experiment, machine
+
+
+def plain(config: DictConfig) -> Node:
+    """A composed configuration of another command as plain values, its groups checked.
+
+    Raises:
+        ValueError: as `checked`, or a value that has to be given was not.
+    """
+    OmegaConf.resolve(config)
+    if missing := sorted(str(key) for key in OmegaConf.missing_keys(config)):
+        raise ValueError(f"{missing[0]} has to be given: {missing[0]}=...")
+    values: Node = OmegaConf.to_container(config)  # type: ignore[assignment]
+    check_targets(values, values.get("allow", []))
+    for path, node in groups(values):
+        check_types(path, node, option(GROUPS[path], node.get("name", "")))
+    return values
+
+
+def groups(plain: Mapping[str, Any]) -> Iterator[tuple[str, Node]]:
+    """The option groups that a plain configuration holds: (path, node)."""
+    for path in GROUPS:
+        node: Any = plain
+        for key in path.split("."):
+            node = node.get(key) if isinstance(node, Mapping) else None
+        if isinstance(node, dict):
+            yield path, node
+
+
+def check_targets(node: Any, allow: list[str], path: str = "") -> None:
+    """Refuse, at any depth, a `_target_` outside the allowed packages."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            check_targets(item, allow, f"{path}[{index}]")
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        check_targets(value, allow, f"{path}.{key}".lstrip("."))
+    if "_target_" in node:
+        check_target(str(node["_target_"]), allow, path)
+
+
+def check_target(target: str, allow: list[str], path: str) -> None:
+    """Refuse one `_target_`: it must lie in an allowed package and not in an entry module."""
+    packages = (*ALLOWED, *allow)
+    if not re.fullmatch(r"\w+(\.\w+)+", target) or not any(target.startswith(f"{name}.") for name in packages):
+        raise ValueError(
+            f"{path}._target_ is {target}, but only {', '.join(packages)} may be built; to let a package of your own "
+            f"in, add allow=[{target.split('.')[0]}]"
+        )
+    if target.split(".")[:2] in [["emoexp", entry] for entry in ENTRIES]:
+        raise ValueError(f"{path}._target_ is {target}, which is a command; point it to a library module")
+
+
+def check_types(path: str, node: Node, defaults: Node) -> None:
+    """Refuse values of another kind than the option's file has: a number stays a number, a switch a switch."""
+    for key, default in defaults.items():
+        value = node.get(key)
+        if isinstance(default, bool):
+            fits = isinstance(value, bool)
+        elif isinstance(default, float):
+            fits = isinstance(value, int | float) and not isinstance(value, bool)
+        elif isinstance(default, int):
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            fits = default is None or isinstance(default, str) or isinstance(value, type(default))
+        if not fits:
+            kind = {bool: "true or false", float: "a number", int: "a whole number", list: "a list"}
+            raise ValueError(f"{path}.{key} is {kind.get(type(default), type(default).__name__)}; it is {value!r}")
+
+
+@cache
+def _option_text(group: str, name: str) -> str | None:
+    file = resources.files("emoexp.conf") / group / f"{name}.yaml"
+    return file.read_text() if re.fullmatch(r"\w+", name) and file.is_file() else None
+
+
+def option(group: str, name: str) -> Node:
+    """The file of an option of ours as it stands, less its defaults list; empty for somebody else's option."""
+    text = _option_text(group, name)
+    plain = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "defaults"}
+
+
+def options(group: str) -> dict[str, str]:
+    """The options of a folder of conf/, each with the first line of its file."""
+    files = sorted((resources.files("emoexp.conf") / group).iterdir(), key=lambda file: file.name)
+    names = [file.name[:-5] for file in files if file.name.endswith(".yaml")]
+    texts = {name: (_option_text(group, name) or "").removeprefix("# @package _global_\n") for name in names}
+    return {name: text.partition("\n")[0].lstrip("# ") for name, text in texts.items()}
+
+
+def build(node: Node, allow: list[str], **extra: Any) -> Any:
+    """What a node's `_target_` makes of its keys and of `extra`. The one place where configuration becomes objects.
+
+    Raises:
+        ValueError: the target is not allowed, also behind an alias, or does not exist.
+    """
+    check_targets(node, allow)
+    target = node["_target_"]
+    try:
+        found = hydra.utils.get_object(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"_target_ {target} cannot be found: {error}") from error
+    home = str(getattr(found, "__module__", ""))
+    if not any(home == name or home.startswith(f"{name}.") for name in (*ALLOWED, *allow)):
+        raise ValueError(f"_target_ {target} stands for something of {home}, which may not be built")
+    keys = {key: value for key, value in node.items() if key not in ("name", "_partial_")}
+    # always as a partial, called here: Hydra would turn dataclasses among the arguments into dictionaries, and
+    # wrap the errors that are meant for people
+    function = hydra.utils.instantiate(keys, _partial_=True, _convert_="all")
+    return function if node.get("_partial_") else function(**extra)
+
+
+def command(name: str, job: Callable[[], None]) -> None:
+    """Run an entry point: our own --help, Hydra for the rest, and the nearest name where composing failed."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text(name))
+        return
+    _state["started"] = False
+    try:
+        job()
+    except SystemExit as stop:
+        if stop.code and not _state["started"]:
+            print(*suggestions(name, sys.argv[1:]), sep="\n", file=sys.stderr)
+        raise
+
+
+_state = {"started": False}  # whether composing succeeded: afterwards an error is not one of names
+
+
+def guarded(job: Callable[[DictConfig], object], config: DictConfig) -> None:
+    """Run a job; a person's mistake becomes one line and exit code 1. In a sweep it stays an exception, for Hydra."""
+    _state["started"] = True
+    try:
+        job(config)
+    except (ValueError, OSError, ArithmeticError) as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def help_text(name: str) -> str:
+    """Every option group of a command with its options and a line on each, then its scalars."""
+    text = _option_text("", name) or ""
+    used = [
+        group
+        for path, group in GROUPS.items()
+        if path.partition(".")[0] in text and path != "imbalance.copies.transform"
+    ]
+    lines = [
+        text.partition("\n")[0].lstrip("# "),
+        "",
+        f"  python -m emoexp.{name} [group=option] [key=value] ...",
+        "",
+    ]
+    for group in [*dict.fromkeys(used), *(["experiment"] if "experiment:" in text else [])]:
+        lines += [f"{group}="] + [f"  {option:26} {line}" for option, line in options(group).items()] + [""]
+    lines += [text.partition("\n\n")[2].partition("\nhydra:")[0].rstrip()]
+    lines += [
+        "",
+        "--cfg job shows the composed configuration; --multirun sweeps: activation=mish,relu 'seed=range(3)'",
+    ]
+    return "\n".join(lines)
+
+
+def suggestions(name: str, arguments: list[str]) -> Iterator[str]:
+    """For each override whose key or option does not exist, the nearest that does."""
+    keys = known_keys(name)
+    for argument in arguments:
+        key, equals, value = argument.lstrip("+~").partition("=")
+        if not equals or key.startswith(("hydra", "-")):
+            continue
+        group = key.partition("@")[0]
+        if group in (*GROUPS.values(), "experiment"):
+            pool = list(options(group))
+            for choice in value.split(","):
+                yield from _nearest(choice, pool, f"{group}=")
+        elif key not in keys:
+            yield from _nearest(key, keys, "")
+
+
+def _nearest(name: str, pool: list[str], prefix: str) -> Iterator[str]:
+    if name not in pool:
+        near = difflib.get_close_matches(name, pool, n=3, cutoff=0.5)
+        leaf = [key for key in pool if key.rpartition(".")[2] == name.rpartition(".")[2]]
+        if found := list(dict.fromkeys([*near, *leaf])):
+            yield f"did you mean {' or '.join(prefix + entry for entry in found)}?"
+
+
+def known_keys(name: str) -> list[str]:
+    """Every key that some choice of options knows, such as optimizer.lr."""
+    root = OmegaConf.to_container(OmegaConf.create(_option_text("", name) or ""))
+    assert isinstance(root, dict)
+    keys = [str(key) for key in root if key not in ("defaults", "hydra")] + [
+        *GROUPS,
+        *GROUPS.values(),
+        "experiment",
+    ]
+    for path, group in GROUPS.items():
+        keys += [f"{path}.{key}" for choice in options(group) for key in option(group, choice)]
+    return list(dict.fromkeys(keys))

@@ -1,0 +1,191 @@
+"""Files under a root, be it a folder, a zip or a tar archive, read in place.
+
+Nothing outside the root is ever read: names that climb out, absolute names, links and devices are refused.
+"""
+
+import hashlib
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+MAX_ENTRIES = 10_000_000
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The regular files under a root.
+
+    names: relative, with forward slashes, sorted. folders: those that stand there by themselves, empty ones
+    too. each: contents of some files, in the order that is fast to read, each cut off after a number of
+    bytes.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    folders: tuple[str, ...]
+    each: Callable[[Iterable[str], int], Iterator[tuple[str, bytes]]]
+
+    def read(self, name: str, limit: int) -> bytes:
+        """One file's content, at most `limit` bytes of it."""
+        return next(self.each([name], limit))[1]
+
+
+def existing(root: str, source: str, what: str) -> Path:
+    """The root as a path.
+
+    Raises:
+        ValueError: where there is nothing, saying what the set is and how to point to it.
+    """
+    path = Path(root).expanduser()
+    if not path.exists():
+        raise ValueError(
+            f"data={source} looks for {what} and finds nothing at {path.absolute()}; "
+            f"give its place with data.root=<folder or archive>"
+        )
+    return path
+
+
+def stamp(root: Path) -> str:
+    """The state of everything under a root, without opening a file: another state, another stamp."""
+    if root.is_file():
+        about = root.stat()
+        return f"{root.resolve()} {about.st_size} {about.st_mtime_ns}"
+    sha = hashlib.sha256()
+    for name, entry in _walk(root)[0].items():
+        about = entry.stat()
+        sha.update(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return f"{root.resolve()} {sha.hexdigest()}"
+
+
+@contextmanager
+def open_tree(root: Path) -> Iterator[Tree]:
+    """The files of a folder, a .zip or a .tar archive (plain or compressed). Any other file is a tree of one.
+
+    Raises:
+        ValueError: for a damaged archive, and for entries that would leave the root.
+    """
+    name = root.name.casefold()
+    try:
+        if root.is_dir():
+            yield _folder(root)
+        elif name.endswith(".zip"):
+            with zipfile.ZipFile(root) as archive:
+                yield _zip(root, archive)
+        elif name.endswith(_TAR_SUFFIXES):
+            with tarfile.open(root) as archive:
+                yield _tar(root, archive)
+        else:
+            yield Tree(root, (root.name,), (), _reader({root.name: root}))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{root} is not an archive that can be read: {error}") from error
+
+
+def _folder(root: Path) -> Tree:
+    files, folders = _walk(root)
+    return Tree(root, tuple(files), folders, _reader({name: Path(entry.path) for name, entry in files.items()}))
+
+
+def _reader(files: dict[str, Path]) -> Callable[[Iterable[str], int], Iterator[tuple[str, bytes]]]:
+    def each(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
+        for name in names:
+            with files[name].open("rb") as file:
+                yield name, file.read(limit)
+
+    return each
+
+
+def _walk(root: Path) -> tuple[dict[str, os.DirEntry[str]], tuple[str, ...]]:
+    """The regular files below a folder by their sorted names, and the folders. Links may point to files below it."""
+    inside = root.resolve()
+    files: dict[str, os.DirEntry[str]] = {}
+    folders, escaped, left = [], [], [("", os.fspath(root))]
+    while left:
+        prefix, folder = left.pop()
+        for entry in _entries(folder):
+            name = prefix + entry.name
+            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                escaped.append(name)
+            elif _is_system(entry.name):
+                continue
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(name)
+                left.append((name + "/", entry.path))
+            elif entry.is_file():
+                files[name] = entry
+    if escaped:
+        raise ValueError(f"{root} holds links that lead out of it, which are not followed: {_first(sorted(escaped))}")
+    return dict(sorted(files.items())), tuple(sorted(folders))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
+
+def _zip(root: Path, archive: zipfile.ZipFile) -> Tree:
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    odd = [entry.filename for entry in entries if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG)]
+    _refuse(root, [entry.filename for entry in entries], odd)
+    place = {entry.filename: entry for entry in entries if not _is_system(entry.filename)}
+
+    def each(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
+        for name in sorted(names, key=lambda name: place[name].header_offset):
+            try:
+                with archive.open(place[name]) as file:
+                    yield name, file.read(limit)
+            except RuntimeError as error:  # what zipfile raises for an encrypted entry
+                raise ValueError(f"{root}: {error}") from error
+
+    folders = tuple(entry.filename.rstrip("/") for entry in archive.infolist() if entry.is_dir())
+    return Tree(root, tuple(sorted(place)), folders, each)
+
+
+def _tar(root: Path, archive: tarfile.TarFile) -> Tree:
+    everything = archive.getmembers()
+    members = [member for member in everything if not member.isdir()]
+    _refuse(root, [member.name for member in members], [member.name for member in members if not member.isreg()])
+    place = {member.name.removeprefix("./"): member for member in members if not _is_system(member.name)}
+
+    def each(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
+        for name in sorted(names, key=lambda name: place[name].offset_data):
+            file = archive.extractfile(place[name])
+            assert file is not None, "only regular files are listed"
+            yield name, file.read(limit)
+
+    folders = tuple(member.name.removeprefix("./") for member in everything if member.isdir())
+    return Tree(root, tuple(sorted(place)), folders, each)
+
+
+def _refuse(root: Path, names: list[str], odd: list[str]) -> None:
+    if len(names) > MAX_ENTRIES:
+        raise ValueError(f"{root} holds {len(names)} files, more than the {MAX_ENTRIES} that are taken for honest")
+    escaped = [name for name in names if climbs(name)]
+    if escaped:
+        raise ValueError(f"{root} holds names that lead out of it, and is not read: {_first(escaped)}")
+    if odd:
+        raise ValueError(f"{root} holds links or devices, which are not read: {_first(odd)}")
+
+
+def climbs(name: str) -> bool:
+    """Whether a relative name, taken from a file, would lead out of the folder that it is meant for."""
+    windows = PureWindowsPath(name)
+    return bool(windows.drive or windows.root or PurePosixPath(name).is_absolute() or ".." in windows.parts)
+
+
+def _is_system(name: str) -> bool:
+    parts = name.split("/")
+    return any((part.startswith(".") and part != ".") or part.casefold() in _SYSTEM for part in parts)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

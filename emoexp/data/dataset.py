@@ -1,0 +1,102 @@
+"""What every source of images gives: pixels, labels, names, and what is known of parts and identities."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of labelled images as its reader gives it, before splitting.
+
+    images: uint8 N×C×H×W, memory-mapped where it comes from the cache. labels: int64 N, indices into
+    class_names. names: where each image stands inside the root, for people. part: int8 N, the position in
+    PARTS, -1 where the source does not say. identity: int64 N, equal for pictures of one person, -1 where
+    unknown; None without identities. digest: bytes N (32 hexadecimal digits), equal if and only if the pixels
+    are. notes: sentences for the log on what was dropped, repaired, or stands out.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    names: np.ndarray
+    part: np.ndarray
+    identity: np.ndarray | None
+    digest: np.ndarray
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dataset(Source):
+    """A source after splitting: every image stands in one of PARTS. split: the mode that was asked for."""
+
+    split: str
+
+    def where(self, part: str) -> np.ndarray:
+        """Ascending indices (int64) of a part's images."""
+        return np.flatnonzero(self.part == PARTS.index(part))
+
+    def counts(self, part: str) -> np.ndarray:
+        """Images of each class in a part: int64, one number a class."""
+        return np.bincount(self.labels[self.where(part)], minlength=len(self.class_names))
+
+    def clean(self, part: str) -> np.ndarray:
+        """Whether the pixels of each of a part's images stand in no earlier part: bool, as `where` orders.
+
+        Earlier than test are train and val, earlier than val is train: what training or choosing has already
+        seen.
+        """
+        earlier = self.part < PARTS.index(part)
+        return ~np.isin(self.digest[self.where(part)], self.digest[earlier])
+
+    def fingerprint(self) -> dict[str, object]:
+        """What identifies the data, ready for JSON; `content` depends on no file's name and on no order.
+
+        `pixel_mean` and `pixel_std` are those of the training part, in 0..1, over all pixels and channels.
+        `seen_before` counts the images of val and test whose pixels stand in an earlier part.
+        """
+        mean, std = pixel_statistics(self.images, self.where("train"))
+        known = None if self.identity is None else self.identity[self.identity >= 0]
+        return {
+            "source": self.name,
+            "content": _content(self),
+            "classes": list(self.class_names),
+            "split": self.split,
+            "counts": {part: [int(count) for count in self.counts(part)] for part in PARTS},
+            "image_shape": [int(side) for side in self.images.shape[1:]],
+            "pixel_mean": mean,
+            "pixel_std": std,
+            "identities": None if known is None else int(np.unique(known).size),
+            "distinct_images": int(np.unique(self.digest).size),
+            "seen_before": {part: int((~self.clean(part)).sum()) for part in PARTS[1:]},
+        }
+
+
+def digests(image_NCHW: np.ndarray) -> np.ndarray:
+    """A 128-bit BLAKE2 hash of each image's pixels, as 32 hexadecimal digits (bytes)."""
+    hashes = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in image_NCHW]
+    return np.array(hashes, dtype="S32")
+
+
+def pixel_statistics(image_NCHW: np.ndarray, index: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the chosen images' values, in 0..1, from an exact histogram."""
+    count = np.zeros(256, dtype=np.int64)
+    for start in range(0, len(index), 4096):
+        count += np.bincount(image_NCHW[index[start : start + 4096]].ravel(), minlength=256)
+    total = max(int(count.sum()), 1)
+    grey = np.arange(256)
+    mean = int((count * grey).sum()) / total
+    variance = int((count * grey * grey).sum()) / total - mean * mean
+    return mean / 255, max(variance, 0.0) ** 0.5 / 255
+
+
+def _content(data: Dataset) -> str:
+    order = np.lexsort((data.part, data.labels, data.digest))
+    sha = hashlib.sha256(repr((data.class_names, data.images.shape[1:])).encode())
+    for column in (data.digest, data.labels.astype("<i8"), data.part.astype("<i1")):
+        sha.update(np.ascontiguousarray(column[order]).tobytes())
+    return sha.hexdigest()

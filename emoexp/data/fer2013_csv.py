@@ -1,0 +1,101 @@
+"""FER2013 as CSV: fer2013.csv (emotion,pixels,Usage) and icml_face_data.csv (emotion, Usage, pixels)."""
+
+import numpy as np
+
+from emoexp.data import images, table
+from emoexp.data.archive import Tree
+
+_SIDE = 48
+_KNOWN = ("fer2013.csv", "icml_face_data.csv")
+_VALUES = {str(value): value for value in range(256)}
+_USAGES = {"training": 0, "publictest": 1, "privatetest": 2}
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]
+
+
+def csv_file(tree: Tree) -> str | None:
+    """The name of the CSV file to read, None where there is none.
+
+    Raises:
+        ValueError: where several might be meant.
+    """
+    tables = [name for name in tree.names if name.casefold().endswith((".csv", ".csv.gz"))]
+    for known in _KNOWN:
+        for name in tables:
+            if name.casefold().rsplit("/", 1)[-1].removesuffix(".gz") == known:
+                return name
+    if len(tables) > 1 and not any(images.is_image(name) for name in tree.names):
+        raise ValueError(f"{tree.root} holds {', '.join(tables)}; point data.root to the one to read")
+    return tables[0] if tables else None
+
+
+def read_csv(tree: Tree, name: str, on_corrupt: str) -> Columns:
+    """Pixels (uint8 N×1×48×48), labels, usage (0 Training, 1 PublicTest, 2 PrivateTest), row names and notes.
+
+    A table without a Usage column is taken as Training as a whole, with a note.
+
+    Raises:
+        ValueError: with file and line for a header or label that is not understood; lists rows with wrong
+            pixels.
+    """
+    rows = table.read(tree.read(name, table.MAX_BYTES), name)
+    column = _header(next(rows)[1], name)
+    kept: list[tuple[int, bytes, int, str]] = []
+    bad: list[str] = []
+    for where, row in rows:
+        if len(row) <= max(column.values()):
+            raise ValueError(f"{where}: {len(row)} fields, expected {max(column.values()) + 1}")
+        label = _emotion(row[column["emotion"]], where)
+        usage = _usage(row[column["usage"]], where) if "usage" in column else 0
+        pixels = _pixels(row[column["pixels"]])
+        if isinstance(pixels, str):
+            bad.append(f"{where}: {pixels}")
+        else:
+            kept.append((label, pixels, usage, where))
+    if not kept and not bad:
+        raise ValueError(f"{name} holds a header and no rows")
+    notes = images.report_bad(bad, len(kept) + len(bad), on_corrupt)
+    if "usage" not in column:
+        notes += (f"{name} has no Usage column: all of it is taken as Training",)
+    labels, packed, usages, places = zip(*kept, strict=True)
+    pixels_N1HW = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(-1, 1, _SIDE, _SIDE)
+    return pixels_N1HW, np.array(labels), np.array(usages), np.array(places), notes
+
+
+def _header(titles: list[str], name: str) -> dict[str, int]:
+    """Where each column stands."""
+    column: dict[str, int] = {title: titles.index(title) for title in ("emotion", "pixels", "usage") if title in titles}
+    if "emotion" not in column and "pixels" in column:
+        raise ValueError(f"{name} has pixels but no emotion column: images without labels train nothing")
+    missing = [title for title in ("emotion", "pixels") if title not in column]
+    if missing:
+        raise ValueError(
+            f"{name}:1: no column {' and '.join(missing)} in the header ({', '.join(titles)[:80]}); "
+            "expected emotion, pixels and Usage in any order"
+        )
+    return column
+
+
+def _emotion(text: str, where: str) -> int:
+    if text.strip() not in {"0", "1", "2", "3", "4", "5", "6"}:
+        raise ValueError(
+            f"{where}: emotion {text!r}; expected 0 to 6 (angry, disgust, fear, happy, sad, surprise, neutral)"
+        )
+    return int(text)
+
+
+def _usage(text: str, where: str) -> int:
+    usage = _USAGES.get(text.strip().casefold())
+    if usage is None:
+        raise ValueError(f"{where}: Usage {text!r}; expected Training, PublicTest or PrivateTest")
+    return usage
+
+
+def _pixels(text: str) -> bytes | str:
+    """The bytes of an image, or what is wrong with it."""
+    fields = text.split()
+    if len(fields) != _SIDE * _SIDE:
+        return f"{len(fields)} pixel values, expected {_SIDE * _SIDE}"
+    try:
+        return bytes(map(_VALUES.__getitem__, fields))
+    except KeyError as error:
+        return f"pixel value {error.args[0][:20]!r}, expected 0 to 255"

@@ -1,0 +1,199 @@
+"""Splitting images into training, validation and test: stratified, reproducible, and without leaks.
+
+Pictures with the same pixels go to one part, and so do pictures of one person where identities are kept. The
+outcome depends on pixels, labels, identities and the seed, never on the order or the names of files.
+"""
+
+import hashlib
+from dataclasses import fields
+
+import numpy as np
+
+from emoexp.data.dataset import PARTS, Dataset, Source
+
+MODES = ("official", "stratified", "identity")
+
+
+def split(source: Source, *, mode: str, val: float, test: float, seed: int) -> Dataset:
+    """Give every image a part.
+
+    Args:
+        mode: "official" keeps the source's own parts and takes those it lacks out of training,
+            identity-disjoint where identities are known. "stratified" and "identity" split everything anew,
+            by class and, for "identity", by person.
+        val, test: shares, in 0..1, of the images that are split.
+        seed: another seed, another split; unused where the source has all its parts.
+
+    Raises:
+        ValueError: for an unknown mode or impossible shares, identities that the source does not have, fewer
+            than two classes, and a class without images in the data or in any part.
+    """
+    _check_request(source, mode, val, test)
+    _check_classes(source)
+    part = source.part.astype(np.int8).copy()
+    pool = np.flatnonzero(part <= 0) if mode == "official" else np.arange(len(part))
+    wanted = [p for p in (1, 2) if mode != "official" or not (part == p).any()]
+    if wanted and len(pool):
+        shares = np.array([1 - sum((val, test)[p - 1] for p in wanted), *((val, test)[p - 1] for p in wanted)])
+        identity = None if mode == "stratified" or source.identity is None else source.identity[pool]
+        chosen = _assign(source.digest[pool], identity, source.labels[pool], shares, seed)
+        part[pool] = np.array([0, *wanted], dtype=np.int8)[chosen]
+    part[part < 0] = 0
+    _check_parts(part, source)
+    values = {field.name: getattr(source, field.name) for field in fields(Source)}
+    return Dataset(**(values | {"part": part}), split=mode)
+
+
+def groups(digest: np.ndarray, identity: np.ndarray | None) -> np.ndarray:
+    """Each image's group: images linked by equal pixels or one identity, directly or in a chain.
+
+    An identity of -1 links nothing. Returns int64 N with consecutive numbers from 0.
+    """
+    group = np.unique(digest, return_inverse=True)[1].astype(np.int64)
+    if identity is None or not (identity >= 0).any():
+        return group
+    person = np.where(identity >= 0, identity, identity.max() + 1 + np.arange(len(identity)))
+    links = [group, np.unique(person, return_inverse=True)[1]]
+    while True:
+        before = group
+        for link in links:
+            smallest = np.full(link.max() + 1, len(group), dtype=np.int64)
+            np.minimum.at(smallest, link, group)
+            group = smallest[link]
+        if np.array_equal(before, group):
+            return np.unique(group, return_inverse=True)[1].astype(np.int64)
+
+
+def _assign(
+    digest: np.ndarray, identity: np.ndarray | None, label: np.ndarray, shares: np.ndarray, seed: int
+) -> np.ndarray:
+    """Each image's part (0 is training), such that groups stay whole and classes come near their targets."""
+    group = groups(digest, identity)
+    num_groups, num_classes = group.max() + 1, label.max() + 1
+    count_GC = np.zeros((num_groups, num_classes), dtype=np.int64)
+    np.add.at(count_GC, (group, label), 1)
+    order = np.argsort(_draws(digest, group, seed), kind="stable")
+    target_PC = _targets(count_GC, shares)
+    part_G = np.full(num_groups, -1, dtype=np.int64)
+    held_PC = np.zeros_like(target_PC)
+    _place_large(part_G, held_PC, count_GC, target_PC, order)
+    _place_single(part_G, held_PC, count_GC, target_PC, order)
+    _fill_gaps(part_G, held_PC, count_GC, order)
+    return part_G[group]
+
+
+def _draws(digest: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
+    """A random 64-bit number for each group, from the seed and the smallest digest of its images."""
+    order = np.lexsort((digest, group))
+    first = order[np.r_[True, np.diff(group[order]) > 0]]
+    salt = int(seed).to_bytes(16, "little", signed=True)
+    hashes = [hashlib.blake2b(digest[index], digest_size=8, salt=salt).digest() for index in first]
+    return np.frombuffer(b"".join(hashes), dtype="<u8")
+
+
+def _targets(count_GC: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Images of each class for each part: largest remainders, and at least one where that goes."""
+    total_C, groups_C = count_GC.sum(0), (count_GC > 0).sum(0)
+    exact_PC = shares[:, None] * total_C[None, :]
+    target_PC = np.floor(exact_PC + 1e-9).astype(np.int64)
+    rest_PC = exact_PC - target_PC
+    for c in range(len(total_C)):
+        for p in np.argsort(-rest_PC[:, c], kind="stable")[: total_C[c] - target_PC[:, c].sum()]:
+            target_PC[p, c] += 1
+        for p in np.flatnonzero(target_PC[:, c] == 0)[: max(groups_C[c] - 1, 0)]:
+            if target_PC[:, c].max() > 1:
+                target_PC[target_PC[:, c].argmax(), c] -= 1
+                target_PC[p, c] += 1
+    return target_PC
+
+
+def _place_large(
+    part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
+) -> None:
+    """Place the groups of several images where they least increase the chi-square distance from the targets.
+
+    Those that hold the largest share of any class come first, while there is still room to choose. For groups
+    of equal size this is Webster's (Sainte-Laguë's) apportionment: all parts fill at the same rate, and a
+    person with very many pictures goes to training.
+    """
+    size_G = count_GC.sum(1)
+    large = order[size_G[order] > 1]
+    share = (count_GC[large] / np.maximum(count_GC.sum(0), 1)).max(1)
+    weight_PC = 1 / np.maximum(target_PC, 0.5)
+    for g in large[np.argsort(-share, kind="stable")]:
+        count_C = count_GC[g]
+        after_PC = 2 * (held_PC - target_PC) + count_C
+        part_G[g] = (after_PC * count_C * weight_PC).sum(1).argmin()
+        held_PC[part_G[g]] += count_C
+
+
+def _place_single(
+    part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
+) -> None:
+    """Fill each class up to its targets with the images that stand alone."""
+    single = order[count_GC[order].sum(1) == 1]
+    label = count_GC[single].argmax(1)
+    for c in range(count_GC.shape[1]):
+        mine = single[label == c]
+        room_P = np.maximum(target_PC[:, c] - held_PC[:, c], 0)
+        while room_P.sum() > len(mine):
+            room_P[room_P.argmax()] -= 1
+        room_P[0] += len(mine) - room_P.sum()
+        part_G[mine] = np.repeat(np.arange(len(room_P)), room_P)
+        held_PC[:, c] += room_P
+
+
+def _fill_gaps(part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, order: np.ndarray) -> None:
+    """Where a part lacks a class, move the smallest group there that leaves no gap behind."""
+    size_G = count_GC.sum(1)
+    by_size = order[np.argsort(size_G[order], kind="stable")]
+    for p, c in np.argwhere(held_PC == 0):
+        if held_PC[p, c] > 0:
+            continue
+        for g in by_size[(count_GC[by_size, c] > 0) & (part_G[by_size] != p)]:
+            left_C = held_PC[part_G[g]] - count_GC[g]
+            if (left_C[count_GC[g] > 0] > 0).all():
+                held_PC[part_G[g]] -= count_GC[g]
+                held_PC[p] += count_GC[g]
+                part_G[g] = p
+                break
+
+
+def _check_request(source: Source, mode: str, val: float, test: float) -> None:
+    if mode not in MODES:
+        raise ValueError(f"split.mode is {mode!r}; it may be one of {', '.join(MODES)}")
+    if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
+        raise ValueError(f"split.val={val} and split.test={test} must be above 0 and leave something for training")
+    if mode == "identity" and (source.identity is None or not (source.identity >= 0).any()):
+        raise ValueError(
+            f"split=identity needs to know who is in a picture, and data={source.name} does not say; "
+            "use split=stratified, or for data=folder give data.identity, a pattern on the file name"
+        )
+
+
+def _check_classes(source: Source) -> None:
+    count_C = np.bincount(source.labels, minlength=len(source.class_names))
+    if (count_C > 0).sum() < 2:
+        present = [name for name, count in zip(source.class_names, count_C, strict=True) if count]
+        raise ValueError(
+            f"data={source.name} holds only one class ({', '.join(present) or 'no image'}); two are needed"
+        )
+    if (count_C == 0).any():
+        empty = [name for name, count in zip(source.class_names, count_C, strict=True) if not count]
+        raise ValueError(f"data={source.name} holds no image of class {', '.join(empty)}")
+
+
+def _check_parts(part: np.ndarray, source: Source) -> None:
+    gaps = []
+    for p, part_name in enumerate(PARTS):
+        count_C = np.bincount(source.labels[part == p], minlength=len(source.class_names))
+        missing = [name for name, count in zip(source.class_names, count_C, strict=True) if not count]
+        if missing:
+            what = "no image at all" if len(missing) == len(count_C) else f"no image of {', '.join(missing)}"
+            gaps.append(f"{part_name} holds {what}")
+    if gaps:
+        raise ValueError(
+            f"data={source.name}: {'; '.join(gaps)}. Every part needs every class, in pictures of different "
+            "people where identities are kept: add images, leave the class out, or split anew "
+            "(split=stratified, split.val, split.test)"
+        )

@@ -1,0 +1,29 @@
+"""Judge a trained model on other images: python -m emoexp.evaluate run=outputs/<run> data=folder data.root=..."""
+
+import hydra
+from omegaconf import DictConfig
+
+from emoexp import config
+
+
+@hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="evaluate")
+def job(composed: DictConfig) -> None:
+    """One configuration, composed by Hydra."""
+    config.guarded(run, composed)
+
+
+def run(composed: DictConfig) -> None:
+    """Check a configuration, then evaluate."""
+    plain = config.plain(composed)
+    from emoexp import evaluation  # torch, only now
+
+    evaluation.evaluate(plain)
+
+
+def main() -> None:
+    """The command."""
+    config.command("evaluate", job)
+
+
+if __name__ == "__main__":
+    main()

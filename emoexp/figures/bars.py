@@ -1,0 +1,77 @@
+"""The ledger of priors as a figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
+
+from emoexp.figures.history import column
+from emoexp.figures.sheet import BLUE, DASHED, FAINT, GREEN, INK, SKY, VERMILION, printable, sheet
+
+
+def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What training aims at") -> Path:
+    """Left, what each class brings: images, copies, expected draws an epoch. Right, the prior of the data,
+    the prior that training aims at (share of draws times loss weight), and the uniform one.
+
+    `rows` are the ledger's, of which class, images, copies, draws, weight, prior and effective_prior are
+    shown. Raises `ValueError` without rows.
+    """
+    if not rows:
+        raise ValueError("the figure of the ledger needs at least one class, got none")
+    names, place_C = printable([str(row["class"]) for row in rows]), np.arange(len(rows))
+    image_C, copy_C, draw_C = (column(rows, key) for key in ("images", "copies", "draws"))
+    images, copies, draws = (int(np.nansum(value_C)) for value_C in (image_C, copy_C, draw_C))
+    facts = f"n = {images:,} training images + {copies:,} copies · {draws:,} draws an epoch"
+    with sheet(path, 10.6, 1.2 + 0.46 * len(rows), title, facts) as figure:
+        left, right = figure.subplots(1, 2, sharey=True)
+        _holdings(left, place_C, image_C, copy_C, draw_C)
+        _priors(right, place_C, *(column(rows, key) for key in ("prior", "effective_prior", "weight")))
+        left.set_yticks(place_C, names)
+        left.set_ylim(len(rows) - 0.4, -0.6)
+        for axes in (left, right):
+            axes.grid(True, axis="x")
+            axes.tick_params(axis="y", length=0)
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, handlelength=1.4)
+    return path
+
+
+def _holdings(axes: Axes, place_C: np.ndarray, image_C: np.ndarray, copy_C: np.ndarray, draw_C: np.ndarray) -> None:
+    axes.barh(place_C, image_C, 0.62, color=BLUE, label="images")
+    axes.barh(place_C, copy_C, 0.62, left=image_C, color=SKY, label="copies")
+    axes.plot(draw_C, place_C, "|", markersize=13, markeredgewidth=2.2, color=VERMILION, label="draws an epoch")
+    end_C = np.fmax(image_C + copy_C, draw_C)
+    text = [
+        f"{image:,.0f}" + (f" + {copy:,.0f}" if copy else "") + f" → {draw:,.0f}"
+        for image, copy, draw in zip(image_C, copy_C, draw_C, strict=True)
+    ]
+    _beside(axes, place_C, end_C, text, room=1.36)
+    axes.set_xlabel("images + copies → draws")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def _priors(
+    axes: Axes, place_C: np.ndarray, prior_C: np.ndarray, effective_C: np.ndarray, weight_C: np.ndarray
+) -> None:
+    uniform = 1 / len(place_C)
+    axes.barh(place_C - 0.2, prior_C, 0.36, color=FAINT, label="data")
+    axes.barh(place_C + 0.2, effective_C, 0.36, color=GREEN, label="training aims at")
+    axes.axvline(uniform, color=INK, linewidth=1, linestyle=DASHED, label="uniform")
+    end_C = np.fmax(np.fmax(prior_C, effective_C), uniform)
+    text = [
+        f"{prior:.3f} → {effective:.3f}  (weight {weight:.3g})"
+        for prior, effective, weight in zip(prior_C, effective_C, weight_C, strict=True)
+    ]
+    _beside(axes, place_C, end_C, text, room=1.66)
+    axes.set_xticks([share for share in axes.get_xticks() if share <= min(1.0, axes.get_xlim()[1])])
+    axes.set_xlabel("prior of the data → prior that training aims at")
+
+
+def _beside(axes: Axes, place_C: np.ndarray, end_C: np.ndarray, text: Sequence[str], *, room: float) -> None:
+    """Text at the end of each bar, in an axis that is longer than the longest bar by the factor `room`."""
+    edge = float(np.nanmax(end_C))
+    for place, end, line in zip(place_C, end_C, text, strict=True):
+        axes.text(end + 0.02 * edge, place, line, va="center", fontsize=7.5)
+    axes.set_xlim(0, room * edge)

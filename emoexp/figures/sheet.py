@@ -1,0 +1,119 @@
+"""The common look of all figures, and text that cannot break one."""
+
+import io
+import os
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+
+FONT = "DejaVu Sans"  # comes with matplotlib: the same everywhere
+INK, FAINT, ABSENT = "#222222", "#BBBBBB", "#E8E8E8"
+# Okabe and Ito (2008), without the yellow that white swallows: told apart in all common colour blindness.
+BLUE, VERMILION, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+BROWN, GREY = "#7A5C3E", "#6E6E6E"
+PALETTE = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, BROWN, GREY)
+DASHED = (0, (5, 4))
+STYLE: Any = {
+    "font.family": FONT,
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a class may be called $x_1$
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.titlesize": 10.5,
+    "figure.labelsize": 9,
+    "figure.dpi": 130,
+    "figure.constrained_layout.w_pad": 0.08,
+}
+LABEL_LENGTH = 18
+_LINE = 0.23  # inches, of the heading
+
+
+@contextmanager
+def sheet(
+    path: Path,
+    width: float,
+    height: float,
+    title: str,
+    facts: str,
+    layout: Literal["constrained", "compressed"] | None = "constrained",
+) -> Iterator[Figure]:
+    """A figure of this size in inches below its heading; written to `path` when the block ends without an
+    error.
+
+    `layout` is "compressed" for panels of fixed shape, None where the caller places everything. The picture
+    depends on nothing of the user's: no matplotlibrc, no pyplot, no clock in the file.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        lines = _wrapped(title, int(10.5 * width)) + _wrapped(facts, int(12 * width))
+        figure = Figure(figsize=(width, height + _LINE * len(lines)), layout=layout)
+        canvas = FigureCanvasAgg(figure)
+        heading = figure.suptitle("\n".join(lines), x=0.01, ha="left", linespacing=1.35)
+        if layout is None:
+            heading.set_y(1 - 0.05 / figure.get_figheight())
+        yield figure
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)  # it settles only at a second pass, which drawing makes
+        buffer = io.BytesIO()
+        canvas.print_figure(buffer, format="png", metadata={"Software": None})
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(path)
+
+
+def printable(texts: Sequence[str], limit: int = LABEL_LENGTH) -> list[str]:
+    """Names as a figure can show them: on one line, at most `limit` long, and told apart by a number where
+    cut ones agree.
+
+    Characters that the font lacks are written as their escape; the middle of a long name becomes an ellipsis.
+    """
+    whole = [_on_one_line(text) for text in texts]
+    short = [text if len(text) <= limit else f"{text[: (limit - 1) // 2]}…{text[-(limit // 2) :]}" for text in whole]
+    return [
+        text if text and short.count(text) == 1 else f"{text[: limit - 1 - len(str(i))]}~{i}"
+        for i, text in enumerate(short)
+    ]
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    return textwrap.wrap(_on_one_line(text), room, break_on_hyphens=False)
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(_shown(character) for character in " ".join(text.split()))
+
+
+def _shown(character: str) -> str:
+    known = character.isprintable() and ord(character) in _glyphs()
+    return character if known else character.encode("unicode_escape").decode()
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont(FONT)).get_charmap())

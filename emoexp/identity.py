@@ -1,0 +1,157 @@
+"""What a run is called and what it is: from its resolved choices alone."""
+
+import ast
+import dataclasses
+import hashlib
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from emoexp import config
+from emoexp.config import Experiment, Node
+
+COLUMNS = ("copies", "sampling", "weights", "loss")
+PATHS = ("root",)  # keys of a data source that say where it lies, not what it is
+# modules whose code decides no result: commands, and what only watches, keeps or draws
+_WATCHERS = (
+    "train",
+    "evaluate",
+    "predict",
+    "sync",
+    "config",
+    "identity",
+    "runs",
+    "results",
+    "tracking",
+    "figures",
+    "checkpoint",
+)
+
+
+def changed(group: str, node: Node) -> Node:
+    """An option's name and the keys in which a node differs from the option's file."""
+    defaults = config.option(group, str(node.get("name")))
+    skip = {"transform", *COLUMNS, *PATHS}
+    other = {key: value for key, value in node.items() if key not in skip and value != defaults.get(key, ...)}
+    return {"name": node.get("name"), **other}
+
+
+def choices(experiment: Experiment) -> dict[str, Any]:
+    """What an experiment chooses, other than its defaults: scalars by name, option groups by path.
+
+    A key at its default does not stand here, so that a new key leaves the names of old runs alone. A row of
+    imbalance is no choice by itself: its columns are.
+    """
+    plain = dataclasses.asdict(experiment)
+    usual = _usual_options()
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(Experiment):
+        if not isinstance(plain[field.name], dict) and plain[field.name] != field.default:
+            found[field.name] = plain[field.name]
+    for path, node in config.groups(plain):
+        choice = changed(config.GROUPS[path], node)
+        if path == "imbalance":
+            choice["name"] = "none"
+        if choice != {"name": usual.get(path)}:
+            found[path] = choice
+    return found
+
+
+@cache
+def _usual_options() -> dict[str, str]:
+    """The option of each group that conf/train.yaml and conf/imbalance/none.yaml choose."""
+    from omegaconf import OmegaConf
+
+    usual = {"imbalance.copies.transform": "standard"}
+    for file, prefix in (("train", ""), ("imbalance/none", "imbalance.")):
+        folder, _, stem = file.rpartition("/")
+        text = config._option_text(folder, stem)
+        for entry in OmegaConf.create(text or "").defaults:
+            if not isinstance(entry, str):
+                usual |= {prefix + str(group): str(choice) for group, choice in entry.items()}
+    return usual
+
+
+def strategy(imbalance: Node) -> str:
+    """What a strategy is called in names and tables: the row whose columns it has, else its columns.
+
+    `imbalance=sampler imbalance/loss=focal` is "sampling_inverse.loss_focal", never "sampler".
+    """
+    columns = {column: changed(f"imbalance/{column}", imbalance[column]) for column in COLUMNS}
+    transform = imbalance["copies"].get("transform")
+    if transform and changed("augmentation", transform) != {"name": "standard"}:
+        columns["copies"]["transform"] = changed("augmentation", transform)
+    for row, chosen in _rows().items():
+        if columns == {column: {"name": chosen[column]} for column in COLUMNS}:
+            return row
+    plain = _rows()["none"]
+    parts = [_words(column, choice) for column, choice in columns.items() if choice != {"name": plain[column]}]
+    return ".".join(parts)
+
+
+def _words(column: str, choice: Node) -> str:
+    extra = [
+        f"{key}{value['name'] if isinstance(value, dict) else value}" for key, value in choice.items() if key != "name"
+    ]
+    return safe("_".join([column, str(choice["name"]), *extra]))
+
+
+@cache
+def _rows() -> dict[str, dict[str, str]]:
+    """The named rows of conf/imbalance, each with the options of its columns."""
+    plain = {"copies": "none", "sampling": "uniform", "weights": "none", "loss": "cross_entropy"}
+    rows = {}
+    for row in config.options("imbalance"):
+        text = config._option_text("imbalance", row) or ""
+        overrides = re.findall(r"^ *- *override (\w+): *(\w+)", text, re.MULTILINE)
+        rows[row] = plain | dict(overrides)
+    return rows
+
+
+def name(experiment: Experiment) -> str:
+    """The name of a run's folder: its main choices and a hash of all (letters, digits, dot, dash, underscore)."""
+    main = [experiment.data, experiment.architecture, experiment.activation]
+    words = [str(node["name"]) for node in main] + [strategy(experiment.imbalance), f"s{experiment.seed}"]
+    digest = hashlib.sha256(json.dumps(choices(experiment), sort_keys=True, default=str).encode()).hexdigest()
+    return safe("-".join(words)) + f"-{digest[:8]}"
+
+
+def safe(text: str) -> str:
+    """Only letters, digits, dot, dash and underscore, at most 150 of them."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:150]
+
+
+def params(experiment: Experiment) -> dict[str, Any]:
+    """Every axis and value of an experiment, flat: `imbalance` is the strategy's name, `optimizer.lr` a value."""
+    flat = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(Experiment)}
+    out: dict[str, Any] = {key: value for key, value in flat.items() if not isinstance(value, dict)}
+    for path, node in config.groups(flat):
+        out[path] = strategy(node) if path == "imbalance" else node["name"]
+        for key, value in node.items():
+            if key != "name" and not key.startswith("_") and not isinstance(value, dict):
+                out[f"{path}.{key}"] = value
+    return out
+
+
+def code_digest() -> str:
+    """A hash of the code that decides results: the package's modules without comments, docstrings and line numbers."""
+    package = Path(__file__).parent
+    hashes = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        module = path.relative_to(package).with_suffix("").as_posix()
+        if module not in _WATCHERS:
+            hashes.update(f"{module}\n{ast.dump(_bare(ast.parse(path.read_text())))}\n".encode())
+    return hashes.hexdigest()[:16]
+
+
+def _bare(tree: ast.Module) -> ast.Module:
+    """A syntax tree without docstrings."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            first = body[0].value
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return tree

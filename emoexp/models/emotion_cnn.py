@@ -1,0 +1,67 @@
+"""The default network: four convolutions, four batch norms, two dense layers, dropout."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from emoexp.models.limits import check_image_size, check_share, check_sizes
+
+
+class EmotionCNN(nn.Module):
+    """One block per entry of `widths`, then two dense layers.
+
+    A block is a 3x3 convolution, batch norm, activation, 2x2 max pool and dropout.
+
+    Pools round down, so that any image size from 2^blocks pixels on works. After a pool whole feature maps
+    are dropped (Tompson et al., CVPR 2015, "spatial dropout"): neighbouring pixels of a map say much the
+    same, and one draw a map is many times cheaper than one a pixel.
+
+    Raises:
+        ValueError: an image smaller than 2^blocks pixels, no widths, or a size or probability out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        activation: Callable[[], nn.Module],
+        widths: Sequence[int] = (32, 64, 128, 256),
+        dense: int = 256,
+        conv_dropout: float = 0.1,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        check_sizes("emotion_cnn", num_classes=num_classes, channels=channels, dense=dense, widths=widths)
+        check_share("emotion_cnn", conv_dropout=conv_dropout, dropout=dropout)
+        check_image_size("emotion_cnn", image_size, least=2 ** len(widths))
+        inputs = (channels, *widths[:-1])
+        self.blocks = nn.Sequential(
+            *(_block(i, o, activation, conv_dropout) for i, o in zip(inputs, widths, strict=True))
+        )
+        side = image_size // 2 ** len(widths)
+        self.hidden = nn.Sequential(
+            nn.Flatten(), nn.Linear(widths[-1] * side * side, dense), activation(), nn.Dropout(dropout)
+        )
+        self.classifier = nn.Linear(dense, num_classes)
+
+    def features(self, image_NCHW: Tensor) -> Tensor:
+        """What the last layer sees: B×dense."""
+        feature_BF: Tensor = self.hidden(self.blocks(image_NCHW))
+        return feature_BF
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Logits B×classes."""
+        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
+        return logits_BC
+
+
+def _block(inputs: int, outputs: int, activation: Callable[[], nn.Module], dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),  # batch norm has the bias
+        nn.BatchNorm2d(outputs),
+        activation(),
+        nn.MaxPool2d(2),
+        nn.Dropout2d(dropout),
+    )

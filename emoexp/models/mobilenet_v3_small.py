@@ -1,0 +1,67 @@
+"""MobileNetV3-Small (Howard et al., ICCV 2019), torchvision's, for any image size and number of channels."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
+
+from emoexp.models import imagenet
+from emoexp.models.limits import check_image_size, check_share, check_sizes
+
+
+class MobileNetV3Small(nn.Module):
+    """Torchvision's MobileNetV3-Small with the chosen activation in place of its ReLUs and hard-swishes.
+
+    stem: "small" starts with stride 1, so that 48 pixels end as 3x3; "imagenet" with stride 2. pretrained:
+    start from ImageNet's weights, except those of the last layer; grey images get the sum of the stem's
+    colour kernels. norm_momentum: of batch norm's running statistics; with torchvision's 0.01 evaluation lags
+    behind for hundreds of steps.
+
+    Raises:
+        ValueError: another stem, a size or share out of range, or weights that cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        activation: Callable[[], nn.Module],
+        stem: str = "small",
+        pretrained: bool = False,
+        dropout: float = 0.2,
+        norm_momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_sizes("mobilenet_v3_small", num_classes=num_classes, channels=channels)
+        check_share("mobilenet_v3_small", dropout=dropout, norm_momentum=norm_momentum)
+        check_image_size("mobilenet_v3_small", image_size, least=8)
+        imagenet.check_stem("mobilenet_v3_small", stem)
+        network = mobilenet_v3_small(num_classes=num_classes)
+        # torchvision's drops in place, which destroys what ReLU and ELU keep for their gradient
+        network.classifier[2] = nn.Dropout(dropout)
+        stride = 1 if stem == "small" else 2
+        network.features[0][0] = imagenet.fresh_stem(channels, 16, kernel=3, stride=stride)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = norm_momentum
+        imagenet.replace_activations(network, activation)
+        if pretrained:
+            fresh = {"classifier.3.weight", "classifier.3.bias"}
+            weights = MobileNet_V3_Small_Weights.IMAGENET1K_V1
+            imagenet.load_weights(network, weights, stem="features.0.0.weight", fresh=fresh)
+            imagenet.warn_of_activation("mobilenet_v3_small", activation, "ReLU and Hardswish")
+        self.network = network
+        self.classifier = network.classifier[3]
+        network.classifier[3] = nn.Identity()
+
+    def features(self, image_NCHW: Tensor) -> Tensor:
+        """What the last layer sees: B×1024."""
+        feature_BF: Tensor = self.network(image_NCHW)
+        return feature_BF
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Logits B×classes."""
+        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
+        return logits_BC

@@ -1,0 +1,60 @@
+"""ResNet-18 (He et al., CVPR 2016), torchvision's, for any image size and number of channels."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+
+from emoexp.models import imagenet
+from emoexp.models.limits import check_image_size, check_sizes
+
+
+class ResNet18(nn.Module):
+    """Torchvision's ResNet-18 with the chosen activation.
+
+    stem: "small" keeps the side (3x3, stride 1, no pool), so that 48 pixels end as 6x6; "imagenet" divides it
+    by four (7x7, stride 2, pool). pretrained: start from ImageNet's weights, except those of the last layer
+    and a small stem; grey images get the sum of the stem's colour kernels.
+
+    Raises:
+        ValueError: another stem, a size below 1, or weights that cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        activation: Callable[[], nn.Module],
+        stem: str = "small",
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        check_sizes("resnet18", num_classes=num_classes, channels=channels)
+        check_image_size("resnet18", image_size, least=8)
+        imagenet.check_stem("resnet18", stem)
+        network = resnet18(num_classes=num_classes)
+        if stem == "small":
+            network.conv1 = imagenet.fresh_stem(channels, 64, kernel=3, stride=1)
+            network.maxpool = nn.Identity()
+        elif channels != 3:
+            network.conv1 = imagenet.fresh_stem(channels, 64, kernel=7, stride=2)
+        imagenet.replace_activations(network, activation)
+        if pretrained:
+            fresh = {"fc.weight", "fc.bias"} | ({"conv1.weight"} if stem == "small" else set())
+            imagenet.load_weights(network, ResNet18_Weights.IMAGENET1K_V1, stem="conv1.weight", fresh=fresh)
+            imagenet.warn_of_activation("resnet18", activation, "ReLU")
+        self.network = network
+        self.classifier = network.fc
+        network.fc = nn.Identity()
+
+    def features(self, image_NCHW: Tensor) -> Tensor:
+        """What the last layer sees: B×512, means over the last maps."""
+        feature_BF: Tensor = self.network(image_NCHW)
+        return feature_BF
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Logits B×classes."""
+        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
+        return logits_BC

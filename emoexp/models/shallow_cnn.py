@@ -1,0 +1,43 @@
+"""The lower bar: one convolution, two dense layers."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from emoexp.models.limits import check_image_size, check_sizes
+
+
+class ShallowCNN(nn.Module):
+    """3x3 convolution to `width` channels, activation, 2x2 max pool, dense layer, activation, dense layer.
+
+    Raises:
+        ValueError: an image of one pixel, or a size below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        activation: Callable[[], nn.Module],
+        width: int = 16,
+        dense: int = 128,
+    ) -> None:
+        super().__init__()
+        check_sizes("shallow_cnn", num_classes=num_classes, channels=channels, width=width, dense=dense)
+        check_image_size("shallow_cnn", image_size, least=2)
+        side = image_size // 2
+        self.convolution = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), activation(), nn.MaxPool2d(2))
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(width * side * side, dense), activation())
+        self.classifier = nn.Linear(dense, num_classes)
+
+    def features(self, image_NCHW: Tensor) -> Tensor:
+        """What the last layer sees: B×dense."""
+        feature_BF: Tensor = self.hidden(self.convolution(image_NCHW))
+        return feature_BF
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Logits B×classes."""
+        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
+        return logits_BC

@@ -1,0 +1,71 @@
+"""VGG, configuration A (Simonyan and Zisserman, "Very deep convolutional networks", ICLR 2015)."""
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+
+from emoexp.models.limits import check_image_size, check_share, check_sizes
+
+# widths of the convolutions between the max pools
+STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+
+
+class VGGA(nn.Module):
+    """Eight 3x3 convolutions in five stages, each stage ending in a 2x2 max pool; three dense layers.
+
+    The weights are drawn as He et al. (ICCV 2015) do, so that a network without batch norm starts to learn.
+
+    Raises:
+        ValueError: an image smaller than 32 pixels, or a size or probability out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        activation: Callable[[], nn.Module],
+        dense: int = 512,
+        dropout: float = 0.5,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        check_sizes("vgg_a", num_classes=num_classes, channels=channels, dense=dense)
+        check_share("vgg_a", dropout=dropout)
+        check_image_size("vgg_a", image_size, least=2 ** len(STAGES))
+        self.convolutions = nn.Sequential(*_convolutions(channels, activation, batch_norm))
+        side = image_size // 2 ** len(STAGES)
+        inputs = STAGES[-1][-1] * side * side
+        self.hidden = nn.Sequential(
+            nn.Flatten(),
+            *(nn.Linear(inputs, dense), activation(), nn.Dropout(dropout)),
+            *(nn.Linear(dense, dense), activation(), nn.Dropout(dropout)),
+        )
+        for module in [*self.convolutions, *self.hidden]:
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.classifier = nn.Linear(dense, num_classes)
+
+    def features(self, image_NCHW: Tensor) -> Tensor:
+        """What the last layer sees: B×dense."""
+        feature_BF: Tensor = self.hidden(self.convolutions(image_NCHW))
+        return feature_BF
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Logits B×classes."""
+        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
+        return logits_BC
+
+
+def _convolutions(channels: int, activation: Callable[[], nn.Module], batch_norm: bool) -> Iterator[nn.Module]:
+    for stage in STAGES:
+        for width in stage:
+            yield nn.Conv2d(channels, width, 3, padding=1, bias=not batch_norm)
+            if batch_norm:
+                yield nn.BatchNorm2d(width)
+            yield activation()
+            channels = width
+        yield nn.MaxPool2d(2)

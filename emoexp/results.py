@@ -1,0 +1,147 @@
+"""What a trained model leaves about a part of the data, in training and in evaluation: metrics, tables, figures."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emoexp import checkpoint, figures, metrics, statistics
+from emoexp.runs import finite
+
+RESAMPLES = 1000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities of a part, with what is needed to judge them.
+
+    probability_NC: float32. target_N: int64. clean_N: bool, images whose pixels stand in no part that came before.
+    image_NCHW: uint8. names: where each image comes from.
+    """
+
+    part: str
+    probability_NC: np.ndarray
+    target_N: np.ndarray
+    clean_N: np.ndarray
+    image_NCHW: np.ndarray
+    names: Sequence[str]
+    class_names: Sequence[str]
+    majority: int
+
+
+def summary(found: Predictions, clean: bool) -> dict[str, Any]:
+    """Metrics with bootstrap intervals, of all or of the clean images of a part; JSON-able, equal for equal runs."""
+    keep = found.clean_N if clean else np.ones(len(found.target_N), bool)
+    if not keep.any():
+        return {"n": 0}
+    probability, target = found.probability_NC[keep].astype(np.float64), found.target_N[keep]
+    out = metrics.summarise(probability, target, found.class_names, majority=found.majority)
+    out["interval"] = statistics.bootstrap(probability, target, resamples=RESAMPLES)
+    out["clean"] = clean
+    return plain(out)
+
+
+def plain(value: Any) -> Any:
+    """For JSON: numpy's numbers as Python's, tuples as lists, NaN as None."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return finite(value.item() if isinstance(value, np.generic) else value)
+
+
+def write(folder: Path, found: Predictions, whole: dict[str, Any]) -> None:
+    """Predictions, a per-class table and the figures of a part, into the folders of a run."""
+    for name in ("predictions", "tables", "figures"):
+        (folder / name).mkdir(exist_ok=True)
+    _save_predictions(folder / "predictions" / f"{found.part}.npz", found)
+    write_table(folder / "tables" / f"{found.part}_per_class.csv", per_class(whole))
+    title = found.part
+    draw = folder / "figures"
+    probability, names = found.probability_NC.astype(np.float64), list(found.class_names)
+    confusion = metrics.confusion(found.target_N, probability.argmax(1), len(names))
+    figures.confusion(draw / f"{found.part}_confusion.png", confusion, names, title)
+    figures.precision_recall(draw / f"{found.part}_precision_recall.png", probability, found.target_N, names, title)
+    figures.mistakes(
+        draw / f"{found.part}_mistakes.png",
+        found.image_NCHW,
+        found.target_N,
+        probability,
+        names,
+        list(found.names),
+    )
+
+
+def _save_predictions(path: Path, found: Predictions) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        probability=found.probability_NC.astype(np.float32),
+        target=found.target_N,
+        clean=found.clean_N,
+        names=np.asarray(found.names, str),
+        class_names=np.asarray(found.class_names, str),
+    )
+    checkpoint.write_atomically(path, buffer.getvalue())
+
+
+def per_class(whole: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a class: images, precision, recall with its 95 % Wilson interval, F1, average precision, prevalence."""
+    rows = []
+    for name, values in whole.get("per_class", {}).items():
+        count = values["n"]
+        low, high = statistics.wilson(round((values["recall"] or 0) * count), count) if count else (None, None)
+        rows.append({"class": name, **values, "recall_low": low, "recall_high": high})
+    return rows
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows as CSV. Text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    text = io.StringIO()
+    table = csv.writer(text)
+    if rows:
+        table.writerow(rows[0])
+        table.writerows([guarded(value) for value in row.values()] for row in rows)
+    checkpoint.write_atomically(path, text.getvalue().encode())
+
+
+def guarded(value: Any) -> Any:
+    """A cell of a CSV that no spreadsheet runs."""
+    return f"'{value}" if isinstance(value, str) and re.match(r"[=+\-@\t\r]", value) else value
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as text in aligned columns, for the log."""
+    if not rows:
+        return ""
+    cells = [list(rows[0]), *[[_short(value) for value in row.values()] for row in rows]]
+    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if k == 0 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    )
+
+
+def _short(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def headline(whole: dict[str, Any]) -> str:
+    """One line of a summary: what counts, with intervals, beside the majority baseline."""
+    if not whole.get("n"):
+        return "no images"
+    parts = []
+    for key in ("macro_f1", "balanced_accuracy", "accuracy"):
+        low, high = whole["interval"][key]
+        parts.append(f"{key.replace('_', ' ')} {whole[key]:.3f} [{low:.3f}, {high:.3f}]")
+    parts.append(f"worst class {whole['worst_class']} recall {whole['worst_recall']:.3f}")
+    parts.append(f"majority baseline accuracy {whole['majority']['accuracy']:.3f}")
+    return f"n {whole['n']}: " + ", ".join(parts)

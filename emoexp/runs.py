@@ -1,0 +1,147 @@
+"""A run's folder: found by its name, held by a lock, with a manifest of what made it and the state it is in.
+
+A configuration names a folder. What a configuration cannot know (code, data, device, threads, versions) stands in the
+manifest; where it differs, nothing is continued or returned in silence.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from emoexp import checkpoint
+
+log = logging.getLogger(__name__)
+DECIDING = ("experiment", "code", "data", "device", "threads", "kernels", "versions")
+
+
+class Run:
+    """One run's folder, locked by this process."""
+
+    def __init__(self, folder: Path, lock: IO[str]) -> None:
+        self.folder, self._lock = folder, lock
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the folder; None where there is none."""
+        path = self.folder / name
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def write(self, name: str, content: Any) -> None:
+        """A JSON file of the folder, sorted and atomic: equal content gives equal bytes."""
+        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+        checkpoint.write_atomically(self.folder / name, text.encode() + b"\n")
+
+    def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Rows as JSON lines, the whole file at once: no row is doubled or missing, whenever a process dies."""
+        lines = [json.dumps({key: finite(value) for key, value in row.items()}) for row in rows]
+        checkpoint.write_atomically(self.folder / name, "".join(f"{line}\n" for line in lines).encode())
+
+    def status(self, status: str, error: str | None = None) -> None:
+        """RUNNING, FINISHED, FAILED or KILLED, with the process and the time."""
+        before = self.read("status.json") or {}
+        now = time.time()
+        started = now if status == "RUNNING" else before.get("started", now)
+        ended = None if status == "RUNNING" else now
+        who = {"pid": os.getpid(), "host": socket.gethostname()}
+        self.write("status.json", {"status": status, "error": error, "started": started, "ended": ended, **who})
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end and its results are there."""
+        return (self.read("status.json") or {}).get("status") == "FINISHED" and self.read("metrics.json") is not None
+
+
+def finite(value: Any) -> Any:
+    """NaN and infinities as None, which JSON can hold."""
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+@contextmanager
+def opened(outputs: Path, name: str, manifest: dict[str, Any], config: dict[str, Any], resume: str) -> Iterator[Run]:
+    """The folder of a run, locked: an unfinished or finished one that fits the manifest, else a new one beside it.
+
+    Args:
+        config: the whole resolved configuration, kept as config.yaml.
+        resume: auto; force (the last folder, whatever differs) or never (always a new one).
+
+    Raises:
+        ValueError: another process is at this run.
+    """
+    folder = _folder(outputs, name, manifest, resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is training {folder}; wait for it, or choose another seed or outputs"
+            ) from None
+        checkpoint.remove_partial(folder)
+        run = Run(folder, lock)
+        before = run.read("manifest.json")
+        if before is None:
+            text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+            checkpoint.write_atomically(folder / "config.yaml", text.encode())
+            run.write("manifest.json", manifest)
+        elif told := differences(before, manifest):
+            run.write("manifest.json", manifest | {"continued": [*before.get("continued", []), told]})
+        yield run
+
+
+def _folder(outputs: Path, name: str, manifest: dict[str, Any], resume: str) -> Path:
+    pattern = re.compile(re.escape(name) + r"(\.(\d+))?")
+    there = [match for path in outputs.glob(f"{name}*") if (match := pattern.fullmatch(path.name))]
+    there.sort(key=lambda match: int(match[2] or 1))
+    if resume == "force" and there:
+        return outputs / there[-1][0]
+    told: list[str] = []
+    for match in there if resume == "auto" else ():
+        path = outputs / match[0] / "manifest.json"
+        told = differences(json.loads(path.read_text()), manifest) if path.is_file() else []
+        if not told:
+            return outputs / match[0]
+    fresh = outputs / (f"{name}.{int(there[-1][2] or 1) + 1}" if there else name)
+    if told:
+        log.warning("%s was begun with other %s", outputs / there[-1][0], "; ".join(told))
+        log.warning("starting anew in %s; resume=force would go on with the other", fresh)
+    return fresh
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In which of the things that decide a result two manifests differ, a sentence each."""
+    told = []
+    for key in DECIDING:
+        old, new = _flat(before.get(key), key), _flat(now.get(key), key)
+        names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+        told += [f"{name} ({old.get(name)}, now {new.get(name)})" for name in names[:3]]
+        told += [f"{len(names) - 3} more of {key}"] if len(names) > 3 else []
+    return told
+
+
+def _flat(value: Any, prefix: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {name: leaf for key, inner in value.items() for name, leaf in _flat(inner, f"{prefix}.{key}").items()}
+
+
+def git() -> dict[str, Any]:
+    """Commit and dirtiness of the checkout that the package stands in; empty outside one."""
+    here = Path(__file__).parent
+    answers = []
+    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603, S607 - fixed words
+        except (OSError, subprocess.SubprocessError):
+            return {}
+        answers.append(done.stdout.strip())
+    return {"commit": answers[0], "dirty": bool(answers[1])}

@@ -1,0 +1,65 @@
+"""python -m emoexp.sync: bring MLflow up to date with the run folders, and close runs whose process died."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from emoexp import tracking
+from emoexp.tracking import Settings, files, locate
+from emoexp.tracking.mirror import brief
+
+
+def sync(outputs: Path, settings: Settings) -> Counter[str]:
+    """Mirror every run folder below `outputs` that MLflow is behind of; prints a line a run and a total.
+
+    Returns how many runs were "closed", "mirrored", "current", "live" (left alone) and "failed".
+    Raises ValueError when there is no such folder, or with tracking=none.
+    """
+    store = locate(settings)
+    if store is None:
+        raise ValueError("tracking=none leaves nothing to bring up to date: choose tracking=mlflow or server")
+    if not outputs.is_dir():
+        raise ValueError(f"outputs={outputs} is no folder; there are no runs")
+    for note in store.notes:
+        print(f"note      {note}")
+    closed = tracking.close_dead(outputs, settings)
+    counts: Counter[str] = Counter()
+    for folder in files.runs(outputs):
+        what, why = _one(folder, settings)
+        what = "closed" if folder.name in closed and what != "failed" else what
+        counts[what] += 1
+        print(f"{what:9} {folder.relative_to(outputs)}{why}", flush=True)
+    print(f"{counts.total()} runs: " + (", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "none"))
+    return counts
+
+
+def _one(folder: Path, settings: Settings) -> tuple[str, str]:
+    try:
+        if files.alive(folder):
+            return "live", " (it mirrors itself)"
+        if not tracking.behind(folder, settings):
+            return "current", ""
+        tracking.mirror(folder, settings)
+    except Exception as error:  # noqa: BLE001 - one run's trouble must not hide the others'
+        return "failed", f": {brief(error)}"
+    return "mirrored", ""
+
+
+@hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="sync")
+def main(config: DictConfig) -> None:
+    """The command."""
+    plain = OmegaConf.to_container(config.tracking, resolve=True)
+    assert isinstance(plain, dict)
+    options = {str(key): value for key, value in plain.items() if key not in ("name", "_target_")}
+    try:
+        counts = sync(Path(config.outputs), Settings(**options))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(1 if counts["failed"] else 0)
+
+
+if __name__ == "__main__":
+    main()

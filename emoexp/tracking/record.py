@@ -1,0 +1,222 @@
+"""A run folder read as what MLflow should show of it: params, tags, points, files. Imports no MLflow."""
+
+import hashlib
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, NamedTuple
+
+from emoexp.tracking.files import read_json, read_rows
+
+ENDED = ("FINISHED", "FAILED", "KILLED")
+KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
+FINAL_STEP = 0  # of metrics that a run has once: a constant, so that MLflow always shows the newest
+
+_FOLDERS = ("figures", "tables", "predictions")
+_FILES = ("config.yaml", "manifest.json", "ledger.json", "ledger.csv", "metrics.json")
+_GROWING = ("history.jsonl", "times.jsonl", "run.log")  # shown when the run has ended
+
+
+class Point(NamedTuple):
+    key: str
+    value: float
+    timestamp: int  # ms since 1970
+    step: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run folder says at this moment."""
+
+    name: str
+    status: str
+    started: int  # ms since 1970
+    ended: int | None
+    params: dict[str, str]
+    tags: dict[str, str]
+    data: dict[str, Any]  # the data's fingerprint
+    points: list[Point]
+    files: dict[str, list[int]]  # path inside the folder -> [bytes, modification time in ns]
+
+
+def read(folder: Path, *, checkpoint: bool = False) -> Record:
+    """Read a run folder. `checkpoint`: count best.pt among the files.
+
+    Raises ValueError when a file in it is not what a run writes; a last line cut short is a kill, no error.
+    """
+    status, manifest = read_json(folder / "status.json"), read_json(folder / "manifest.json")
+    state = status.get("status", "RUNNING")
+    started = _ms(status.get("started") or folder.stat().st_mtime)
+    history, times = read_rows(folder / "history.jsonl"), read_rows(folder / "times.jsonl")
+    points = epoch_points(history, times, started=started, ended=state in ENDED)
+    points += final_points(folder / "metrics.json", {point.key for point in points})
+    finite = [point for point in points if not math.isinf(point.value)]
+    return Record(
+        name=folder.name,
+        status=state,
+        started=started,
+        ended=_ms(status["ended"]) if state in ENDED and status.get("ended") else None,
+        params={name(key): clip(_text(value), PARAM_LENGTH) for key, value in flatten(manifest.get("params", {}))},
+        tags=_tags(folder, status, manifest, [point for point in points if math.isinf(point.value)]),
+        data=manifest.get("data") or {},
+        points=finite,
+        files=_files(folder, ended=state in ENDED, checkpoint=checkpoint),
+    )
+
+
+def epoch_points(history: list[dict], times: list[dict], *, started: int, ended: bool) -> list[Point]:
+    """One point per number and epoch, stamped with the time at which the epoch ended.
+
+    The stamps come from the folder, hence a point that is sent twice is the same point. An epoch whose time
+    is not written yet waits; where the run has ended and it never will be, the epoch's number stands in for
+    it.
+    """
+    clock = {row["epoch"]: row for row in times}
+    points = []
+    for epoch, row in sorted({row["epoch"]: row for row in history}.items()):
+        taken = clock.get(epoch, {})
+        if "ended" not in taken and not ended:
+            continue
+        stamp = _ms(taken["ended"]) if "ended" in taken else started + epoch
+        numbers = _numbers(row) | {f"time/{key}": value for key, value in _numbers(taken).items()}
+        points += [Point(name(key), value, stamp, int(epoch)) for key, value in numbers.items()]
+    return points
+
+
+def final_points(path: Path, epochwise: set[str]) -> list[Point]:
+    """Points of metrics.json: `best/...` and every summary by its part, at a constant step.
+
+    A summary's number that is also measured after each epoch (`val/macro_f1`) is the best epoch's: it goes
+    under `best/`, where it cannot be taken for the last epoch's.
+    """
+    metrics = read_json(path)
+    if not metrics:
+        return []
+    from emoexp.metrics import flat  # here: numpy is not needed to close a dead run
+
+    numbers = {}
+    for part, summary in metrics.items():
+        if isinstance(summary, dict) and "per_class" in summary:
+            for key, value in flat(summary, part).items():
+                safe = name(key)
+                numbers[_best(key) if safe in epochwise else safe] = float(value)
+    chosen = metrics.get("best", {})
+    numbers |= {_best(key): value for key, value in _numbers(chosen).items()}
+    if "epoch" in chosen:
+        numbers["best/epoch"] = float(chosen["epoch"])
+    stamp = path.stat().st_mtime_ns // 1_000_000
+    return [Point(key, value, stamp, FINAL_STEP) for key, value in numbers.items()]
+
+
+def _best(key: str) -> str:
+    return name("best/" + key.removeprefix("val/"))
+
+
+def _numbers(row: dict) -> dict[str, float]:
+    """The row's numbers, without the epoch (it is the step) and the clock (it is the stamp)."""
+    return {
+        key: float(value)
+        for key, value in row.items()
+        if isinstance(value, int | float) and key not in ("epoch", "ended")
+    }
+
+
+def _tags(folder: Path, status: dict, manifest: dict, infinite: list[Point]) -> dict[str, str]:
+    described = {key: manifest[key] for key in ("device", "threads", "kernels", "versions", "git") if key in manifest}
+    described["data"] = {k: v for k, v in (manifest.get("data") or {}).items() if isinstance(v, str | int | float)}
+    tags = dict(flatten(described)) | dict(flatten(manifest.get("tags", {})))
+    tags |= {
+        "emoexp.run": folder.name,
+        "emoexp.path": str(folder.absolute()),
+        "emoexp.host": status.get("host"),
+    }
+    tags |= {"emoexp.status": status.get("status"), "emoexp.error": status.get("error")}
+    tags |= {"mlflow.source.name": "emoexp", "mlflow.source.type": "LOCAL"}
+    tags["mlflow.source.git.commit"] = (manifest.get("git") or {}).get("commit")
+    if infinite:  # MLflow would store them as 1.8e308 and draw that
+        tags["emoexp.infinite"] = ", ".join(f"{point.key} at {point.step}" for point in infinite)
+    return {name(key): clip(_text(value), TAG_LENGTH) for key, value in tags.items() if value is not None}
+
+
+def _files(folder: Path, *, ended: bool, checkpoint: bool) -> dict[str, list[int]]:
+    wanted = [*_FILES, *(_GROWING if ended else ()), *(("best.pt",) if checkpoint else ())]
+    inside = folder.resolve()
+    return {
+        path.relative_to(folder).as_posix(): stamp
+        for path, stamp in _stamps(folder, wanted).items()
+        if path.resolve().is_relative_to(inside)  # a link must not carry out another file
+    }
+
+
+def signature(folder: Path) -> int:
+    """A number that changes when anything that is mirrored changes; costs no reading."""
+    wanted = [*_FILES, "history.jsonl", "times.jsonl", "status.json", "best.pt", "model.pt2"]
+    stamps = {path.relative_to(folder).as_posix(): stamp for path, stamp in _stamps(folder, wanted).items()}
+    return zlib.crc32(json.dumps(stamps).encode())
+
+
+def _stamps(folder: Path, wanted: list[str]) -> dict[Path, list[int]]:
+    """[bytes, modification time in ns] of the wanted files and of those in the artifact folders."""
+    found = [path for part in _FOLDERS for path in sorted((folder / part).rglob("*"))]
+    stamps = {}
+    for path in [*(folder / file for file in wanted), *found]:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:  # not there (yet), or a draft that has just been renamed
+            continue
+        if S_ISREG(stat.st_mode) and not path.name.startswith("."):
+            stamps[path] = [stat.st_size, stat.st_mtime_ns]
+    return stamps
+
+
+def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested dictionaries as (dotted name, value)."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def name(key: str) -> str:
+    """A name that MLflow accepts: the key itself if it does, else a likeness that ends in the key's checksum.
+
+    The checksum keeps two odd keys apart that would look the same.
+    """
+    safe = re.sub(r"[^\w\-. :/]", "_", key)
+    safe = "/".join(part for part in safe.split("/") if part not in ("", ".", ".."))
+    if safe == key and 0 < len(key) <= KEY_LENGTH:
+        return key
+    return f"{safe[: KEY_LENGTH - 9]}-{zlib.crc32(key.encode()):08x}"
+
+
+def slug(text: str) -> str:
+    """The text as a name of a folder: letters, digits, dot, dash, underscore."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")
+    return safe if safe == text else f"{safe[:60]}-{zlib.crc32(text.encode()):08x}"
+
+
+def digest(content: dict[str, Any]) -> str:
+    """A short name for a dictionary's content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def clip(text: str, length: int) -> str:
+    """The text, cut to MLflow's length; a cut text says so and ends in a checksum of the whole."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length - 40]} ... (cut, crc32 {zlib.crc32(text.encode()):08x})"
+
+
+def _text(value: Any) -> str:
+    """As YAML writes it: true, null, 0.1."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

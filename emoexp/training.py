@@ -1,0 +1,375 @@
+"""One run from its configuration to its results: the story that all the other modules serve, top to bottom."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emoexp import checkpoint, config, figures, identity, loop, machine, results, rng, runs
+from emoexp.batches import Normalisation, TrainingBatches, evaluation, resident
+from emoexp.config import Experiment, Machine, Node
+from emoexp.data.dataset import Dataset, pixel_statistics
+from emoexp.imbalance import ledger
+from emoexp.imbalance.losses import Constants
+from emoexp.models import mish
+from emoexp.runs import Run
+from emoexp.session import ending, interruptible, logging_to, logging_to_stdout, mirror, progress, tracked
+
+log = logging.getLogger("emoexp")
+
+
+def train(experiment: Experiment, place: Machine) -> dict[str, Any]:
+    """Train, or go on with, or simply return, the run that a configuration names.
+
+    Returns:
+        What stands in the run's metrics.json.
+    """
+    logging_to_stdout()
+    device = machine.choose(place.device)
+    machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
+    mish.prepare(place.cache)
+    data = load_data(experiment, place)
+    name, made = identity.name(experiment), manifest(experiment, data, device)
+    whole = asdict(experiment) | asdict(place)
+    with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
+        if run.finished:
+            log.info("%s is finished:", run.folder)
+            metrics: dict[str, Any] = run.read("metrics.json")
+            log.info("test   %s", results.headline(metrics["test"]))
+            mirror(run, place)
+            return metrics
+        with logging_to(run.folder / "run.log"), ending(run), tracked(run, place) as changed:
+            return train_in(run, experiment, place, data, device, changed)
+
+
+def train_in(
+    run: Run,
+    experiment: Experiment,
+    place: Machine,
+    data: Dataset,
+    device: torch.device,
+    changed: Callable[[], None],
+) -> dict[str, Any]:
+    """Everything between an open folder and its results. `changed` is told whenever the folder has."""
+    log.info("run    %s", run.folder)
+    describe(data)
+    np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
+    plan = strategy(experiment, place, data)
+    record_ledger(run, plan, data)
+    image_NCHW = resident(data.images, device)
+    recipe = recipe_of(experiment, place, data, plan, image_NCHW, device)
+    state = initial_state(experiment, place, data, device)
+    resume(run, state, device)
+    log.info(
+        "model  %s, %s parameters, %s on %s with %d threads",
+        *(experiment.architecture["name"], f"{sum(p.numel() for p in state.model.parameters()):,}"),
+        *(experiment.activation["name"], device, torch.get_num_threads()),
+    )
+    changed()
+    train_epochs(run, recipe, state, card_of(experiment, data), changed)
+    found = conclude(run, recipe, state, data)
+    if place.tracking.get("log_model"):
+        export(run, place)
+    run.write("metrics.json", found)
+    return found
+
+
+def load_data(experiment: Experiment, place: Machine) -> Dataset:
+    """The images of a configuration, split."""
+    where = str(Path(place.cache).expanduser()) if place.cache else None
+    source = config.build(
+        experiment.data,
+        place.allow,
+        image_size=experiment.image_size,
+        channels=experiment.channels,
+        cache=where,
+    )
+    dataset: Dataset = config.build(experiment.split, place.allow, source=source)
+    return dataset
+
+
+def manifest(experiment: Experiment, data: Dataset, device: torch.device) -> dict[str, Any]:
+    """What made a run: its configuration and what a configuration cannot know."""
+    chosen = asdict(experiment)
+    chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in identity.PATHS}
+    git = runs.git()
+    return results.plain(
+        {
+            "run": identity.name(experiment),
+            "experiment": chosen,
+            "params": identity.params(experiment),
+            "code": identity.code_digest(),
+            "data": data.fingerprint(),
+            "kernels": {"mish": mish.kernel()},
+            "git": git,
+            **machine.facts(device),
+            "tags": {"data_notes": " ".join(data.notes)},
+        }
+    )
+
+
+def describe(data: Dataset) -> None:
+    """Say what was loaded, and everything about it that was repaired, dropped or missing."""
+    for note in data.notes:
+        log.info("data   %s", note)
+    for part in ("train", "val", "test"):
+        counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, data.counts(part), strict=True))
+        twins = int((~data.clean(part)).sum())
+        log.info(
+            "%-6s %d images: %s%s",
+            part,
+            len(data.where(part)),
+            counts,
+            f"; {twins} also stand in an earlier part" * bool(twins),
+        )
+
+
+def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Plan:
+    """The imbalance strategy, worked out for the training part."""
+    node = experiment.imbalance
+    copies = {key: value for key, value in node["copies"].items() if key not in ("transform", "redraw")}
+    return ledger.plan(
+        torch.from_numpy(data.labels[data.where("train")]),
+        len(data.class_names),
+        target=config.build(copies, place.allow),
+        share=config.build(node["sampling"], place.allow),
+        weight=config.build(node["weights"], place.allow),
+        epoch_size=node["epoch_size"],
+        seed=experiment.seed,
+    )
+
+
+def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
+    """Print, keep and draw the ledger; name a double correction."""
+    rows = ledger.rows(plan, data.class_names)
+    warning = ledger.warning(plan, data.class_names)
+    log.info("ledger of the prior that training aims at:\n%s", results.table(rows))
+    if warning:
+        log.warning(warning)
+    factor = ledger.over_correction(plan)
+    run.write(
+        "ledger.json",
+        {"classes": rows, "over_correction": factor, "warning": warning, "draws": plan.epoch_size},
+    )
+    results.write_table(run.folder / "ledger.csv", rows)
+    (run.folder / "figures").mkdir(exist_ok=True)
+    figures.ledger(run.folder / "figures" / "ledger.png", rows)
+
+
+def recipe_of(
+    experiment: Experiment,
+    place: Machine,
+    data: Dataset,
+    plan: ledger.Plan,
+    image_NCHW: Tensor,
+    device: torch.device,
+) -> loop.Recipe:
+    """What the training loop needs, built from the configuration."""
+    copies = experiment.imbalance["copies"]
+    nothing = {"_target_": "emoexp.transforms.Policy"}
+    batches = TrainingBatches(
+        image_NCHW=image_NCHW,
+        original_N=torch.from_numpy(data.where("train")),
+        plan=plan,
+        on_all=config.build(experiment.augmentation, place.allow),
+        on_copies=config.build(copies.get("transform", nothing), place.allow),
+        redraw=redraws(copies),
+        normalisation=normalisation_of(data),
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+        device=device,
+    )
+    validation = data.where("val")
+    return loop.Recipe(
+        batches=batches,
+        validation=(torch.from_numpy(validation), torch.from_numpy(data.labels[validation])),
+        num_classes=len(data.class_names),
+        loss=config.build(experiment.imbalance["loss"], place.allow),
+        constants=Constants(*(value.float().to(device) for value in (plan.count_C, plan.share_C, plan.weight_C))),
+        schedule=config.build(experiment.scheduler, place.allow),
+        epochs=experiment.epochs,
+        monitor=experiment.monitor,
+        patience=experiment.patience,
+        clip_norm=experiment.clip_norm,
+        precision=experiment.precision,
+        seed=experiment.seed,
+    )
+
+
+def redraws(copies: Node) -> bool:
+    """Whether copies are transformed anew each epoch."""
+    redraw = copies.get("redraw", "never")
+    if redraw not in ("never", "epoch"):
+        raise ValueError(f"imbalance.copies.redraw is never or epoch; it is {redraw}")
+    return bool(redraw == "epoch")
+
+
+def normalisation_of(data: Dataset) -> Normalisation:
+    """Mean and deviation of the training originals."""
+    mean, std = pixel_statistics(data.images, data.where("train"))
+    return Normalisation(mean, max(std, 1e-3))
+
+
+def card_of(experiment: Experiment, data: Dataset) -> dict[str, Any]:
+    """Everything that a model needs besides its weights, to be rebuilt and used on other images."""
+    normalisation = normalisation_of(data)
+    return {
+        "architecture": dict(experiment.architecture),
+        "activation": dict(experiment.activation),
+        "class_names": list(data.class_names),
+        "image_size": experiment.image_size,
+        "channels": experiment.channels,
+        "mean": normalisation.mean,
+        "std": normalisation.std,
+        "precision": experiment.precision,
+        "data": experiment.data["name"],
+        "majority": int(data.counts("train").argmax()),
+    }
+
+
+def initial_state(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> loop.State:
+    """A network with weights drawn from the seed, and its optimizer."""
+    rng.reseed(experiment.seed, "weights")
+    model = build_model(card_of(experiment, data), place.allow).to(device).to(memory_format=torch.channels_last)
+    node = {key: value for key, value in experiment.optimizer.items() if key != "decay"}
+    groups = loop.parameter_groups(model, experiment.optimizer.get("decay", "all"))
+    return loop.State(model, config.build(node, place.allow)(groups))
+
+
+def build_model(card: dict[str, Any], allow: list[str]) -> nn.Module:
+    """The network of a card, with fresh weights."""
+    model: nn.Module = config.build(
+        card["architecture"],
+        allow,
+        num_classes=len(card["class_names"]),
+        channels=card["channels"],
+        image_size=card["image_size"],
+        activation=config.build(card["activation"], allow),
+    )
+    return model
+
+
+def resume(run: Run, state: loop.State, device: torch.device) -> None:
+    """Go on from the last checkpoint, where there is one."""
+    last = run.folder / "last.pt"
+    if last.is_file():
+        state.restore(checkpoint.load(last), device)
+        log.info("going on from epoch %d, step %d", state.epoch + 1, state.step)
+
+
+def train_epochs(
+    run: Run, recipe: loop.Recipe, state: loop.State, card: dict[str, Any], changed: Callable[[], None]
+) -> None:
+    """Train and keep what each epoch leaves. The last checkpoint is the truth; the history is written from it."""
+    times = read_times(run, len(state.history))
+    with interruptible() as asked, progress(recipe.epochs, lambda: state.epoch) as shown:
+        try:
+            for epoch in loop.fit(recipe, state, lambda step, steps: bool(shown(step, steps)) or asked()):
+                if epoch.best:
+                    checkpoint.save(
+                        run.folder / "best.pt",
+                        {"card": card, "epoch": len(state.history), "model": state.model.state_dict()},
+                    )
+                checkpoint.save(run.folder / "last.pt", state.payload())
+                times.append(time_row(epoch, recipe))
+                run.write_lines("history.jsonl", state.history)
+                run.write_lines("times.jsonl", times)
+                log.info(epoch_line(epoch, recipe))
+                changed()
+        except loop.Interrupted:
+            checkpoint.save(run.folder / "last.pt", state.payload())
+            log.info(
+                "stopped at epoch %d, step %d; the same command goes on from here",
+                state.epoch + 1,
+                state.step,
+            )
+            raise KeyboardInterrupt from None
+
+
+def read_times(run: Run, epochs: int) -> list[dict[str, Any]]:
+    """The times of the epochs that the checkpoint holds."""
+    path = run.folder / "times.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [row for row in rows if row["epoch"] <= epochs]
+
+
+def time_row(epoch: loop.Epoch, recipe: loop.Recipe) -> dict[str, Any]:
+    """Seconds of an epoch; kept apart from the history, which equal runs share bit for bit."""
+    return {
+        "epoch": int(epoch.row["epoch"]),
+        "ended": time.time(),
+        "train_seconds": epoch.train_seconds,
+        "eval_seconds": epoch.eval_seconds,
+        "images_per_second": recipe.batches.plan.epoch_size / epoch.train_seconds,
+    }
+
+
+def epoch_line(epoch: loop.Epoch, recipe: loop.Recipe) -> str:
+    """An epoch in one line of the log."""
+    row = epoch.row
+    rate = recipe.batches.plan.epoch_size / epoch.train_seconds
+    return (
+        f"epoch  {row['epoch']:3.0f}/{recipe.epochs}  train loss {row['train/loss']:.4f}  "
+        f"val loss {row['val/loss']:.4f}  macro-F1 {row['val/macro_f1']:.4f}  accuracy {row['val/accuracy']:.4f}  "
+        f"worst recall {row['val/worst_recall']:.3f}  {rate:.0f} images/s{'  best' if epoch.best else ''}"
+    )
+
+
+def export(run: Run, place: Machine) -> None:
+    """The best model as a program of its own, model.pt2, for MLflow and for anyone without this package."""
+    best = checkpoint.load(run.folder / "best.pt")
+    card = best["card"]
+    if card["activation"]["name"] == "mish":  # the same function, in the form that torch can export
+        card["activation"]["kernel"] = "native"
+    model = build_model(card, place.allow)
+    model.load_state_dict(best["model"])
+    checkpoint.export(run.folder / "model.pt2", model, card)
+
+
+def conclude(run: Run, recipe: loop.Recipe, state: loop.State, data: Dataset) -> dict[str, Any]:
+    """The best epoch's model on validation and, once, on test: predictions, metrics, tables, figures."""
+    best = checkpoint.load(run.folder / "best.pt")
+    state.model.load_state_dict(best["model"])
+    found: dict[str, Any] = {
+        "best": {key: runs.finite(value) for key, value in state.history[best["epoch"] - 1].items()}
+    }
+    found["epochs"] = len(state.history)
+    for part in ("val", "test"):
+        predictions = predict_part(state.model, recipe, data, part)
+        found[part] = results.summary(predictions, clean=False)
+        found[f"{part}_clean"] = results.summary(predictions, clean=True)
+        results.write(run.folder, predictions, found[part])
+        log.info("%-6s %s", part, results.headline(found[part]))
+    log.info("clean  %s", results.headline(found["test_clean"]))
+    figures.training(
+        run.folder / "figures" / "training.png",
+        state.history,
+        best=best["epoch"],
+        images=len(data.where("val")),
+    )
+    log.info("test, per class:\n%s", results.table(results.per_class(found["test"])))
+    return found
+
+
+def predict_part(model: nn.Module, recipe: loop.Recipe, data: Dataset, part: str) -> results.Predictions:
+    """Probabilities of one part."""
+    index, batches = data.where(part), recipe.batches
+    chunks = evaluation(batches.image_NCHW, torch.from_numpy(index), batches.normalisation, batches.device, loop.CHUNK)
+    probability = loop.probabilities(loop.predict(model, chunks, recipe.precision)).astype(np.float32)
+    return results.Predictions(
+        part=part,
+        probability_NC=probability,
+        target_N=data.labels[index],
+        clean_N=data.clean(part),
+        image_NCHW=data.images[index],
+        names=data.names[index].tolist(),
+        class_names=data.class_names,
+        majority=int(data.counts("train").argmax()),
+    )

@@ -1,0 +1,141 @@
+"""Random transformations of images, drawn one for each image and applied to a whole batch at once, on its device.
+
+A transformation is one affine map, one gain and bias, and boxes to erase. Two of them compose into one, so that a
+minority copy's own transformation and the augmentation on top of it cost a single resampling.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emoexp import rng
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Ranges that transformations are drawn from. Every value is 0 for "not at all".
+
+    flip: probability of mirroring. rotate, shear: degrees to either side. translate: share of the side. scale,
+    contrast: relative, to either side of 1. brightness: in units of the grey range 0..1. erase: probability of one box
+    that covers up to `erase_area` of the image (random erasing: Zhong et al., AAAI 2020).
+    """
+
+    flip: float = 0.0
+    rotate: float = 0.0
+    translate: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    erase: float = 0.0
+    erase_area: float = 0.0
+
+    def __post_init__(self) -> None:
+        limits = {"flip": 1, "rotate": 180, "translate": 1, "scale": 0.9, "shear": 60}
+        limits |= {"brightness": 1, "contrast": 1, "erase": 1, "erase_area": 1}
+        for name, most in limits.items():
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise ValueError(f"augmentation: {name} lies in 0..{most}; it is {value}")
+
+    @property
+    def idle(self) -> bool:
+        """Whether every image stays as it is."""
+        return self == Policy(erase_area=self.erase_area)
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """One transformation for each of B images.
+
+    affine_B23: from output to input coordinates, both -1..1 over the side, as torch's affine_grid takes it.
+    gain_B, bias_B: of grey values in 0..1. box_BK4: top, left, bottom, right of K boxes to erase, in 0..1 of the side
+    (empty where bottom = top).
+    """
+
+    affine_B23: Tensor
+    gain_B: Tensor
+    bias_B: Tensor
+    box_BK4: Tensor
+
+    def then(self, second: "Transformation") -> "Transformation":
+        """This transformation, followed by the second one."""
+        first, last = _square(self.affine_B23), _square(second.affine_B23)
+        return Transformation(
+            (first @ last)[:, :2],
+            self.gain_B * second.gain_B,
+            self.bias_B * second.gain_B + second.bias_B,
+            torch.cat([self.box_BK4, second.box_BK4], 1),
+        )
+
+    def where(self, mask_B: Tensor) -> "Transformation":
+        """This transformation where the mask holds, nothing elsewhere."""
+        identity = torch.eye(2, 3, device=mask_B.device).expand_as(self.affine_B23)
+        return Transformation(
+            torch.where(mask_B[:, None, None], self.affine_B23, identity),
+            torch.where(mask_B, self.gain_B, 1.0),
+            torch.where(mask_B, self.bias_B, 0.0),
+            torch.where(mask_B[:, None, None], self.box_BK4, 0.0),
+        )
+
+
+def draw(policy: Policy, seed: int, purpose: str, *keys: int | Tensor) -> Transformation:
+    """A random transformation for each element of the integer keys, a function of (seed, purpose, keys) alone."""
+    u = rng.uniform(seed, purpose, *keys, draws=12)
+    both = u * 2 - 1
+    angle, shear = (both[:, k] * math.radians(degrees) for k, degrees in ((1, policy.rotate), (2, policy.shear)))
+    zoom = 1 / (1 + both[:, 3] * policy.scale)
+    mirror = torch.where(u[:, 0] < policy.flip, -1.0, 1.0)
+    cos, sin, slant = angle.cos() * zoom, angle.sin() * zoom, shear.tan()
+    shift = both[:, 4:6] * (2 * policy.translate)  # the side is 2 long in affine_grid's coordinates
+    row_x = torch.stack([mirror * cos, mirror * (cos * slant - sin), shift[:, 0]], 1)
+    row_y = torch.stack([sin, sin * slant + cos, shift[:, 1]], 1)
+    contrast = 1 + both[:, 6] * policy.contrast
+    bias = 0.5 * (1 - contrast) + both[:, 7] * policy.brightness  # contrast turns about mid grey
+    return Transformation(torch.stack([row_x, row_y], 1), contrast, bias, _boxes(policy, u[:, 8:12])[:, None])
+
+
+def _boxes(policy: Policy, u_B4: Tensor) -> Tensor:
+    """Boxes of 0.02..erase_area of the image with aspect 1/3..3, inside it; empty with probability 1-erase."""
+    # one number decides both whether and how large: given u < erase, u/erase is uniform again
+    size = (u_B4[:, 0] / max(policy.erase, 1e-9)).clamp(max=1)
+    area = 0.02 + size * max(policy.erase_area - 0.02, 0.0)
+    aspect = torch.exp((u_B4[:, 1] * 2 - 1) * math.log(3.0))
+    height, width = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    top, left = u_B4[:, 2] * (1 - height), u_B4[:, 3] * (1 - width)
+    box = torch.stack([top, left, top + height, left + width], 1)
+    return torch.where((u_B4[:, 0] < policy.erase)[:, None], box, 0.0)
+
+
+def _square(affine_B23: Tensor) -> Tensor:
+    last = torch.tensor([0.0, 0.0, 1.0], device=affine_B23.device).expand(len(affine_B23), 1, 3)
+    return torch.cat([affine_B23, last], 1)
+
+
+def apply(image_NCHW: Tensor, transformation: Transformation, fill: float) -> Tensor:
+    """Transformed images. What comes in from outside repeats the border; boxes are filled with `fill`.
+
+    Args:
+        image_NCHW: float32 in 0..1.
+        transformation: one for each image.
+        fill: grey value in 0..1 of erased boxes; the mean of the data, so that a box is 0 after normalisation.
+
+    Returns:
+        float32 N×C×H×W in 0..1.
+    """
+    grid = functional.affine_grid(transformation.affine_B23, list(image_NCHW.shape), align_corners=False)
+    moved = functional.grid_sample(image_NCHW, grid, padding_mode="border", align_corners=False)
+    gain, bias = (value[:, None, None, None] for value in (transformation.gain_B, transformation.bias_B))
+    return _erase((moved * gain + bias).clamp(0, 1), transformation.box_BK4, fill)
+
+
+def _erase(image_NCHW: Tensor, box_BK4: Tensor, fill: float) -> Tensor:
+    height, width = image_NCHW.shape[2:]
+    y = (torch.arange(height, device=image_NCHW.device) + 0.5) / height
+    x = (torch.arange(width, device=image_NCHW.device) + 0.5) / width
+    top, left, bottom, right = (edge[..., None] for edge in box_BK4.unbind(2))
+    inside = ((y >= top) & (y < bottom))[..., :, None] & ((x >= left) & (x < right))[..., None, :]
+    return torch.where(inside.any(1)[:, None], fill, image_NCHW)

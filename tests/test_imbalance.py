@@ -1,0 +1,305 @@
+"""Strategies against hand-computed values, library functions and properties."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+from torch.nn import functional
+
+from emoexp.imbalance import copies, ledger, losses, sampling, weights
+
+N = torch.tensor([90, 9, 1])
+FER = torch.tensor([3995, 436, 4097, 7215, 4830, 3171, 4965])
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.2, 0.1], [-1.0, 3.0, 0.0]])
+TARGET = torch.tensor([0, 2, 1])
+NOTHING = losses.Constants(N.float(), N / 100, torch.ones(3))
+FEATURE = torch.zeros(3, 4)
+
+
+def labels(count: torch.Tensor) -> torch.Tensor:
+    return torch.repeat_interleave(torch.arange(len(count)), count)
+
+
+def plan(count=N, target=copies.none, share=sampling.uniform, weight=weights.none, epoch_size="pool", seed=0):
+    return ledger.plan(
+        labels(count), len(count), target=target, share=share, weight=weight, epoch_size=epoch_size, seed=seed
+    )
+
+
+def inverse_share(count):
+    return sampling.power(count, exponent=0.0)
+
+
+def inverse_weight(count):
+    return weights.power(count, exponent=1.0)
+
+
+def cap4(count):
+    return copies.cap(count, factor=4.0)
+
+
+# copies
+
+
+def test_targets_by_hand():
+    assert copies.none(N).tolist() == [90, 9, 1]
+    assert copies.equalise(N).tolist() == [90, 90, 90]
+    assert cap4(N).tolist() == [90, 36, 4]
+    assert cap4(FER)[1] == 1744
+    assert copies.power(N, exponent=0.5).tolist() == [
+        90,
+        round(90 * math.sqrt(0.1)),
+        round(90 * math.sqrt(1 / 90)),
+    ]
+    assert copies.power(N, exponent=1.0).tolist() == N.tolist()
+
+
+@pytest.mark.parametrize("target", [copies.equalise, cap4, lambda n: copies.power(n, exponent=0.0)])
+def test_a_class_without_images_gets_no_copies(target):
+    assert target(torch.tensor([5, 0, 2]))[1] == 0
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(0, 5))
+def test_lineage(counts, seed):
+    count = torch.tensor(counts)
+    label = labels(count)
+    target = cap4(count)
+    parent, number = copies.lineage(label, target, seed=seed)
+    assert torch.bincount(label[parent], minlength=len(counts)).tolist() == target.tolist()
+    assert torch.equal(parent[: len(label)], torch.arange(len(label))) and not number[: len(label)].any()
+    assert len(torch.unique(torch.stack([parent, number]), dim=1)[0]) == len(parent)  # no pair twice
+    for c in range(len(counts)):
+        uses = torch.bincount(parent[label[parent] == c], minlength=len(label))[label == c]
+        assert uses.max() - uses.min() <= 1  # parents are cycled evenly
+
+
+@pytest.mark.parametrize(("function", "keys"), [(copies.cap, {"factor": 0.5}), (copies.power, {"exponent": 1.5})])
+def test_copies_refuse_nonsense(function, keys):
+    with pytest.raises(ValueError, match=f"imbalance.copies.{next(iter(keys))}"):
+        function(N, **keys)
+
+
+# sampling
+
+
+def test_shares_by_hand():
+    np.testing.assert_allclose(sampling.power(N, exponent=0.5), [0.703414, 0.222439, 0.074146], atol=1e-6)
+    np.testing.assert_allclose(sampling.uniform(N), [0.9, 0.09, 0.01])
+    np.testing.assert_allclose(inverse_share(N), [1 / 3] * 3)
+    np.testing.assert_allclose(sampling.effective_number(N, beta=0.0), sampling.uniform(N))
+    np.testing.assert_allclose(sampling.effective_number(N, beta=1 - 1e-9), [1 / 3] * 3, atol=1e-6)
+    assert inverse_share(torch.tensor([5, 0, 2])).tolist() == [0.5, 0.0, 0.5]
+
+
+def test_effective_number_by_hand():
+    np.testing.assert_allclose(sampling.effective(torch.tensor([1, 2, 3]), 0.9), [1, 1.9, 2.71])
+
+
+def test_natural_order_draws_each_item_once():
+    label = labels(N)
+    order = sampling.order(label, sampling.uniform(N), size=100, seed=0, epoch=0)
+    assert torch.equal(order.sort().values, torch.arange(100))
+    twice = sampling.order(label, sampling.uniform(N), size=250, seed=0, epoch=0)
+    assert torch.bincount(twice).max() == 3 and torch.bincount(twice).min() == 2
+    assert torch.equal(twice[:100], order)
+
+
+def test_weighted_order_has_the_shares():
+    label = labels(N)
+    share = sampling.power(N, exponent=0.5)
+    order = sampling.order(label, share, size=30_000, seed=1, epoch=2)
+    count = torch.bincount(label[order], minlength=3).double()
+    chi2 = ((count - 30_000 * share) ** 2 / (30_000 * share)).sum()
+    assert chi2 < 13.8  # 0.1 % point of two degrees of freedom
+    within = torch.bincount(order, minlength=100)[:90].double()
+    assert ((within - within.mean()) ** 2 / within.mean()).sum() < 150  # 89 degrees of freedom
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    draw = [
+        sampling.order(labels(N), inverse_share(N), size=64, seed=s, epoch=e)
+        for s, e in [(0, 0), (0, 1), (1, 0), (0, 0)]
+    ]
+    assert torch.equal(draw[0], draw[3]) and not torch.equal(draw[0], draw[1]) and not torch.equal(draw[0], draw[2])
+
+
+# weights
+
+
+def test_weights_by_hand():
+    balanced = weights.normalised(inverse_weight(N), sampling.uniform(N))
+    np.testing.assert_allclose(balanced, [0.370370, 3.703704, 33.333333], atol=1e-6)
+    np.testing.assert_allclose(balanced, compute_class_weight("balanced", classes=np.arange(3), y=labels(N).numpy()))
+    root = weights.normalised(weights.power(N, exponent=0.5), sampling.uniform(N))
+    np.testing.assert_allclose(root, [0.781572, 2.471546, 7.414639], atol=1e-6)
+    raw = weights.effective_number(torch.tensor([1, 2, 3]), beta=0.9)
+    np.testing.assert_allclose(raw / raw.sum() * 3, [1.582847, 0.833077, 0.584076], atol=1e-6)
+
+
+def test_effective_number_of_long_tailed_cifar():
+    count = torch.tensor([5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50])
+    raw = weights.effective_number(count, beta=0.9999)
+    published = [
+        0.050611,
+        0.076900,
+        0.121134,
+        0.195037,
+        0.318805,
+        0.524590,
+        0.868349,
+        1.442627,
+        2.409223,
+        3.992724,
+    ]
+    np.testing.assert_allclose(raw / raw.sum() * 10, published, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [inverse_weight, weights.none, lambda n: weights.effective_number(n, beta=0.99)])
+@pytest.mark.parametrize("share", [sampling.uniform, inverse_share])
+def test_mean_sample_weight_is_one(weight, share):
+    assert float((share(FER) * weights.normalised(weight(FER), share(FER))).sum()) == pytest.approx(1)
+
+
+def test_a_class_that_is_never_drawn_weighs_nothing():
+    count = torch.tensor([5, 0, 2])
+    assert weights.normalised(inverse_weight(count), sampling.uniform(count))[1] == 0
+
+
+# losses
+
+
+def test_cross_entropy_is_torchs():
+    ours = losses.cross_entropy(LOGITS, TARGET, FEATURE, NOTHING, 0.0, smoothing=0.0)
+    torch.testing.assert_close(ours, functional.cross_entropy(LOGITS, TARGET, reduction="none"))
+    smooth = losses.cross_entropy(LOGITS, TARGET, FEATURE, NOTHING, 0.0, smoothing=0.1)
+    torch.testing.assert_close(smooth, functional.cross_entropy(LOGITS, TARGET, reduction="none", label_smoothing=0.1))
+    soft = functional.one_hot(TARGET, 3).float()
+    torch.testing.assert_close(losses.cross_entropy(LOGITS, soft, FEATURE, NOTHING, 0.0, smoothing=0.0), ours)
+
+
+def test_smoothing_comes_before_the_class_weight():
+    weight = torch.tensor([1.0, 10.0, 100.0])
+    smooth = losses.cross_entropy(LOGITS, TARGET, FEATURE, NOTHING, 0.0, smoothing=0.1)
+    assert float((smooth * weight[TARGET]).sum() / weight[TARGET].sum()) == pytest.approx(1.168215, abs=1e-6)
+
+
+def test_focal_by_hand():
+    ours = losses.focal(LOGITS, TARGET, FEATURE, NOTHING, 0.0, gamma=2.0, smoothing=0.0)
+    np.testing.assert_allclose(ours, [0.0041443, 0.6672770, 0.00026784], rtol=2e-5)
+    torch.testing.assert_close(
+        losses.focal(LOGITS, TARGET, FEATURE, NOTHING, 0.0, gamma=0.0, smoothing=0.0),
+        functional.cross_entropy(LOGITS, TARGET, reduction="none"),
+    )
+
+
+@pytest.mark.parametrize(("p", "ratio"), [(0.5, 1 / 4), (0.9, 1 / 100), (0.968, 1 / 976.6)])
+def test_focal_ratios_of_the_paper(p, ratio):
+    logits = torch.log(torch.tensor([[p, 1 - p]], dtype=torch.float64)).float()
+    value = losses.focal(logits, torch.tensor([0]), FEATURE[:1], NOTHING, 0.0, gamma=2.0, smoothing=0.0)
+    assert float(value) / -math.log(p) == pytest.approx(ratio, rel=1e-3)
+
+
+LOSSES = {
+    "cross_entropy": lambda z, y: losses.cross_entropy(z, y, FEATURE, NOTHING, 0.5, smoothing=0.1),
+    "focal": lambda z, y: losses.focal(z, y, FEATURE, NOTHING, 0.5, gamma=2.0, smoothing=0.1),
+    "focal_half": lambda z, y: losses.focal(z, y, FEATURE, NOTHING, 0.5, gamma=0.5, smoothing=0.0),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_permute_with_the_classes(name):
+    order = torch.tensor([2, 0, 1])
+    moved = LOSSES[name](LOGITS[:, order], torch.argsort(order)[TARGET])
+    torch.testing.assert_close(moved, LOSSES[name](LOGITS, TARGET))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_finite_at_extremes(name):
+    logits = (torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [0.0, 0.0, 1e4]])).requires_grad_()
+    loss = LOSSES[name](logits, TARGET)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_gradients(name):
+    def wrapped(z):
+        return LOSSES[name](z, functional.one_hot(TARGET, 3).double())
+
+    assert torch.autograd.gradcheck(wrapped, LOGITS.double().requires_grad_())
+
+
+def test_smoothing_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"imbalance\.loss\.smoothing"):
+        losses.distribution(TARGET, 3, 1.0)
+
+
+# ledger
+
+ROWS = {
+    "none": (copies.none, sampling.uniform, weights.none),
+    "augment": (cap4, sampling.uniform, weights.none),
+    "sampler": (copies.none, inverse_share, weights.none),
+    "weighted_loss": (copies.none, sampling.uniform, inverse_weight),
+    "augment_sampler": (cap4, inverse_share, weights.none),
+    "augment_weighted_loss": (cap4, sampling.uniform, inverse_weight),
+    "sampler_weighted_loss": (copies.none, inverse_share, inverse_weight),
+    "augment_sampler_weighted_loss": (cap4, inverse_share, inverse_weight),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_effective_prior_and_over_correction(row):
+    worked = plan(FER, *ROWS[row])
+    effective, factor = ledger.effective_prior(worked), ledger.over_correction(worked)
+    count = FER.double()
+    expected = {
+        "none": count / count.sum(),
+        "augment": (capped := cap4(FER).double()) / capped.sum(),
+        "sampler_weighted_loss": (1 / count) / (1 / count).sum(),
+        "augment_sampler_weighted_loss": (1 / capped) / (1 / capped).sum(),
+    }.get(row, torch.full((7,), 1 / 7).double())
+    torch.testing.assert_close(effective, expected)
+    names = [f"c{k}" for k in range(7)]
+    if row in ("sampler_weighted_loss", "augment_sampler_weighted_loss"):
+        assert factor == pytest.approx(float(expected.max() / expected.min()))
+        assert "double correction" in (ledger.warning(worked, names) or "")
+    else:
+        assert factor <= 1 + 1e-9 and ledger.warning(worked, names) is None
+
+
+def test_equal_counts_make_every_row_the_baseline():
+    equal = torch.tensor([10, 10, 10])
+    for target, share, weight in ROWS.values():
+        worked = plan(equal, target, share, weight)
+        torch.testing.assert_close(worked.weight_C, torch.ones(3).double())
+        torch.testing.assert_close(worked.share_C, torch.full((3,), 1 / 3).double())
+        assert len(worked.parent_P) == 30
+
+
+def test_weights_and_shares_count_the_pool_with_copies():
+    worked = plan(N, copies.equalise, inverse_share, inverse_weight)
+    torch.testing.assert_close(worked.weight_C, torch.ones(3).double())
+    assert ledger.over_correction(worked) == pytest.approx(1)
+
+
+def test_ledger_rows_by_hand():
+    row = ledger.rows(plan(N, share=inverse_share), ["a", "b", "c"])[1]
+    assert row["images"] == 9 and row["copies"] == 0 and row["draws"] == pytest.approx(33.33, abs=0.01)
+    assert row["unique"] == pytest.approx(9 * (1 - (26 / 27) ** 100), abs=0.01)  # each of 9 drawn with 1/27
+    assert row["correction"] == pytest.approx((1 / 3) / 0.09, abs=1e-3)
+
+
+@pytest.mark.parametrize(("size", "draws"), [("pool", 130), ("originals", 100), (37, 37)])
+def test_epoch_size(size, draws):
+    assert plan(N, cap4, epoch_size=size).epoch_size == draws
+
+
+@pytest.mark.parametrize("size", ["all", 0, -3, 2.5, True])
+def test_epoch_size_refuses_nonsense(size):
+    with pytest.raises(ValueError, match=r"imbalance\.epoch_size"):
+        plan(N, epoch_size=size)

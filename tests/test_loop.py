@@ -1,0 +1,303 @@
+"""One step and one epoch against a loop written out by hand, and what happens when numbers go wrong."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from emoexp import loop, rng
+from emoexp.batches import Normalisation, TrainingBatches
+from emoexp.imbalance import copies, ledger, losses, sampling, weights
+from emoexp.transforms import Policy
+
+COUNT = torch.tensor([30, 8, 3])
+LABEL = torch.repeat_interleave(torch.arange(3), COUNT)
+IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8))
+ORIGINAL = torch.arange(41) + 5  # training originals need not stand first
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3)
+        )
+        self.classifier = nn.Linear(144, 3)
+
+    def features(self, x):
+        return self.body(x)
+
+    def forward(self, x):
+        return self.classifier(self.features(x))
+
+
+def cross_entropy(*arguments):
+    return losses.cross_entropy(*arguments, smoothing=0.0)
+
+
+def recipe(loss=cross_entropy, share=None, weight=None, target=copies.none, policy=Policy(), **keys) -> loop.Recipe:
+    plan = ledger.plan(
+        LABEL,
+        3,
+        target=target,
+        share=share or sampling.uniform,
+        weight=weight or weights.none,
+        epoch_size="pool",
+        seed=0,
+    )
+    batches = TrainingBatches(
+        image_NCHW=IMAGE,
+        original_N=ORIGINAL,
+        plan=plan,
+        on_all=policy,
+        on_copies=keys.pop("on_copies", Policy()),
+        redraw=keys.pop("redraw", False),
+        normalisation=Normalisation(0.5, 0.25),
+        batch_size=keys.pop("batch_size", 16),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    usual = {
+        "schedule": lambda done, total, monitored: 1.0,
+        "epochs": 2,
+        "monitor": "val/macro_f1",
+        "patience": None,
+    }
+    usual |= {"clip_norm": None, "precision": "fp32", "seed": 0}
+    return loop.Recipe(
+        batches=batches,
+        validation=(torch.arange(46, 60), torch.arange(14) % 3),
+        num_classes=3,
+        loss=loss,
+        constants=losses.Constants(plan.count_C.float(), plan.share_C.float(), plan.weight_C.float()),
+        **(usual | keys),
+    )
+
+
+def fresh(lr=0.01) -> loop.State:
+    torch.manual_seed(0)
+    model = Net()
+    return loop.State(
+        model, torch.optim.AdamW(loop.parameter_groups(model, "weights"), lr=lr, weight_decay=0.1, fused=True)
+    )
+
+
+def never(step: int, steps: int) -> bool:
+    return False
+
+
+def test_an_epoch_is_the_loop_written_out():
+    weight = torch.tensor([0.5, 2.0, 4.0])
+    made = recipe(weight=lambda n: weight.double())
+    state, other = fresh(), fresh()
+    epoch = next(loop.fit(made, state, never))
+
+    model, total = other.model, 0.0
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    spared = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed}, {"params": spared, "weight_decay": 0.0}], lr=0.01, weight_decay=0.1, fused=True
+    )
+    scale = weight / (COUNT / 41 * weight).sum()
+    for step, item in enumerate(rng.permutation(0, "order", 0, 0, size=41).split(16)):
+        image = ((IMAGE[ORIGINAL[item]].float() / 255) - 0.5) / 0.25
+        torch.manual_seed(rng.fold(0, "dropout", 0, step))
+        logits = model(image.contiguous(memory_format=torch.channels_last))
+        loss = (functional.cross_entropy(logits, LABEL[item], reduction="none") * scale[LABEL[item]]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(item)
+    for ours, theirs in zip(state.model.state_dict().values(), model.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert epoch.row["train/loss"] == pytest.approx(total / 41, rel=1e-5)
+
+
+@pytest.mark.parametrize(("size", "steps", "last"), [(16, 3, 9), (20, 2, 21), (40, 1, 41), (64, 1, 41)])
+def test_no_image_is_left_out_and_none_stands_alone(size, steps, last):
+    batches = recipe(batch_size=size).batches
+    order = batches.order(0)
+    parts = [batches.items(order, step) for step in range(len(batches))]
+    assert len(parts) == steps and len(parts[-1]) == last
+    assert torch.equal(torch.cat(parts), order)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 6])
+def test_resuming_at_any_step_changes_no_bit(stop):
+    made = recipe(policy=Policy(flip=0.5, rotate=10.0, erase=0.5, erase_area=0.2))
+    whole = fresh()
+    rows = [epoch.row for epoch in loop.fit(made, whole, never)]
+
+    first, taken = fresh(), 0
+
+    def interrupt(step: int, steps: int) -> bool:
+        nonlocal taken
+        taken += 1
+        return taken == stop
+
+    with pytest.raises(loop.Interrupted):
+        list(loop.fit(made, first, interrupt))
+    payload = copy.deepcopy(first.payload())
+    second = fresh(lr=0.5)  # everything has to come from the payload
+    torch.manual_seed(999)
+    second.restore(payload, torch.device("cpu"))
+    list(loop.fit(made, second, never))
+    assert second.history == rows
+    for ours, theirs in zip(second.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("key", ["model", "optimizer", "epoch", "step", "history", "running"])
+def test_every_part_of_the_payload_is_needed(key):
+    made = recipe(policy=Policy(flip=0.5), schedule=lambda done, total, seen: 1.0 / (1 + len(seen)))
+    whole = fresh()
+    list(loop.fit(made, whole, never))
+    first, taken = fresh(), 0
+
+    def interrupt(step: int, steps: int) -> bool:
+        nonlocal taken
+        taken += 1
+        return taken == 5
+
+    with pytest.raises(loop.Interrupted):
+        list(loop.fit(made, first, interrupt))
+    payload = copy.deepcopy(first.payload()) | {key: copy.deepcopy(fresh().payload()[key])}
+    second = fresh()
+    second.restore(payload, torch.device("cpu"))
+    list(loop.fit(made, second, never))
+    weights_equal = all(
+        torch.equal(a, b)
+        for a, b in zip(second.model.state_dict().values(), whole.model.state_dict().values(), strict=True)
+    )
+    assert not (weights_equal and second.history == whole.history)
+
+
+def nan_at(step_wanted: int):
+    calls = 0
+
+    def loss(*arguments):
+        nonlocal calls
+        calls += 1
+        value = cross_entropy(*arguments)
+        return value * float("nan") if calls == step_wanted else value
+
+    return loss
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step():
+    clean = fresh()
+    reached: list[dict[str, torch.Tensor]] = []
+
+    def watch(step: int, steps: int) -> bool:
+        reached.append(copy.deepcopy(dict(clean.model.named_parameters())))
+        return False
+
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 2 .*nothing was updated with it"):
+        list(loop.fit(recipe(loss=nan_at(2)), clean, watch))
+    for name, parameter in clean.model.named_parameters():
+        assert torch.equal(parameter, reached[0][name]) and torch.isfinite(parameter).all()
+    assert not clean.history
+
+
+def test_a_gradient_that_is_not_finite_stops_too():
+    class Explodes(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * float("inf")
+
+    def loss(logits, *others):
+        return cross_entropy(Explodes.apply(logits), *others)
+
+    with pytest.raises(FloatingPointError, match="step 1 "):
+        list(loop.fit(recipe(loss=loss), fresh(), never))
+
+
+def test_clipping_bounds_the_update():
+    state = fresh()
+    before = [p.detach().clone() for p in state.model.parameters()]
+    state.optimizer = torch.optim.SGD(state.model.parameters(), lr=1.0)
+    made = recipe(clip_norm=1e-3, epochs=1, batch_size=41)
+    list(loop.fit(made, state, never))
+    moved = torch.cat(
+        [(p.detach() - q).flatten() for p, q in zip(state.model.parameters(), before, strict=True)]
+    ).norm()
+    assert 0 < float(moved) <= 1.001e-3
+
+
+def test_weight_decay_spares_biases_and_norms():
+    groups = loop.parameter_groups(Net(), "weights")
+    assert [p.ndim for p in groups[0]["params"]] == [4, 2] and all(p.ndim == 1 for p in groups[1]["params"])
+    assert len(groups[1]["params"]) == 3 and groups[1]["weight_decay"] == 0
+    assert len(loop.parameter_groups(Net(), "all")) == 1
+    with pytest.raises(ValueError, match=r"optimizer\.decay is weights or all"):
+        loop.parameter_groups(Net(), "some")
+
+
+def test_an_unknown_monitor_is_named():
+    with pytest.raises(ValueError, match=r"monitor=val/f2 is no column"):
+        list(loop.fit(recipe(monitor="val/f2"), fresh(), never))
+
+
+def test_a_loss_is_minimised():
+    assert recipe(monitor="val/loss").monitored([{"val/loss": 2.0}, {"val/loss": 1.0}]) == [-2.0, -1.0]
+
+
+def test_patience_ends_training():
+    scripted = iter([0.4, 0.3, 0.31, 0.32, 0.5])
+    made = recipe(epochs=5, patience=3)
+
+    def validate(*arguments):
+        return {"val/macro_f1": next(scripted)}
+
+    original, loop.validate = loop.validate, validate
+    try:
+        epochs = list(loop.fit(made, fresh(), never))
+    finally:
+        loop.validate = original
+    assert [epoch.best for epoch in epochs] == [True, False, False, False]
+
+
+def test_copies_differ_from_their_parent_and_stay_the_same():
+    made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0, translate=0.1)).batches
+    copied = torch.nonzero(made.plan.copy_P > 0).flatten()[:8]
+    first, label = made.batch(copied, epoch=0, step=0)
+    again, _ = made.batch(copied.flip(0), epoch=3, step=7)
+    parents = torch.tensor([int(torch.nonzero(made.plan.parent_P[:41] == p)) for p in made.plan.parent_P[copied]])
+    original, parent_label = made.batch(parents, epoch=0, step=0)
+    assert torch.equal(first, again.flip(0)) and torch.equal(label, parent_label)
+    assert (first - original).abs().amax((1, 2, 3)).min() > 0.05
+    plain = Normalisation(0.5, 0.25)(IMAGE[ORIGINAL[made.plan.parent_P[parents]]])
+    torch.testing.assert_close(original, plain, atol=1e-5, rtol=0)
+
+
+def test_redrawn_copies_change_with_the_epoch():
+    made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0), redraw=True).batches
+    copied = torch.nonzero(made.plan.copy_P > 0).flatten()[:8]
+    assert not torch.equal(made.batch(copied, 0, 0)[0], made.batch(copied, 1, 0)[0])
+    assert torch.equal(made.batch(copied, 1, 0)[0], made.batch(copied, 1, 5)[0])
+
+
+def test_augmentation_differs_by_epoch_and_place():
+    made = recipe(policy=Policy(rotate=15.0)).batches
+    same = torch.tensor([3, 3])
+    first, _ = made.batch(same, 0, 0)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, made.batch(same, 1, 0)[0]) and not torch.equal(first, made.batch(same, 0, 1)[0])
+    assert torch.equal(first, made.batch(same, 0, 0)[0])
+
+
+def test_predictions_do_not_depend_on_the_chunk():
+    state = fresh()
+    from emoexp.batches import evaluation
+
+    scale, cpu = Normalisation(0.5, 0.25), torch.device("cpu")
+    one, many = (loop.predict(state.model, evaluation(IMAGE, torch.arange(60), scale, cpu, c), "fp32") for c in (60, 7))
+    torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loop.probabilities(one).sum(1), 1)

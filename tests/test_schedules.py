@@ -1,0 +1,86 @@
+"""Schedules against torch's own, and early stopping against a scripted history."""
+
+import math
+
+import pytest
+import torch
+
+from emoexp import schedules
+
+
+def rates(scheduler_of, steps):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = scheduler_of(optimizer)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_cosine_is_torchs():
+    theirs = rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10, eta_min=0.01), 10)
+    ours = [schedules.cosine(step, 10, [], warmup=0.0, end=0.01) for step in range(10)]
+    assert ours == pytest.approx(theirs)
+
+
+def test_onecycle_is_torchs():
+    steps = 101
+
+    def cycle(optimizer):
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            1.0,
+            total_steps=steps,
+            pct_start=0.3,
+            div_factor=25,
+            final_div_factor=400,
+            cycle_momentum=False,
+        )
+
+    # torch ends on its last step and rises over pct_start*total - 1 steps; ours are functions of a continuous progress
+    theirs = rates(cycle, steps - 1)
+    rise = (0.3 * steps - 1) / (steps - 1)
+    ours = [schedules.onecycle(s, steps - 1, [], rise=rise, start=1 / 25, end=1 / 10_000) for s in range(steps - 1)]
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_warmup_is_linear():
+    assert [schedules.cosine(s / 2, 10, [], warmup=2.0, end=0.0) for s in range(4)] == [0, 0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_plateau_is_torchs(patience):
+    values = [0.1, 0.3, 0.2, 0.25, 0.3, 0.29, 0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.2, 0.1]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", 0.5, patience, threshold=0.0, min_lr=0.01)
+    for epoch in range(len(values)):
+        theirs.step(values[epoch])
+        ours = schedules.plateau(epoch, 100, values[: epoch + 1], factor=0.5, patience=patience, least=0.01)
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"])
+
+
+def test_constant():
+    assert schedules.constant(3.5, 10, [0.1]) == 1
+
+
+def test_best_epoch_is_the_first_of_the_largest_and_never_nan():
+    assert schedules.best_epoch([0.1, 0.4, 0.4, 0.2]) == 1
+    assert schedules.best_epoch([math.nan, 0.1, math.nan]) == 1
+    assert schedules.best_epoch([math.nan]) is None and schedules.best_epoch([]) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "stops"),
+    [
+        ([4, 3, 3.1, 3.2], 3, True),
+        ([4, 3, 3.1], 3, False),
+        ([1, 2, 3], 1, False),
+        ([3, math.nan], 1, True),
+        ([], 1, False),
+    ],
+)
+def test_exhausted(values, patience, stops):
+    assert schedules.exhausted(values, patience) is stops
+    assert not schedules.exhausted(values, None)

@@ -1,0 +1,377 @@
+"""Whole runs: what they leave, that they can be killed at any moment, and that equal runs are equal."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from composing import TINY, tiny
+
+from emoexp import checkpoint, config, identity, loop, session, training
+
+LEFT = [
+    "config.yaml",
+    "manifest.json",
+    "status.json",
+    "history.jsonl",
+    "times.jsonl",
+    "metrics.json",
+    "ledger.json",
+    "ledger.csv",
+    "best.pt",
+    "last.pt",
+    "run.log",
+    "seen.npy",
+    "predictions/val.npz",
+    "predictions/test.npz",
+    "tables/val_per_class.csv",
+    "tables/test_per_class.csv",
+    "figures/ledger.png",
+    "figures/training.png",
+    "figures/test_confusion.png",
+    "figures/test_precision_recall.png",
+    "figures/test_mistakes.png",
+    "figures/val_confusion.png",
+    "figures/val_precision_recall.png",
+]
+
+
+def run_folder(base: Path) -> Path:
+    folders = sorted((base / "outputs").iterdir())
+    assert len(folders) == 1, folders
+    return folders[0]
+
+
+def train(base: Path, *overrides: str) -> Path:
+    training.train(*tiny(base, *overrides))
+    return run_folder(base)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / "last.pt")["model"]
+
+
+def equal_weights(one: Path, other: Path) -> bool:
+    a, b = weights_of(one), weights_of(other)
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """One undisturbed run."""
+    return train(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_a_run_leaves_everything(finished):
+    assert [name for name in LEFT if not (finished / name).is_file()] == []
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert {"best", "val", "test", "val_clean", "test_clean"} <= metrics.keys()
+    assert json.loads((finished / "status.json").read_text())["status"] == "FINISHED"
+    rows = [json.loads(line) for line in (finished / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    best = max(rows, key=lambda row: row["val/macro_f1"])
+    assert metrics["best"]["epoch"] == best["epoch"]
+
+
+def test_metrics_are_those_of_the_predictions(finished):
+    from sklearn.metrics import accuracy_score, f1_score
+
+    saved = np.load(finished / "predictions" / "test.npz")
+    metrics = json.loads((finished / "metrics.json").read_text())["test"]
+    predicted = saved["probability"].argmax(1)
+    assert metrics["n"] == len(predicted) == 84
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(saved["target"], predicted))
+    assert metrics["macro_f1"] == pytest.approx(f1_score(saved["target"], predicted, average="macro"))
+
+
+def test_equal_runs_give_equal_bytes(finished, tmp_path):
+    other = train(tmp_path)
+    assert other.name == finished.name
+    for name in (
+        "metrics.json",
+        "history.jsonl",
+        "ledger.csv",
+        "tables/test_per_class.csv",
+        "figures/test_confusion.png",
+    ):
+        assert (other / name).read_bytes() == (finished / name).read_bytes(), name
+    assert equal_weights(finished, other)
+
+
+def test_another_seed_is_another_run(finished, tmp_path):
+    other = train(tmp_path, "seed=1")
+    assert other.name != finished.name and not equal_weights(finished, other)
+
+
+def test_a_finished_run_is_returned_without_training(tmp_path, monkeypatch):
+    first = training.train(*tiny(tmp_path))
+    monkeypatch.setattr(loop, "train_epoch", lambda *arguments: pytest.fail("trained again"))
+    assert training.train(*tiny(tmp_path)) == first
+    run_folder(tmp_path)
+
+
+class Stops:
+    """Interrupts training after a number of steps, as a signal would."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def stop_after(monkeypatch, steps: int) -> None:
+    from contextlib import contextmanager
+
+    @contextmanager
+    def interruptible():
+        yield Stops(steps)
+
+    monkeypatch.setattr(training, "interruptible", interruptible)
+
+
+@pytest.mark.parametrize("steps", [3, 9, 13])
+def test_interrupted_and_resumed_it_ends_the_same(finished, tmp_path, monkeypatch, steps):
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(*tiny(tmp_path))
+    folder = run_folder(tmp_path)
+    assert json.loads((folder / "status.json").read_text())["status"] == "KILLED"
+    training.train(*tiny(tmp_path))
+    assert run_folder(tmp_path) == folder and equal_weights(folder, finished)
+    for name in ("metrics.json", "history.jsonl"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    assert len((folder / "times.jsonl").read_text().splitlines()) == 2
+
+
+def test_killed_between_best_and_last_checkpoint(finished, tmp_path, monkeypatch):
+    original = checkpoint.save
+
+    class Killed(BaseException):
+        pass
+
+    def save(path, payload):
+        if path.name == "last.pt":
+            raise Killed
+        original(path, payload)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save)
+        with pytest.raises(Killed):
+            training.train(*tiny(tmp_path))
+    training.train(*tiny(tmp_path))
+    assert (run_folder(tmp_path) / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+
+
+def test_other_code_is_not_continued_in_silence(tmp_path, monkeypatch, capsys):
+    training.train(*tiny(tmp_path))
+    monkeypatch.setattr(identity, "code_digest", lambda: "other")
+    training.train(*tiny(tmp_path))
+    first, second = sorted((tmp_path / "outputs").iterdir())
+    assert second.name == f"{first.name}.2"
+    said = capsys.readouterr().out
+    assert "was begun with other code (" in said and "resume=force" in said
+    training.train(*tiny(tmp_path))  # fits the second one
+    assert len(list((tmp_path / "outputs").iterdir())) == 2
+
+
+def test_resume_force_goes_on(tmp_path, monkeypatch):
+    stop_after(monkeypatch, 9)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(*tiny(tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setattr(identity, "code_digest", lambda: "other")
+    training.train(*tiny(tmp_path, "resume=force"))
+    manifest = json.loads((run_folder(tmp_path) / "manifest.json").read_text())
+    assert manifest["code"] == "other" and "code" in manifest["continued"][0][0]
+
+
+def test_resume_never_starts_beside(tmp_path):
+    training.train(*tiny(tmp_path))
+    training.train(*tiny(tmp_path, "resume=never"))
+    assert len(list((tmp_path / "outputs").iterdir())) == 2
+
+
+def test_other_data_are_not_continued_in_silence(tmp_path, monkeypatch, capsys):
+    training.train(*tiny(tmp_path))
+    original = training.load_data
+
+    def altered(experiment, place):
+        import dataclasses
+
+        data = original(experiment, place)
+        images = np.array(data.images)
+        images[0] ^= 1
+        from emoexp.data.dataset import digests
+
+        return dataclasses.replace(data, images=images, digest=digests(images))
+
+    monkeypatch.setattr(training, "load_data", altered)
+    training.train(*tiny(tmp_path))
+    assert len(list((tmp_path / "outputs").iterdir())) == 2
+    assert "other data." in capsys.readouterr().out
+
+
+def test_two_processes_do_not_train_one_run(tmp_path):
+    import fcntl
+
+    folder = train(tmp_path)
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process is training"):
+            training.train(*tiny(tmp_path))
+
+
+@pytest.mark.parametrize("override", ["optimizer.lr=1e30", "optimizer=sgd optimizer.lr=1e30"])
+def test_a_loss_that_is_not_finite_fails_the_run(tmp_path, override):
+    with pytest.raises(FloatingPointError, match="not finite at epoch 1"):
+        training.train(*tiny(tmp_path, *override.split()))
+    status = json.loads((run_folder(tmp_path) / "status.json").read_text())
+    assert status["status"] == "FAILED" and "not finite" in status["error"]
+    assert "Traceback" in (run_folder(tmp_path) / "run.log").read_text()
+
+
+def test_a_full_disk_fails_the_run_and_keeps_what_there_is(tmp_path, monkeypatch):
+    stop_after(monkeypatch, 9)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(*tiny(tmp_path))
+    monkeypatch.undo()
+    folder = run_folder(tmp_path)
+    before = (folder / "last.pt").read_bytes()
+
+    def full(path, payload):
+        raise OSError(f"could not save {path} (No space left on device); what stood there is untouched")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        training.train(*tiny(tmp_path))
+    assert (folder / "last.pt").read_bytes() == before
+
+
+ROWS = config.options("imbalance")
+
+
+def only_train(*arguments) -> Path:
+    """A run without its results: its last checkpoint is all that is looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "conclude", lambda *ignored: {})
+        training.train(*tiny(*arguments))
+    return arguments[0]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> dict[str, Path]:
+    """One epoch of every named strategy."""
+    base = tmp_path_factory.mktemp("rows")
+    for row in ROWS:
+        only_train(base, "epochs=1", f"imbalance={row}")
+    return {row: next((base / "outputs").glob(f"*-relu-{row}-s0-*")) for row in ROWS}
+
+
+def test_all_rows_train_differently(rows):
+    names = list(rows)
+    same = [(a, b) for k, a in enumerate(names) for b in names[:k] if equal_weights(rows[a], rows[b])]
+    assert same == []
+
+
+def test_double_corrections_are_named(rows):
+    for row, folder in rows.items():
+        ledger = json.loads((folder / "ledger.json").read_text())
+        twice = row in ("sampler_weighted_loss", "augment_sampler_weighted_loss")
+        assert (ledger["warning"] is not None) == twice and (ledger["over_correction"] > 1.05) == twice
+
+
+CHANGES = [
+    "augmentation=none",
+    "augmentation=strong",
+    "activation=leaky_relu",
+    "optimizer=adam",
+    "optimizer=sgd",
+    "optimizer.decay=all",
+    "scheduler=constant",
+    "scheduler=cosine",
+    "imbalance/loss=focal",
+    "imbalance.loss.smoothing=0.1",
+    "imbalance/sampling=sqrt",
+    "imbalance/sampling=power",
+    "imbalance/sampling=effective_number",
+    "imbalance/weights=sqrt",
+    "imbalance/weights=effective_number",
+    "imbalance/copies=equalise",
+    "imbalance/copies=power",
+    "imbalance=augment imbalance.copies.redraw=epoch",
+    "imbalance.epoch_size=100",
+    "clip_norm=0.01",
+    "batch_size=16",
+    "precision=bf16",
+]
+
+
+def test_no_option_is_dead(rows, tmp_path):
+    """Every option changes what is trained; one that changed nothing would be a lie in a table."""
+    folders = [rows["none"], rows["augment"]]
+    for k, overrides in enumerate(CHANGES):
+        folders.append(run_folder(only_train(tmp_path / str(k), "epochs=1", *overrides.split())))
+    called = ["none", "augment", *CHANGES]
+    pairs = [(j, k) for k in range(len(folders)) for j in range(k)]
+    assert [(called[j], called[k]) for j, k in pairs if equal_weights(folders[j], folders[k])] == []
+
+
+def command(base: Path, *overrides: str) -> list[str]:
+    places = [f"outputs={base / 'outputs'}", f"cache={base / 'cache'}", "threads=1"]
+    return [sys.executable, "-m", "emoexp.train", *TINY, *places, *overrides]
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_changes_no_bit(tmp_path):
+    """A real process, killed again and again, ends with the bits of one that was not."""
+    long = ("epochs=12", "data.size=1500")
+    subprocess.run(command(tmp_path / "whole", *long), check=True, capture_output=True, timeout=300)
+    kills = 0
+    for delay in (0.3, 1.2, 0.7, 2.0):
+        process = subprocess.Popen(command(tmp_path / "killed", *long), stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("epoch"):
+                break
+        time.sleep(delay / 4)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    subprocess.run(command(tmp_path / "killed", *long), check=True, capture_output=True, timeout=300)
+    whole, killed = run_folder(tmp_path / "whole"), run_folder(tmp_path / "killed")
+    assert kills >= 2
+    for name in ("metrics.json", "history.jsonl"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()
+    assert equal_weights(whole, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_signals_leave_a_checkpoint_and_a_killed_run(tmp_path, number, code):
+    process = subprocess.Popen(
+        command(tmp_path, "epochs=200"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code and "the same command goes on from here" in said
+    folder = run_folder(tmp_path)
+    assert json.loads((folder / "status.json").read_text())["status"] == "KILLED"
+    assert checkpoint.load(folder / "last.pt")["epoch"] >= 1
+
+
+def test_the_log_holds_what_was_said(finished):
+    text = (finished / "run.log").read_text()
+    for word in ("run    ", "train ", "ledger of the prior", "epoch    1/2", "test   n 84", "clean  n "):
+        assert word in text
+    assert not any(isinstance(h, session.logging.FileHandler) for h in session.log.handlers)

@@ -16,7 +16,7 @@ from emoexp import batches, checkpoint, config, loop, machine, results, training
 from emoexp.batches import Normalisation
 from emoexp.config import Node
 from emoexp.data import images as reading
-from emoexp.data.dataset import Dataset, Source
+from emoexp.data.dataset import PARTS, Dataset, Source
 from emoexp.models import mish
 from emoexp.session import logging_to_stdout
 
@@ -72,7 +72,7 @@ def evaluate(plain: Node) -> dict[str, Any]:
     logging_to_stdout()
     trained = load(plain["run"], plain["device"], plain["threads"], plain["cache"], plain["allow"])
     source, index = part_of(plain, trained)
-    label_C = matched(source.class_names, trained.card["class_names"], plain["classes"])
+    label_C = matched(source.class_names, trained.card["class_names"], plain["classes"] or {})
     images = source.images[index]
     seen = np.load(trained.folder / "seen.npy") if (trained.folder / "seen.npy").is_file() else np.array([], "S32")
     found = results.Predictions(
@@ -124,8 +124,11 @@ def part_of(plain: Node, trained: Trained) -> tuple[Source, np.ndarray]:
         log.info("data   %s", note)
     if plain["part"] == "all":
         return source, np.arange(len(source.labels))
-    if plain["part"] not in ("train", "val", "test"):
+    if plain["part"] not in PARTS:
         raise ValueError(f"part is train, val, test or all; it is {plain['part']}")
+    given = np.flatnonzero(source.part == PARTS.index(plain["part"]))
+    if plain["part"] != "train" and len(given) and plain["split"]["mode"] == "official":
+        return source, given  # also of a set that has only this part
     dataset: Dataset = config.build(plain["split"], plain["allow"], source=source)
     return dataset, dataset.where(plain["part"])
 

@@ -36,7 +36,8 @@ def train(experiment: Experiment, place: Machine) -> dict[str, Any]:
     machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
     mish.prepare(place.cache)
     data = load_data(experiment, place)
-    name, made = identity.name(experiment), manifest(experiment, data, device)
+    plan = strategy(experiment, place, data)
+    name, made = identity.name(experiment), manifest(experiment, data, plan, device)
     whole = asdict(experiment) | asdict(place)
     with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
         if run.finished:
@@ -46,7 +47,7 @@ def train(experiment: Experiment, place: Machine) -> dict[str, Any]:
             mirror(run, place)
             return metrics
         with logging_to(run.folder / "run.log"), ending(run), tracked(run, place) as changed:
-            return train_in(run, experiment, place, data, device, changed)
+            return train_in(run, experiment, place, data, plan, device, changed)
 
 
 def train_in(
@@ -54,6 +55,7 @@ def train_in(
     experiment: Experiment,
     place: Machine,
     data: Dataset,
+    plan: ledger.Plan,
     device: torch.device,
     changed: Callable[[], None],
 ) -> dict[str, Any]:
@@ -61,7 +63,6 @@ def train_in(
     log.info("run    %s", run.folder)
     describe(data)
     np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
-    plan = strategy(experiment, place, data)
     record_ledger(run, plan, data)
     image_NCHW = resident(data.images, device)
     recipe = recipe_of(experiment, place, data, plan, image_NCHW, device)
@@ -95,7 +96,7 @@ def load_data(experiment: Experiment, place: Machine) -> Dataset:
     return dataset
 
 
-def manifest(experiment: Experiment, data: Dataset, device: torch.device) -> dict[str, Any]:
+def manifest(experiment: Experiment, data: Dataset, plan: ledger.Plan, device: torch.device) -> dict[str, Any]:
     """What made a run: its configuration and what a configuration cannot know."""
     chosen = asdict(experiment)
     chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in identity.PATHS}
@@ -110,7 +111,10 @@ def manifest(experiment: Experiment, data: Dataset, device: torch.device) -> dic
             "kernels": {"mish": mish.kernel()},
             "git": git,
             **machine.facts(device),
-            "tags": {"data_notes": " ".join(data.notes)},
+            "tags": {
+                "data_notes": " ".join(data.notes),
+                "double_correction": ledger.warning(plan, data.class_names) or "no",
+            },
         }
     )
 

@@ -23,7 +23,7 @@ def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What tra
         raise ValueError("the figure of the ledger needs at least one class, got none")
     names, place_C = printable([str(row["class"]) for row in rows]), np.arange(len(rows))
     image_C, copy_C, draw_C = (column(rows, key) for key in ("images", "copies", "draws"))
-    images, copies, draws = (int(np.nansum(value_C)) for value_C in (image_C, copy_C, draw_C))
+    images, copies, draws = (round(float(np.nansum(value_C))) for value_C in (image_C, copy_C, draw_C))
     facts = f"n = {images:,} training images + {copies:,} copies · {draws:,} draws an epoch"
     with sheet(path, 10.6, 1.2 + 0.46 * len(rows), title, facts) as figure:
         left, right = figure.subplots(1, 2, sharey=True)

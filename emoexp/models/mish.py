@@ -28,7 +28,7 @@ from emoexp.models.mish_source import SOURCE
 log = logging.getLogger(__name__)
 
 KERNELS = ("auto", "algebraic", "native")
-BLOCK = 1 << 17  # elements of a block for each thread: its temporaries stay in the cache
+BLOCK = 1 << 18  # elements that one thread takes at once: the temporaries stay in the cache
 
 # (x, gradient of what follows or None for the value itself) to a tensor like x
 Form = Callable[[Tensor, Tensor | None], Tensor]
@@ -78,11 +78,15 @@ def kernel() -> str:
 
 
 def algebraic(x: Tensor, above: Tensor | None) -> Tensor:
-    """The value, or the gradient times `above`, by torch's operations on blocks that stay in the cache."""
+    """The value, or the gradient times `above`, by torch's operations.
+
+    One thread goes by blocks that stay in the cache. Several take the whole at once: they wait for each other
+    after every operation, which on a busy machine costs more than the memory's way.
+    """
     dense, above, out = _dense(x, above)
     flat, target = _flat(dense), _flat(out)
-    size = min(max(flat.numel(), 1), BLOCK * torch.get_num_threads())
-    space = [torch.empty(size) for _ in range(2 if above is None else 3)]
+    size = max(flat.numel(), 1) if torch.get_num_threads() > 1 else BLOCK
+    space = [torch.empty(min(size, flat.numel())) for _ in range(2 if above is None else 3)]
     for start in range(0, flat.numel(), size):
         place = slice(start, start + size)
         room = [block[: flat[place].numel()] for block in space]

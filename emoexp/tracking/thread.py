@@ -101,8 +101,9 @@ class Tracker:
 def _polite() -> Iterator[None]:
     """Give the interpreter's lock back sooner, ten times, to a training thread that asks for it.
 
-    Training takes the lock at every operation. While MLflow is imported, two seconds of pure Python, it would wait
-    5 ms for it each time: measured, an import cost the training 4 to 7 s at that, and under 2 s like this.
+    Training takes the lock at every operation, and while MLflow is imported, which is pure Python for about two
+    seconds, it would wait 5 ms for it each time. Measured with two busy cores, the training lost 4 to 7 s to the
+    import at the default, and 2 to 3 s like this.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)

@@ -1,0 +1,144 @@
+"""The two sides of the comparison, each in a process of its own that waits for orders.
+
+emoexp tunes its process (glibc's allocator), so that the plain script must not live in the same one. Both stay alive
+over all rounds, and only one works at a time.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+Orders = dict[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both sides share. folder: holds train, val and test. steps: of one epoch, the unit that is measured."""
+
+    folder: Path
+    side: int
+    steps: int
+    threads: int
+    batch_size: int
+    place: Path
+
+    @property
+    def draws(self) -> int:
+        """Images of one measured epoch."""
+        return self.steps * self.batch_size
+
+
+@dataclass(frozen=True)
+class Lap:
+    """Seconds that an epoch took: of the clock, and of all processor cores (loader processes included)."""
+
+    wall: float
+    cpu: float
+
+
+class Contestant:
+    """A process that carries out orders. Use it as a context manager; call it with an order's name and arguments."""
+
+    def __init__(self, name: str, made_by: Callable[..., Orders], *arguments: Any) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.name = name
+        self.connection, other = spawn.Pipe()
+        self.process = spawn.Process(target=_serve, args=(other, made_by, arguments), name=name)
+        self.process.start()
+        other.close()
+
+    def __call__(self, order: str, *arguments: Any) -> Any:
+        """Carry out an order and wait for its answer.
+
+        Raises:
+            RuntimeError: the process died; its own message stands above.
+        """
+        self.connection.send((order, arguments))
+        try:
+            return self.connection.recv()
+        except EOFError:
+            raise RuntimeError(f"{self.name} ended while it was asked for {order}; see above") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.connection.send(None)
+        except OSError:
+            return
+        self.process.join()
+
+
+def _serve(connection: Connection, made_by: Callable[..., Orders], arguments: tuple[Any, ...]) -> None:
+    orders = made_by(*arguments)
+    while (asked := connection.recv()) is not None:
+        order, given = asked
+        connection.send(orders[order](*given))
+
+
+def plain_script(setting: Setting, workers: int) -> Orders:
+    """The plain script: `epoch`, and `gradients` for the check of equality."""
+    import plain  # torch, only in the process that needs it
+    import torch
+
+    torch.set_num_threads(setting.threads)
+    torch.manual_seed(0)
+    batches = plain.loader(
+        setting.folder / "train", batch_size=setting.batch_size, workers=workers, draws=setting.draws
+    )
+    classes = len(list((setting.folder / "train").iterdir()))
+    model = plain.network(classes, setting.side)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+    def gradients(given: Path, found: Path) -> None:
+        batch = torch.load(given)
+        check = plain.network(classes, setting.side)
+        check.load_state_dict(batch["weights"])
+        torch.manual_seed(batch["dropout_seed"])
+        loss = torch.nn.functional.cross_entropy(check(batch["image"].contiguous()), batch["target"])
+        loss.backward()
+        torch.save({"loss": loss.detach()} | {name: p.grad for name, p in check.named_parameters()}, found)
+
+    return {"epoch": lambda: timed(lambda: plain.train_epoch(model, batches, optimizer)), "gradients": gradients}
+
+
+def framework(setting: Setting) -> Orders:
+    """emoexp: `epoch` through its public functions, `bare` the loop on one batch, `batch` and `compare` for the check."""
+    import torch
+    from emoexp_side import Side
+
+    side = Side(setting)
+    return {
+        "epoch": lambda: timed(side.epoch),
+        "bare": lambda: timed(side.bare),
+        "batch": side.save_batch,
+        "compare": side.compare,
+        "facts": lambda: {"torch": torch.__version__, "mish": side.kernel, "packing": side.packing_seconds},
+    }
+
+
+def timed(work: Callable[[], Any]) -> Lap:
+    """Seconds that `work` takes."""
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    work()
+    return Lap(time.perf_counter() - wall, cpu_seconds() - cpu)
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its live children (on Linux; elsewhere of this process alone)."""
+    return time.process_time() + sum(_cpu_of(child.pid) for child in multiprocessing.active_children() if child.pid)
+
+
+def _cpu_of(pid: int) -> float:
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.is_file():
+        return 0.0
+    user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

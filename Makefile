@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-PYTHON ?= python3
+PYTHON ?=
 ARGS ?= imbalance=sampler activation=mish
 PORT ?= 5000
 VENV := .venv
@@ -14,10 +14,10 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 .PHONY: help setup train test slow lint format ui sync bench clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' Makefile | while IFS='|' read -r name line; do printf '  make %-8s %s\n' "$$name" "$$line"; done
 
 setup:  ## .venv with the project and everything pinned in constraints.txt; nothing to do while it is good
-	@bash .ci/venv "$(PYTHON)" "$(VENV)"
+	@bash .ci/venv "$(VENV)" "$(PYTHON)"
 
 train: setup  ## train on the built-in data: ARGS="imbalance=sampler activation=mish"
 	$(BIN)/python -m emoexp.train $(ARGS)
@@ -29,17 +29,18 @@ slow: setup  ## the tests that take long
 	$(BIN)/python -m pytest -m slow
 
 lint: setup  ## formatter, linter and type checker
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
 
 format: setup  ## let the formatter and the linter mend what they can
-	$(BIN)/ruff check --fix-only --quiet .
-	$(BIN)/ruff format .
+	$(BIN)/python -m ruff check --fix-only --quiet .
+	$(BIN)/python -m ruff format .
 
+# only this machine, and only under these names: private addresses as wildcards, the default, let a page rebind its name
 ui: setup  ## the runs in a browser, on this machine alone: PORT=5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 \
-	  --port $(PORT) --workers 1 --allowed-hosts "localhost:$(PORT),127.0.0.1:$(PORT)" --x-frame-options DENY
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlflow.db \
+	  --host 127.0.0.1 --port $(PORT) --workers 1 --allowed-hosts "localhost:$(PORT),127.0.0.1:$(PORT)" --x-frame-options DENY
 
 sync: setup  ## add to MLflow what it missed, and close runs whose process died
 	$(BIN)/python -m emoexp.sync
@@ -48,5 +49,5 @@ bench: setup  ## speed, as ratios measured in one run
 	$(BIN)/python benchmarks/speed.py
 
 clean:  ## remove .venv and caches; runs and the tracking database stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -not -path './outputs/*' -prune -exec rm -rf {} +

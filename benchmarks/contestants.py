@@ -42,6 +42,22 @@ class Lap:
     cpu: float
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Largest relative differences between both sides: of the loss, of gradients without max pools (`where` says in
+    which tensor), and, for information, of gradients with them; see equality.py."""
+
+    loss: float
+    gradient: float
+    where: str
+    with_maxima: float
+
+    @property
+    def worst(self) -> float:
+        """What the tolerance is for."""
+        return max(self.loss, self.gradient)
+
+
 class Contestant:
     """A process that carries out orders. Use it as a context manager; call it with an order's name and arguments."""
 
@@ -62,7 +78,7 @@ class Contestant:
         self.connection.send((order, arguments))
         try:
             return self.connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise RuntimeError(f"{self.name} ended while it was asked for {order}; see above") from None
 
     def __enter__(self) -> Self:
@@ -85,7 +101,8 @@ def _serve(connection: Connection, made_by: Callable[..., Orders], arguments: tu
 
 def plain_script(setting: Setting, workers: int) -> Orders:
     """The plain script: `epoch`, and `gradients` for the check of equality."""
-    import plain  # torch, only in the process that needs it
+    import equality  # torch, only in the processes that need it
+    import plain
     import torch
 
     torch.set_num_threads(setting.threads)
@@ -97,20 +114,25 @@ def plain_script(setting: Setting, workers: int) -> Orders:
     model = plain.network(classes, setting.side)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
-    def gradients(given: Path, found: Path) -> None:
+    def gradients(given: Path, answer: Path) -> None:
         batch = torch.load(given)
-        check = plain.network(classes, setting.side)
-        check.load_state_dict(batch["weights"])
-        torch.manual_seed(batch["dropout_seed"])
-        loss = torch.nn.functional.cross_entropy(check(batch["image"].contiguous()), batch["target"])
-        loss.backward()
-        torch.save({"loss": loss.detach()} | {name: p.grad for name, p in check.named_parameters()}, found)
+
+        def step(check: torch.nn.Module) -> torch.Tensor:
+            loss = torch.nn.functional.cross_entropy(check(batch["image"].contiguous()), batch["target"])
+            loss.backward()
+            return loss
+
+        checks = [plain.network(classes, setting.side) for _ in range(2)]
+        for check in checks:
+            check.load_state_dict(batch["weights"])
+        equality.without_maxima(checks[1])
+        torch.save([equality.found(check, step) for check in checks], answer)
 
     return {"epoch": lambda: timed(lambda: plain.train_epoch(model, batches, optimizer)), "gradients": gradients}
 
 
 def framework(setting: Setting) -> Orders:
-    """emoexp: `epoch` through its public functions, `bare` the loop on one batch, `batch` and `compare` for the check."""
+    """emoexp: `epoch` through its public functions, `bare` on one batch, `batch` and `compare` to check equality."""
     import torch
     from emoexp_side import Side
 

@@ -3,17 +3,16 @@
 import time
 from pathlib import Path
 
+import equality
 import torch
-from contestants import Setting
+from contestants import Agreement, Setting
 from hydra import compose, initialize_config_module
 from torch import Tensor
 
-from emoexp import config, loop, machine, training
+from emoexp import building, config, loop, machine
 from emoexp.batches import resident
 from emoexp.models import mish
 from emoexp.session import interruptible, progress
-
-CHECK_SEED = 7
 
 
 def overrides(setting: Setting) -> list[str]:
@@ -46,13 +45,13 @@ class Side:
         machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
         mish.prepare(place.cache)
         started = time.perf_counter()
-        data = training.load_data(experiment, place)
+        data = building.load_data(experiment, place)
         self.packing_seconds = time.perf_counter() - started
         self.kernel = mish.kernel()
-        plan = training.strategy(experiment, place, data)
-        self.recipe = training.recipe_of(experiment, place, data, plan, resident(data.images, device), device)
-        self.state, self.bare_state, self.check_state = (
-            training.initial_state(experiment, place, data, device) for _ in range(3)
+        plan = building.strategy(experiment, place, data)
+        self.recipe = building.recipe_of(experiment, place, data, plan, resident(data.images, device), device)
+        self.state, self.bare_state, *self.checks = (
+            building.initial_state(experiment, place, data, device) for _ in range(4)
         )
         self.rates = [group["lr"] for group in self.state.optimizer.param_groups]
         self.fixed = self._batch(epoch=0)
@@ -83,26 +82,22 @@ class Side:
         float(loss.detach())
 
     def save_batch(self, path: Path) -> None:
-        """Fresh weights, one batch and the seed of its dropout, for the plain network to repeat."""
-        image, target = self.fixed
-        weights = {name: tensor.clone() for name, tensor in self.check_state.model.state_dict().items()}
-        torch.save({"weights": weights, "image": image, "target": target, "dropout_seed": CHECK_SEED}, path)
+        """Fresh weights and a batch, for the plain network to repeat."""
+        equality.save(path, self.checks[0].model.state_dict(), *self.fixed)
 
-    def compare(self, path: Path) -> tuple[float, str]:
-        """The largest difference, relative to the largest value of its tensor, between loss.step's loss and gradients
-        and those of the plain network in `path`; and where it is. Only once: the step changes the weights."""
-        plain = torch.load(path)
-        state, (image, target) = self.check_state, self.fixed
+    def compare(self, path: Path) -> Agreement:
+        """How far loop.step agrees with what the plain network left in `path`. Only once: a step changes weights."""
+        equality.without_maxima(self.checks[1].model)
+        pairs = [
+            (equality.found(state.model, lambda model, state=state: self._step(state)), other)
+            for state, other in zip(self.checks, torch.load(path), strict=True)
+        ]
+        loss = max(equality.largest({"loss": ours["loss"]}, {"loss": other["loss"]})[0] for ours, other in pairs)
+        gradient, where = equality.largest(*pairs[1])
+        return Agreement(loss, gradient, where, equality.largest(*pairs[0])[0])
+
+    def _step(self, state: loop.State) -> Tensor:
+        image, target = (tensor[: equality.IMAGES] for tensor in self.fixed)
         state.running = loop.fresh_sums(image.device)
-        state.model.train()
-        torch.manual_seed(CHECK_SEED)
         loop.step(self.recipe, state, image, target, 0.0)
-        mine = {"loss": state.running["loss"].float() / len(target)}
-        mine |= {name: p.grad for name, p in state.model.named_parameters() if p.grad is not None}
-        assert mine.keys() == plain.keys(), "one side has a gradient that the other has not"
-        return max((difference(mine[name], plain[name]), name) for name in plain)
-
-
-def difference(ours: Tensor, other: Tensor) -> float:
-    """Largest absolute difference over the largest absolute value."""
-    return float((ours - other).abs().max() / other.abs().max())
+        return (state.running["loss"] / len(target)).float()

@@ -5,10 +5,8 @@ Hydra, types and ranges here, `_target_`s against the packages that are allowed.
 """
 
 import dataclasses
-import difflib
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -16,8 +14,6 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 Node = dict[str, Any]
@@ -186,24 +182,31 @@ def check_types(path: str, node: Node, defaults: Node) -> None:
 
 
 @cache
-def _option_text(group: str, name: str) -> str | None:
+def option_text(group: str, name: str) -> str | None:
+    """The file of an option of ours; the group "" holds the commands' own. None for somebody else's option."""
     file = resources.files("emoexp.conf") / group / f"{name}.yaml"
     return file.read_text() if re.fullmatch(r"\w+", name) and file.is_file() else None
 
 
 def option(group: str, name: str) -> Node:
     """The file of an option of ours as it stands, less its defaults list; empty for somebody else's option."""
-    text = _option_text(group, name)
+    text = option_text(group, name)
     plain = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key != "defaults"}
+
+
+def chosen(group: str, name: str) -> dict[str, str]:
+    """The option of each group that a file's defaults list chooses."""
+    entries = OmegaConf.create(option_text(group, name) or "").defaults
+    return {str(key): str(value) for entry in entries if not isinstance(entry, str) for key, value in entry.items()}
 
 
 def options(group: str) -> dict[str, str]:
     """The options of a folder of conf/, each with the first line of its file."""
     files = sorted((resources.files("emoexp.conf") / group).iterdir(), key=lambda file: file.name)
     names = [file.name[:-5] for file in files if file.name.endswith(".yaml")]
-    texts = {name: (_option_text(group, name) or "").removeprefix("# @package _global_\n") for name in names}
+    texts = {name: (option_text(group, name) or "").removeprefix("# @package _global_\n") for name in names}
     return {name: text.partition("\n")[0].lstrip("# ") for name, text in texts.items()}
 
 
@@ -227,97 +230,3 @@ def build(node: Node, allow: list[str], **extra: Any) -> Any:
     # wrap the errors that are meant for people
     function = hydra.utils.instantiate(keys, _partial_=True, _convert_="all")
     return function if node.get("_partial_") else function(**extra)
-
-
-def command(name: str, job: Callable[[], None]) -> None:
-    """Run an entry point: our own --help, Hydra for the rest, and the nearest name where composing failed."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(help_text(name))
-        return
-    _state["started"] = False
-    try:
-        job()
-    except SystemExit as stop:
-        if stop.code and not _state["started"]:
-            print(*suggestions(name, sys.argv[1:]), sep="\n", file=sys.stderr)
-        raise
-
-
-_state = {"started": False}  # whether composing succeeded: afterwards an error is not one of names
-
-
-def guarded(job: Callable[[DictConfig], object], config: DictConfig) -> None:
-    """Run a job; a person's mistake becomes one line and exit code 1. In a sweep it stays an exception, for Hydra."""
-    _state["started"] = True
-    try:
-        job(config)
-    except (ValueError, OSError, ArithmeticError) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-
-
-def help_text(name: str) -> str:
-    """Every option group of a command with its options and a line on each, then its scalars."""
-    text = _option_text("", name) or ""
-    used = [
-        group
-        for path, group in GROUPS.items()
-        if path.partition(".")[0] in text and path != "imbalance.copies.transform"
-    ]
-    lines = [
-        text.partition("\n")[0].lstrip("# "),
-        "",
-        f"  python -m emoexp.{name} [group=option] [key=value] ...",
-        "",
-    ]
-    for group in [*dict.fromkeys(used), *(["experiment"] if "experiment:" in text else [])]:
-        lines += [f"{group}="] + [f"  {option:26} {line}" for option, line in options(group).items()] + [""]
-    lines += [text.partition("\n\n")[2].partition("\nhydra:")[0].rstrip()]
-    lines += [
-        "",
-        "--cfg job shows the composed configuration; --multirun sweeps: activation=mish,relu 'seed=range(3)'",
-    ]
-    return "\n".join(lines)
-
-
-def suggestions(name: str, arguments: list[str]) -> Iterator[str]:
-    """For each override whose key or option does not exist, the nearest that does."""
-    keys = known_keys(name)
-    for argument in arguments:
-        key, equals, value = argument.lstrip("+~").partition("=")
-        if not equals or key.startswith(("hydra", "-")):
-            continue
-        group = key.partition("@")[0]
-        if group in (*GROUPS.values(), "experiment"):
-            pool = list(options(group))
-            for choice in value.split(","):
-                yield from _nearest(choice, pool, f"{group}=")
-        elif key not in keys:
-            yield from _nearest(key, keys, "")
-
-
-def _nearest(name: str, pool: list[str], prefix: str) -> Iterator[str]:
-    if name not in pool:
-        near = difflib.get_close_matches(name, pool, n=3, cutoff=0.5)
-        leaf = [key for key in pool if key.rpartition(".")[2] == name.rpartition(".")[2]]
-        if found := list(dict.fromkeys([*near, *leaf])):
-            yield f"did you mean {' or '.join(prefix + entry for entry in found)}?"
-
-
-def known_keys(name: str) -> list[str]:
-    """Every key that some choice of options knows, such as optimizer.lr."""
-    root = OmegaConf.to_container(OmegaConf.create(_option_text("", name) or ""))
-    assert isinstance(root, dict)
-    keys = [str(key) for key in root if key not in ("defaults", "hydra")] + [
-        *GROUPS,
-        *GROUPS.values(),
-        "experiment",
-    ]
-    for path, group in GROUPS.items():
-        keys += [f"{path}.{key}" for choice in options(group) for key in option(group, choice)]
-    return list(dict.fromkeys(keys))

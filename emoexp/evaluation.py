@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from emoexp import batches, checkpoint, config, loop, machine, results, training
+from emoexp import batches, building, checkpoint, config, loop, machine, results
 from emoexp.batches import Normalisation
 from emoexp.config import Node
 from emoexp.data import images as reading
@@ -56,7 +56,7 @@ def load(run: str, device: str, threads: int | None, cache: str | None, allow: l
     chosen = machine.choose(device)
     machine.prepare(chosen, threads, saved["card"]["precision"], deterministic=False)
     mish.prepare(cache)
-    model = training.build_model(saved["card"], allow)
+    model = building.build_model(saved["card"], allow)
     model.load_state_dict(saved["model"])
     return Trained(folder, saved["card"], model.to(chosen).to(memory_format=torch.channels_last), chosen)
 

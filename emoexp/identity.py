@@ -20,6 +20,7 @@ _WATCHERS = (
     "evaluate",
     "predict",
     "sync",
+    "commands",
     "config",
     "identity",
     "runs",
@@ -62,16 +63,8 @@ def choices(experiment: Experiment) -> dict[str, Any]:
 @cache
 def _usual_options() -> dict[str, str]:
     """The option of each group that conf/train.yaml and conf/imbalance/none.yaml choose."""
-    from omegaconf import OmegaConf
-
-    usual = {"imbalance.copies.transform": "standard"}
-    for file, prefix in (("train", ""), ("imbalance/none", "imbalance.")):
-        folder, _, stem = file.rpartition("/")
-        text = config._option_text(folder, stem)
-        for entry in OmegaConf.create(text or "").defaults:
-            if not isinstance(entry, str):
-                usual |= {prefix + str(group): str(choice) for group, choice in entry.items()}
-    return usual
+    usual = {"imbalance.copies.transform": "standard", **config.chosen("", "train")}
+    return usual | {f"imbalance.{column}": choice for column, choice in config.chosen("imbalance", "none").items()}
 
 
 def strategy(imbalance: Node) -> str:
@@ -104,7 +97,7 @@ def _rows() -> dict[str, dict[str, str]]:
     plain = {"copies": "none", "sampling": "uniform", "weights": "none", "loss": "cross_entropy"}
     rows = {}
     for row in config.options("imbalance"):
-        text = config._option_text("imbalance", row) or ""
+        text = config.option_text("imbalance", row) or ""
         overrides = re.findall(r"^ *- *override (\w+): *(\w+)", text, re.MULTILINE)
         rows[row] = plain | dict(overrides)
     return rows

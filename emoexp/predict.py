@@ -3,13 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from emoexp import config
+from emoexp import commands, config
 
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="predict")
 def job(composed: DictConfig) -> None:
     """One configuration, composed by Hydra."""
-    config.guarded(run, composed)
+    commands.guarded(run, composed)
 
 
 def run(composed: DictConfig) -> None:
@@ -22,7 +22,7 @@ def run(composed: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
-    config.command("predict", job)
+    commands.command("predict", job)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from emoexp import checkpoint, config, figures, identity, loop, machine, results, rng, runs
-from emoexp.batches import Normalisation, TrainingBatches, evaluation, resident
-from emoexp.config import Experiment, Machine, Node
-from emoexp.data.dataset import Dataset, pixel_statistics
+from emoexp import building, checkpoint, figures, identity, loop, machine, results, runs
+from emoexp.batches import evaluation, resident
+from emoexp.config import Experiment, Machine
+from emoexp.data.dataset import Dataset
 from emoexp.imbalance import ledger
-from emoexp.imbalance.losses import Constants
 from emoexp.models import mish
 from emoexp.runs import Run
 from emoexp.session import ending, interruptible, logging_to, logging_to_stdout, mirror, progress, tracked
@@ -35,8 +34,8 @@ def train(experiment: Experiment, place: Machine) -> dict[str, Any]:
     device = machine.choose(place.device)
     machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
     mish.prepare(place.cache)
-    data = load_data(experiment, place)
-    plan = strategy(experiment, place, data)
+    data = building.load_data(experiment, place)
+    plan = building.strategy(experiment, place, data)
     name, made = identity.name(experiment), manifest(experiment, data, plan, device)
     whole = asdict(experiment) | asdict(place)
     with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
@@ -65,8 +64,8 @@ def train_in(
     np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
     record_ledger(run, plan, data)
     image_NCHW = resident(data.images, device)
-    recipe = recipe_of(experiment, place, data, plan, image_NCHW, device)
-    state = initial_state(experiment, place, data, device)
+    recipe = building.recipe_of(experiment, place, data, plan, image_NCHW, device)
+    state = building.initial_state(experiment, place, data, device)
     resume(run, state, device)
     log.info(
         "model  %s, %s parameters, %s on %s with %d threads",
@@ -74,26 +73,12 @@ def train_in(
         *(experiment.activation["name"], device, torch.get_num_threads()),
     )
     changed()
-    train_epochs(run, recipe, state, card_of(experiment, data), changed)
+    train_epochs(run, recipe, state, building.card_of(experiment, data), changed)
     found = conclude(run, recipe, state, data)
     if place.tracking.get("log_model"):
         export(run, place)
     run.write("metrics.json", found)
     return found
-
-
-def load_data(experiment: Experiment, place: Machine) -> Dataset:
-    """The images of a configuration, split."""
-    where = str(Path(place.cache).expanduser()) if place.cache else None
-    source = config.build(
-        experiment.data,
-        place.allow,
-        image_size=experiment.image_size,
-        channels=experiment.channels,
-        cache=where,
-    )
-    dataset: Dataset = config.build(experiment.split, place.allow, source=source)
-    return dataset
 
 
 def manifest(experiment: Experiment, data: Dataset, plan: ledger.Plan, device: torch.device) -> dict[str, Any]:
@@ -135,21 +120,6 @@ def describe(data: Dataset) -> None:
         )
 
 
-def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Plan:
-    """The imbalance strategy, worked out for the training part."""
-    node = experiment.imbalance
-    copies = {key: value for key, value in node["copies"].items() if key not in ("transform", "redraw")}
-    return ledger.plan(
-        torch.from_numpy(data.labels[data.where("train")]),
-        len(data.class_names),
-        target=config.build(copies, place.allow),
-        share=config.build(node["sampling"], place.allow),
-        weight=config.build(node["weights"], place.allow),
-        epoch_size=node["epoch_size"],
-        seed=experiment.seed,
-    )
-
-
 def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
     """Print, keep and draw the ledger; name a double correction."""
     rows = ledger.rows(plan, data.class_names)
@@ -165,99 +135,6 @@ def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
     results.write_table(run.folder / "ledger.csv", rows)
     (run.folder / "figures").mkdir(exist_ok=True)
     figures.ledger(run.folder / "figures" / "ledger.png", rows)
-
-
-def recipe_of(
-    experiment: Experiment,
-    place: Machine,
-    data: Dataset,
-    plan: ledger.Plan,
-    image_NCHW: Tensor,
-    device: torch.device,
-) -> loop.Recipe:
-    """What the training loop needs, built from the configuration."""
-    copies = experiment.imbalance["copies"]
-    nothing = {"_target_": "emoexp.transforms.Policy"}
-    batches = TrainingBatches(
-        image_NCHW=image_NCHW,
-        original_N=torch.from_numpy(data.where("train")),
-        plan=plan,
-        on_all=config.build(experiment.augmentation, place.allow),
-        on_copies=config.build(copies.get("transform", nothing), place.allow),
-        redraw=redraws(copies),
-        normalisation=normalisation_of(data),
-        batch_size=experiment.batch_size,
-        seed=experiment.seed,
-        device=device,
-    )
-    validation = data.where("val")
-    return loop.Recipe(
-        batches=batches,
-        validation=(torch.from_numpy(validation), torch.from_numpy(data.labels[validation])),
-        num_classes=len(data.class_names),
-        loss=config.build(experiment.imbalance["loss"], place.allow),
-        constants=Constants(*(value.float().to(device) for value in (plan.count_C, plan.share_C, plan.weight_C))),
-        schedule=config.build(experiment.scheduler, place.allow),
-        epochs=experiment.epochs,
-        monitor=experiment.monitor,
-        patience=experiment.patience,
-        clip_norm=experiment.clip_norm,
-        precision=experiment.precision,
-        seed=experiment.seed,
-    )
-
-
-def redraws(copies: Node) -> bool:
-    """Whether copies are transformed anew each epoch."""
-    redraw = copies.get("redraw", "never")
-    if redraw not in ("never", "epoch"):
-        raise ValueError(f"imbalance.copies.redraw is never or epoch; it is {redraw}")
-    return bool(redraw == "epoch")
-
-
-def normalisation_of(data: Dataset) -> Normalisation:
-    """Mean and deviation of the training originals."""
-    mean, std = pixel_statistics(data.images, data.where("train"))
-    return Normalisation(mean, max(std, 1e-3))
-
-
-def card_of(experiment: Experiment, data: Dataset) -> dict[str, Any]:
-    """Everything that a model needs besides its weights, to be rebuilt and used on other images."""
-    normalisation = normalisation_of(data)
-    return {
-        "architecture": dict(experiment.architecture),
-        "activation": dict(experiment.activation),
-        "class_names": list(data.class_names),
-        "image_size": experiment.image_size,
-        "channels": experiment.channels,
-        "mean": normalisation.mean,
-        "std": normalisation.std,
-        "precision": experiment.precision,
-        "data": experiment.data["name"],
-        "majority": int(data.counts("train").argmax()),
-    }
-
-
-def initial_state(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> loop.State:
-    """A network with weights drawn from the seed, and its optimizer."""
-    rng.reseed(experiment.seed, "weights")
-    model = build_model(card_of(experiment, data), place.allow).to(device).to(memory_format=torch.channels_last)
-    node = {key: value for key, value in experiment.optimizer.items() if key != "decay"}
-    groups = loop.parameter_groups(model, experiment.optimizer.get("decay", "all"))
-    return loop.State(model, config.build(node, place.allow)(groups))
-
-
-def build_model(card: dict[str, Any], allow: list[str]) -> nn.Module:
-    """The network of a card, with fresh weights."""
-    model: nn.Module = config.build(
-        card["architecture"],
-        allow,
-        num_classes=len(card["class_names"]),
-        channels=card["channels"],
-        image_size=card["image_size"],
-        activation=config.build(card["activation"], allow),
-    )
-    return model
 
 
 def resume(run: Run, state: loop.State, device: torch.device) -> None:
@@ -332,7 +209,7 @@ def export(run: Run, place: Machine) -> None:
     card = best["card"]
     if card["activation"]["name"] == "mish":  # the same function, in the form that torch can export
         card["activation"]["kernel"] = "native"
-    model = build_model(card, place.allow)
+    model = building.build_model(card, place.allow)
     model.load_state_dict(best["model"])
     checkpoint.export(run.folder / "model.pt2", model, card)
 

@@ -95,11 +95,16 @@ def draw(policy: Policy, seed: int, purpose: str, *keys: int | Tensor) -> Transf
     row_y = torch.stack([sin, sin * slant + cos, shift[:, 1]], 1)
     contrast = 1 + both[:, 6] * policy.contrast
     bias = 0.5 * (1 - contrast) + both[:, 7] * policy.brightness  # contrast turns about mid grey
-    return Transformation(torch.stack([row_x, row_y], 1), contrast, bias, _boxes(policy, u[:, 8:12])[:, None])
+    return Transformation(torch.stack([row_x, row_y], 1), contrast, bias, _boxes(policy, u[:, 8:12]))
 
 
 def _boxes(policy: Policy, u_B4: Tensor) -> Tensor:
-    """Boxes of 0.02..erase_area of the image with aspect 1/3..3, inside it; empty with probability 1-erase."""
+    """Boxes B×1×4 of 0.02..erase_area of the image with aspect 1/3..3, inside it, empty with probability 1-erase.
+
+    B×0×4 where the policy never erases, so that nobody looks for boxes.
+    """
+    if policy.erase == 0:
+        return u_B4.new_zeros(len(u_B4), 0, 4)
     # one number decides both whether and how large: given u < erase, u/erase is uniform again
     size = (u_B4[:, 0] / max(policy.erase, 1e-9)).clamp(max=1)
     area = 0.02 + size * max(policy.erase_area - 0.02, 0.0)
@@ -107,7 +112,7 @@ def _boxes(policy: Policy, u_B4: Tensor) -> Tensor:
     height, width = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     top, left = u_B4[:, 2] * (1 - height), u_B4[:, 3] * (1 - width)
     box = torch.stack([top, left, top + height, left + width], 1)
-    return torch.where((u_B4[:, 0] < policy.erase)[:, None], box, 0.0)
+    return torch.where((u_B4[:, 0] < policy.erase)[:, None], box, 0.0)[:, None]
 
 
 def _square(affine_B23: Tensor) -> Tensor:
@@ -133,6 +138,8 @@ def apply(image_NCHW: Tensor, transformation: Transformation, fill: float) -> Te
 
 
 def _erase(image_NCHW: Tensor, box_BK4: Tensor, fill: float) -> Tensor:
+    if box_BK4.shape[1] == 0:
+        return image_NCHW
     height, width = image_NCHW.shape[2:]
     y = (torch.arange(height, device=image_NCHW.device) + 0.5) / height
     x = (torch.arange(width, device=image_NCHW.device) + 0.5) / width

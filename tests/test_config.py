@@ -9,7 +9,7 @@ import pytest
 from composing import checked, composed
 from omegaconf import OmegaConf
 
-from emoexp import config
+from emoexp import commands, config
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = [(group, option) for group in dict.fromkeys(config.GROUPS.values()) for option in config.options(group)]
@@ -119,9 +119,9 @@ def test_a_target_that_is_not_there():
 )
 def test_the_nearest_name_is_offered(argument, hint):
     if argument == "optimizer.learning_rate=1":
-        assert not any("mish" in line for line in config.suggestions("train", [argument]))
+        assert not any("mish" in line for line in commands.suggestions("train", [argument]))
     else:
-        assert any(hint in line for line in config.suggestions("train", [argument]))
+        assert any(hint in line for line in commands.suggestions("train", [argument]))
 
 
 def run(*arguments: str, **keys) -> subprocess.CompletedProcess[str]:

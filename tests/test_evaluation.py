@@ -66,9 +66,7 @@ def test_classes_are_matched_by_name(run, pictures):
 
 
 def test_a_class_that_the_model_does_not_know_is_named(run, pictures):
-    with pytest.raises(
-        ValueError, match="does not know the classes joy; it knows angry, disgust.*classes={joy: angry}"
-    ):
+    with pytest.raises(ValueError, match=r"not know the classes joy; it knows angry, .*\{joy: angry\}"):
         evaluation.evaluate(asked("evaluate", run, "data=folder", f"data.root={pictures}", "part=all"))
 
 

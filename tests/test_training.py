@@ -12,7 +12,7 @@ import pytest
 import torch
 from composing import TINY, tiny
 
-from emoexp import checkpoint, config, identity, loop, session, training
+from emoexp import building, checkpoint, config, identity, loop, session, training
 
 LEFT = [
     "config.yaml",
@@ -201,7 +201,7 @@ def test_resume_never_starts_beside(tmp_path):
 
 def test_other_data_are_not_continued_in_silence(tmp_path, monkeypatch, capsys):
     training.train(*tiny(tmp_path))
-    original = training.load_data
+    original = building.load_data
 
     def altered(experiment, place):
         import dataclasses
@@ -213,7 +213,7 @@ def test_other_data_are_not_continued_in_silence(tmp_path, monkeypatch, capsys):
 
         return dataclasses.replace(data, images=images, digest=digests(images))
 
-    monkeypatch.setattr(training, "load_data", altered)
+    monkeypatch.setattr(building, "load_data", altered)
     training.train(*tiny(tmp_path))
     assert len(list((tmp_path / "outputs").iterdir())) == 2
     assert "other data." in capsys.readouterr().out

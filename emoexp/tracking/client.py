@@ -88,6 +88,7 @@ def _experiment(client: "MlflowClient", settings: Settings, store: Store) -> str
 
 
 def get_run(client: "MlflowClient", run_id: str) -> "Run | None":
+    """The run; None where MLflow has no such run."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -40,7 +40,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace a JSON file as a whole: a reader, or a kill, finds the old one or the new one."""
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
+    part.replace(path)
 
 
 @contextmanager

@@ -23,6 +23,8 @@ _GROWING = ("history.jsonl", "times.jsonl", "run.log")  # shown when the run has
 
 
 class Point(NamedTuple):
+    """One value of a metric."""
+
     key: str
     value: float
     timestamp: int  # ms since 1970

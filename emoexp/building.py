@@ -1,0 +1,140 @@
+"""From a configuration to the pieces of a training: data, strategy, recipe, network, optimizer."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emoexp import config, loop, rng
+from emoexp.batches import Normalisation, TrainingBatches
+from emoexp.config import Experiment, Machine, Node
+from emoexp.data.dataset import Dataset, pixel_statistics
+from emoexp.imbalance import ledger
+from emoexp.imbalance.losses import Constants
+
+
+def load_data(experiment: Experiment, place: Machine) -> Dataset:
+    """The images of a configuration, split."""
+    where = str(Path(place.cache).expanduser()) if place.cache else None
+    source = config.build(
+        experiment.data,
+        place.allow,
+        image_size=experiment.image_size,
+        channels=experiment.channels,
+        cache=where,
+    )
+    dataset: Dataset = config.build(experiment.split, place.allow, source=source)
+    return dataset
+
+
+def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Plan:
+    """The imbalance strategy, worked out for the training part."""
+    node = experiment.imbalance
+    copies = {key: value for key, value in node["copies"].items() if key not in ("transform", "redraw")}
+    return ledger.plan(
+        torch.from_numpy(data.labels[data.where("train")]),
+        len(data.class_names),
+        target=config.build(copies, place.allow),
+        share=config.build(node["sampling"], place.allow),
+        weight=config.build(node["weights"], place.allow),
+        epoch_size=node["epoch_size"],
+        seed=experiment.seed,
+    )
+
+
+def recipe_of(
+    experiment: Experiment,
+    place: Machine,
+    data: Dataset,
+    plan: ledger.Plan,
+    image_NCHW: Tensor,
+    device: torch.device,
+) -> loop.Recipe:
+    """What the training loop needs, built from the configuration."""
+    copies = experiment.imbalance["copies"]
+    nothing = {"_target_": "emoexp.transforms.Policy"}
+    batches = TrainingBatches(
+        image_NCHW=image_NCHW,
+        original_N=torch.from_numpy(data.where("train")),
+        plan=plan,
+        on_all=config.build(experiment.augmentation, place.allow),
+        on_copies=config.build(copies.get("transform", nothing), place.allow),
+        redraw=redraws(copies),
+        normalisation=normalisation_of(data),
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+        device=device,
+    )
+    validation = data.where("val")
+    return loop.Recipe(
+        batches=batches,
+        validation=(torch.from_numpy(validation), torch.from_numpy(data.labels[validation])),
+        num_classes=len(data.class_names),
+        loss=config.build(experiment.imbalance["loss"], place.allow),
+        constants=Constants(*(value.float().to(device) for value in (plan.count_C, plan.share_C, plan.weight_C))),
+        schedule=config.build(experiment.scheduler, place.allow),
+        epochs=experiment.epochs,
+        monitor=experiment.monitor,
+        patience=experiment.patience,
+        clip_norm=experiment.clip_norm,
+        precision=experiment.precision,
+        seed=experiment.seed,
+    )
+
+
+def redraws(copies: Node) -> bool:
+    """Whether copies are transformed anew each epoch."""
+    redraw = copies.get("redraw", "never")
+    if redraw not in ("never", "epoch"):
+        raise ValueError(f"imbalance.copies.redraw is never or epoch; it is {redraw}")
+    return bool(redraw == "epoch")
+
+
+def normalisation_of(data: Dataset) -> Normalisation:
+    """Mean and deviation of the training originals."""
+    mean, std = pixel_statistics(data.images, data.where("train"))
+    return Normalisation(mean, max(std, 1e-3))
+
+
+def card_of(experiment: Experiment, data: Dataset) -> dict[str, Any]:
+    """Everything that a model needs besides its weights, to be rebuilt and used on other images."""
+    normalisation = normalisation_of(data)
+    architecture = dict(experiment.architecture)
+    if "pretrained" in architecture:  # the weights come with the card
+        architecture["pretrained"] = False
+    return {
+        "architecture": architecture,
+        "activation": dict(experiment.activation),
+        "class_names": list(data.class_names),
+        "image_size": experiment.image_size,
+        "channels": experiment.channels,
+        "mean": normalisation.mean,
+        "std": normalisation.std,
+        "precision": experiment.precision,
+        "data": experiment.data["name"],
+        "majority": int(data.counts("train").argmax()),
+    }
+
+
+def initial_state(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> loop.State:
+    """A network with weights drawn from the seed, and its optimizer."""
+    rng.reseed(experiment.seed, "weights")
+    card = card_of(experiment, data) | {"architecture": experiment.architecture}
+    model = build_model(card, place.allow).to(device).to(memory_format=torch.channels_last)
+    node = {key: value for key, value in experiment.optimizer.items() if key != "decay"}
+    groups = loop.parameter_groups(model, experiment.optimizer.get("decay", "all"))
+    return loop.State(model, config.build(node, place.allow)(groups))
+
+
+def build_model(card: dict[str, Any], allow: list[str]) -> nn.Module:
+    """The network of a card, with fresh weights."""
+    model: nn.Module = config.build(
+        card["architecture"],
+        allow,
+        num_classes=len(card["class_names"]),
+        channels=card["channels"],
+        image_size=card["image_size"],
+        activation=config.build(card["activation"], allow),
+    )
+    return model

@@ -1,5 +1,6 @@
 """Every test: one thread for torch, no network but this machine's, no telemetry."""
 
+import logging
 import os
 import socket
 
@@ -36,3 +37,12 @@ def one_thread():
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def quiet_log():
+    """A test leaves no handlers of its runs behind."""
+    yield
+    log = logging.getLogger("emoexp")
+    log.handlers.clear()
+    log.propagate = True

@@ -48,12 +48,10 @@ def load(
         val: share of the rest, in 0..1, that is validation.
         imbalance_ratio: largest over smallest class in training and validation, exponential in between with
             the order of FER2013's class sizes (Cui et al., CVPR 2019); None for FER2013's own proportions.
-        label_noise: share of training and validation images, in 0..1, whose labels were exchanged for wrong
-            ones.
+        label_noise: share of training and validation images, in 0..1, with a wrong label.
         intensity: weakest and strongest expression, in 0..1.
         images_per_person: on average; nobody stands in two parts.
-        nuisance: how far pose, light, occlusion, blur and noise go: 0 for passport photographs, 1 for
-            snapshots.
+        nuisance: extent of pose, light, occlusion, blur and noise: 0 for passport photographs, 1 for snapshots.
 
     Raises:
         ValueError: for a value outside its range, and a size that leaves a class of a part without an image.
@@ -64,17 +62,31 @@ def load(
 
     def build() -> Source:
         random = np.random.Generator(np.random.Philox(seed))
-        drawn = np.repeat(np.tile(np.arange(7), 3), per_part.ravel())
-        part = np.repeat(np.arange(3), per_part.sum(1)).astype(np.int8)
-        person = _people_of(part, images_per_person, random)
-        numbers = _parameters(drawn, person, intensity, nuisance, random)
-        labels = drawn.copy()
-        for p in range(2):
-            labels[part == p] = _exchange(drawn[part == p], label_noise, random)
-        images = _render(numbers, image_size, channels, random)
-        return _source(images, labels, drawn, part, person)
+        return _draw(per_part, image_size, channels, label_noise, intensity, images_per_person, nuisance, random)
 
     return packed.cached(cache, "faces", request, "drawn", build)
+
+
+def _draw(
+    count_PC: np.ndarray,
+    image_size: int,
+    channels: int,
+    label_noise: float,
+    intensity: list[float],
+    images_per_person: float,
+    nuisance: float,
+    random: np.random.Generator,
+) -> Source:
+    """The set that `load` describes, with `count_PC` images of each part and class."""
+    drawn = np.repeat(np.tile(np.arange(7), 3), count_PC.ravel())
+    part = np.repeat(np.arange(3), count_PC.sum(1)).astype(np.int8)
+    person = _people_of(part, images_per_person, random)
+    numbers = _parameters(drawn, person, intensity, nuisance, random)
+    labels = drawn.copy()
+    for p in range(2):
+        labels[part == p] = _exchange(drawn[part == p], label_noise, random)
+    images = _render(numbers, image_size, channels, random)
+    return _source(images, labels, drawn, part, person)
 
 
 def class_counts(size: int, test_per_class: int, val: float, imbalance_ratio: float | None) -> np.ndarray:

@@ -25,11 +25,10 @@ def mistakes(
     *,
     title: str = "Most confident mistakes: true → predicted, confidence",
 ) -> Path:
-    """The wrong predictions of highest confidence, at most 32, each with its truth, prediction, confidence
-    and name.
+    """The wrong predictions of highest confidence, at most 32, each with truth, prediction, confidence and name.
 
-    Images uint8, grey or RGB; only those shown are read. Raises `ValueError` as `metrics.summarise` does,
-    and for images or names that are not one per row of probabilities.
+    Images uint8, grey or RGB; only those shown are read. Raises `ValueError` as `metrics.summarise` does, and for
+    images or names that are not one per row of probabilities.
     """
     probability_NC, target_N = check(probability_NC, target_N, class_names)
     if not len(image_NCHW) == len(names) == len(target_N):
@@ -47,14 +46,12 @@ def mistakes(
     with sheet(path, width, height, title, facts, layout=None) as figure:
         axes = figure.add_axes((0, 0, 1, height / figure.get_figheight()))
         for place, i in enumerate(shown_M):
-            row, column = divmod(place, columns)
             said = f"→ {label_C[predicted_N[i]]} {confidence_N[i]:.2f}"
-            corner = (_MARGIN + column * _CELL, row * _ROW + _HEAD)
+            corner = (_MARGIN + place % columns * _CELL, place // columns * _ROW + _HEAD)
             _picture(axes, corner, np.asarray(image_NCHW[i]))
             _words(axes, corner, label_C[target_N[i]], said, str(names[i]))
         if not len(shown_M):
-            text = f"No mistakes: all {len(target_N):,} images are right"
-            axes.text(width / 2, height / 2, text, ha="center", fontsize=12)
+            axes.text(width / 2, height / 2, f"No mistakes in {len(target_N):,} images", ha="center", fontsize=12)
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()
     return path

@@ -46,7 +46,7 @@ class Experiment:
     """Everything that decides a result: the scalars of conf/train.yaml, and the option groups as plain dictionaries."""
 
     seed: int = 0
-    epochs: int = 12
+    epochs: int = 15
     batch_size: int = 128
     image_size: int = 48
     channels: int = 1

@@ -29,7 +29,7 @@ class EmotionCNN(nn.Module):
         activation: Callable[[], nn.Module],
         widths: Sequence[int] = (32, 64, 128, 256),
         dense: int = 256,
-        conv_dropout: float = 0.1,
+        conv_dropout: float = 0.0,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()

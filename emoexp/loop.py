@@ -112,7 +112,7 @@ def fit(recipe: Recipe, state: State, interrupt: Callable[[int, int], bool]) -> 
         trained = time.perf_counter()
         row = {
             "epoch": state.epoch + 1,
-            "lr": state.optimizer.param_groups[0]["lr"],
+            "train/lr": state.optimizer.param_groups[0]["lr"],
             **_train_row(state.running),
         }
         row |= validate(recipe, state.model)

@@ -45,7 +45,7 @@ def train(experiment: Experiment, place: Machine) -> dict[str, Any]:
             log.info("test   %s", results.headline(metrics["test"]))
             mirror(run, place)
             return metrics
-        with logging_to(run.folder / "run.log"), ending(run), tracked(run, place) as changed:
+        with logging_to(run.folder / "run.log"), tracked(run, place) as changed, ending(run):
             return train_in(run, experiment, place, data, plan, device, changed)
 
 

@@ -93,7 +93,7 @@ def history(epochs: int) -> list[dict[str, Any]]:
     return [
         {
             "epoch": epoch,
-            "lr": 1e-3 * 0.5**epoch,
+            "train/lr": 1e-3 * 0.5**epoch,
             "train/loss": 2.0 / epoch,
             "train/accuracy": 1 - 0.8 / epoch,
             "val/loss": 2.2 / epoch,
@@ -270,7 +270,7 @@ def test_training_of_one_epoch_and_with_holes(tmp_path: Path, drawn: list[Figure
         None,
         float("inf"),
     )
-    del broken[4]["lr"]
+    del broken[4]["train/lr"]
     figures.training(tmp_path / "a.png", broken)
     loss, score, rate = drawn[1].axes
     assert np.isnan(loss.lines[0].get_ydata()).tolist() == [False, False, False, True, False]

@@ -28,11 +28,6 @@ from emoexp.tracking import Settings, Tracker, behind, client, close_dead, files
 from emoexp.tracking.mirror import Mirror
 from emoexp.tracking.settings import create_once, redact
 
-pytestmark = [  # of importing MLflow: its tables on a newer SQLAlchemy, its own type hints
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
-]
-
 EPOCHS = 3
 CLASSES = ("anger", "joy", "fear (x)")
 PER_EPOCH = 7  # numbers in a row of `write_history` and its times
@@ -85,7 +80,7 @@ def write_status(folder: Path, status: str, error: str | None = None) -> None:
 
 def write_history(folder: Path, epochs: int, **changed: float) -> None:
     rows = [
-        {"epoch": e, "lr": 1e-3, "train/loss": 1 / e, "val/macro_f1": e / 10, "val/accuracy": 0.5} | changed
+        {"epoch": e, "train/lr": 1e-3, "train/loss": 1 / e, "val/macro_f1": e / 10, "val/accuracy": 0.5} | changed
         for e in range(1, epochs + 1)
     ]
     times = [

@@ -375,3 +375,27 @@ def test_the_log_holds_what_was_said(finished):
     for word in ("run    ", "train ", "ledger of the prior", "epoch    1/2", "test   n 84", "clean  n "):
         assert word in text
     assert not any(isinstance(h, session.logging.FileHandler) for h in session.log.handlers)
+
+
+def test_mlflow_shows_how_a_run_ended(tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    shown = ("tracking=mlflow", f"tracking.uri={uri}", f"tracking.artifacts={tmp_path / 'artifacts'}")
+    stop_after(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(*tiny(tmp_path, *shown))
+    monkeypatch.undo()
+    client = MlflowClient(uri)
+    (experiment,) = [found for found in client.search_experiments() if found.name == "emoexp"]
+    (killed,) = client.search_runs([experiment.experiment_id])
+    assert killed.info.status == "KILLED"
+    training.train(*tiny(tmp_path, *shown))
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_id == killed.info.run_id and run.info.status == "FINISHED"
+    metrics = json.loads((run_folder(tmp_path) / "metrics.json").read_text())
+    assert run.data.metrics["test/macro_f1"] == pytest.approx(metrics["test"]["macro_f1"])
+    assert len(client.get_metric_history(run.info.run_id, "val/macro_f1")) == 2
+    assert run.outputs.model_outputs and run.data.params["imbalance"] == "none"
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id, "figures")}
+    assert {"figures/test_confusion.png", "figures/test_precision_recall.png"} <= artifacts

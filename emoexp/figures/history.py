@@ -19,7 +19,7 @@ _SCORE = (
     ("worst recall, validation", "val/worst_recall", ORANGE, "-"),
     ("accuracy, train", "train/accuracy", VERMILION, "--"),
 )
-_RATE = (("learning rate", "lr", GREY, "-"),)
+_RATE = (("learning rate", "train/lr", GREY, "-"),)
 _DOTS = 30  # up to so many epochs each is a dot
 
 
@@ -52,7 +52,7 @@ def training(
             if best is not None:
                 axes.axvline(best, color=INK, linewidth=0.9, linestyle=":", zorder=1.5)
         score.set_ylim(-0.02, 1.02)
-        _scale(rate, column(history, "lr"))
+        _scale(rate, column(history, "train/lr"))
         rate.set_xlabel("epoch" if best is None else f"epoch (dotted: {best}, the best)")
         rate.set_xlim(epoch_E[0] - 0.5, epoch_E[-1] + 0.5)
         rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -72,7 +72,7 @@ class TrainingBatches:
         original_B = self.original_N[self.plan.parent_P[item_B]]
         image = self.image_NCHW[original_B.to(self.image_NCHW.device)].to(self.device)
         image = self._transformed(image.to(torch.float32) * (1 / 255), item_B.to(self.device), epoch, step)
-        image = (image - self.normalisation.mean) / self.normalisation.std
+        image = image.sub_(self.normalisation.mean).div_(self.normalisation.std)
         label_B = self.plan.label_P[item_B].to(self.device)
         return image.contiguous(memory_format=torch.channels_last), label_B
 

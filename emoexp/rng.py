@@ -72,4 +72,9 @@ def permutation(seed: int, purpose: str, *keys: int, size: int) -> Tensor:
 
 def reseed(seed: int, purpose: str, *keys: int) -> None:
     """Set torch's global generators (all devices), for what draws from them: dropout and weight initialisation."""
-    torch.manual_seed(fold(seed, purpose, *keys))
+    number = fold(seed, purpose, *keys)
+    torch.default_generator.manual_seed(number)  # torch.manual_seed asks every kind of device, at each step
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(number)

@@ -131,10 +131,20 @@ def apply(image_NCHW: Tensor, transformation: Transformation, fill: float) -> Te
     Returns:
         float32 N×C×H×W in 0..1.
     """
-    grid = functional.affine_grid(transformation.affine_B23, list(image_NCHW.shape), align_corners=False)
-    moved = functional.grid_sample(image_NCHW, grid, padding_mode="border", align_corners=False)
+    grid_BHW2 = _grid(transformation.affine_B23, *image_NCHW.shape[2:])
+    moved = functional.grid_sample(image_NCHW, grid_BHW2, padding_mode="border", align_corners=False)
     gain, bias = (value[:, None, None, None] for value in (transformation.gain_B, transformation.bias_B))
-    return _erase((moved * gain + bias).clamp(0, 1), transformation.box_BK4, fill)
+    return _erase(moved.mul_(gain).add_(bias).clamp_(0, 1), transformation.box_BK4, fill)
+
+
+def _grid(affine_B23: Tensor, height: int, width: int) -> Tensor:
+    """torch's affine_grid to rounding, as one matrix product: several times faster on a CPU, where it was the dearest
+    part of a batch."""
+    y = (torch.arange(height, device=affine_B23.device) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=affine_B23.device) * 2 + 1) / width - 1
+    pixel_3P = torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones_like(x).repeat(height)])
+    source_2BP = affine_B23.reshape(-1, 3) @ pixel_3P
+    return source_2BP.view(-1, 2, height, width).permute(0, 2, 3, 1)
 
 
 def _erase(image_NCHW: Tensor, box_BK4: Tensor, fill: float) -> Tensor:

@@ -24,6 +24,12 @@ def test_identity_changes_nothing():
     torch.testing.assert_close(transforms.apply(IMAGE, affine(IDENTITY), 0.5), IMAGE)
 
 
+def test_grid_is_torchs():
+    drawn = transforms.draw(STRONG, 0, "t", torch.arange(20))
+    theirs = torch.nn.functional.affine_grid(drawn.affine_B23, [20, 1, 9, 14], align_corners=False)
+    torch.testing.assert_close(transforms._grid(drawn.affine_B23, 9, 14), theirs, atol=5e-7, rtol=0)
+
+
 def test_mirror_is_flip():
     mirrored = transforms.apply(IMAGE, affine([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), 0.5)
     torch.testing.assert_close(mirrored, IMAGE.flip(3))

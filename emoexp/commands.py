@@ -80,7 +80,8 @@ def suggestions(name: str, arguments: list[str]) -> Iterator[str]:
             for choice in value.split(","):
                 yield from _nearest(choice, pool, f"{group}=")
         elif key not in keys:
-            yield from _nearest(key, keys, "")
+            leaves = [known for known in keys if "." in known] if "." in key else keys
+            yield from _nearest(key, leaves, "")
 
 
 def _nearest(name: str, pool: list[str], prefix: str) -> Iterator[str]:

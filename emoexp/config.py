@@ -5,6 +5,7 @@ Hydra, types and ranges here, `_target_`s against the packages that are allowed.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,10 @@ ALLOWED = ("emoexp", "torch.nn", "torch.optim")  # packages that a _target_ may 
 ENTRIES = ("train", "evaluate", "predict", "sync", "report", "audit")  # python -m would import them twice
 PRECISIONS = ("fp32", "tf32", "bf16")
 RESUMES = ("auto", "force", "never")
+MONITORS = tuple(  # columns of history.jsonl that training can be judged by
+    f"val/{name}" for name in "macro_f1 balanced_accuracy accuracy worst_recall mcc g_mean loss".split()
+)
+FACTORIES = ("activation", "optimizer", "scheduler")  # nodes that are built later, with more arguments
 
 
 @dataclass
@@ -98,16 +103,23 @@ def checked(config: DictConfig) -> tuple[Experiment, Machine]:
     plain: Node = OmegaConf.to_container(config, throw_on_missing=True)  # type: ignore[assignment]
     check_targets(plain, plain["allow"])
     for path, node in groups(plain):
-        check_types(path, node, option(GROUPS[path], node.get("name", "")))
+        if "name" not in node:
+            raise ValueError(f"{path}: the option's file has no name; its first key is name: <name of the file>")
+        if path in FACTORIES and node.get("_partial_") is not True:
+            raise ValueError(f"{path}={node['name']}: the option's file needs _partial_: true, as conf/{path}/ shows")
+        check_types(path, node, option(GROUPS[path], node["name"]))
     experiment = Experiment(**{f.name: plain[f.name] for f in dataclasses.fields(Experiment)})
     machine = Machine(**{f.name: plain[f.name] for f in dataclasses.fields(Machine)})
     for name, least in {"epochs": 1, "batch_size": 2, "image_size": 8, "patience": 1, "threads": 1}.items():
         value = plain[name]
         if value is not None and value < least:
             raise ValueError(f"{name} is at least {least}; it is {value}")
-    for name, allowed in {"channels": (1, 3), "precision": PRECISIONS, "resume": RESUMES}.items():
+    words = {"channels": (1, 3), "precision": PRECISIONS, "resume": RESUMES, "monitor": MONITORS}
+    for name, allowed in words.items():
         if plain[name] not in allowed:
             raise ValueError(f"{name} is one of {', '.join(map(str, allowed))}; it is {plain[name]}")
+    if experiment.clip_norm is not None and not 0 < experiment.clip_norm < math.inf:
+        raise ValueError(f"clip_norm is above 0, or null; it is {experiment.clip_norm}")
     if not 0 <= experiment.seed < 2**63:
         raise ValueError(f"seed is a whole number from 0 to 2^63-1; it is {experiment.seed}")
     return experiment, machine
@@ -171,14 +183,20 @@ def check_types(path: str, node: Node, defaults: Node) -> None:
         if isinstance(default, bool):
             fits = isinstance(value, bool)
         elif isinstance(default, float):
-            fits = isinstance(value, int | float) and not isinstance(value, bool)
+            fits = _is_number(value)
         elif isinstance(default, int):
             fits = isinstance(value, int) and not isinstance(value, bool)
+        elif isinstance(default, list) and default and all(map(_is_number, default)):
+            fits = isinstance(value, list) and all(map(_is_number, value))
         else:
             fits = default is None or isinstance(default, str) or isinstance(value, type(default))
         if not fits:
             kind = {bool: "true or false", float: "a number", int: "a whole number", list: "a list"}
             raise ValueError(f"{path}.{key} is {kind.get(type(default), type(default).__name__)}; it is {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import nn
 
 from emoexp import batches, building, checkpoint, config, loop, machine, results
@@ -89,7 +90,7 @@ def evaluate(plain: Node) -> dict[str, Any]:
         plain["part"]: results.summary(found, clean=False),
         f"{plain['part']}_clean": results.summary(found, clean=True),
     }
-    folder = trained.folder / "evaluations" / f"{source.name}-{plain['part']}-{content(source, index)}"
+    folder = trained.folder / "evaluations" / f"{source.name}-{plain['part']}-{content(source, index, label_C)}"
     keep(folder, found, metrics)
     return metrics
 
@@ -106,9 +107,10 @@ def keep(folder: Path, found: results.Predictions, metrics: dict[str, Any]) -> N
     log.info("%s\nin     %s", results.table(results.per_class(whole)), folder)
 
 
-def content(source: Source, index: np.ndarray) -> str:
-    """Eight digits that name the images of an evaluation, whatever their order."""
-    return hashlib.sha256(b"".join(sorted(bytes(digest) for digest in source.digest[index]))).hexdigest()[:8]
+def content(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:
+    """Eight digits that name the images of an evaluation, whatever their order, and what their classes stand for."""
+    pixels = b"".join(sorted(bytes(digest) for digest in source.digest[index]))
+    return hashlib.sha256(pixels + label_C.tobytes()).hexdigest()[:8]
 
 
 def part_of(plain: Node, trained: Trained) -> tuple[Source, np.ndarray]:
@@ -127,9 +129,10 @@ def part_of(plain: Node, trained: Trained) -> tuple[Source, np.ndarray]:
     if plain["part"] not in PARTS:
         raise ValueError(f"part is train, val, test or all; it is {plain['part']}")
     given = np.flatnonzero(source.part == PARTS.index(plain["part"]))
-    if plain["part"] != "train" and len(given) and plain["split"]["mode"] == "official":
+    split = plain.get("split") or yaml.safe_load((trained.folder / "config.yaml").read_text())["split"]
+    if plain["part"] != "train" and len(given) and split["mode"] == "official":
         return source, given  # also of a set that has only this part
-    dataset: Dataset = config.build(plain["split"], plain["allow"], source=source)
+    dataset: Dataset = config.build(split, plain["allow"], source=source)
     return dataset, dataset.where(plain["part"])
 
 
@@ -144,6 +147,9 @@ def matched(theirs: tuple[str, ...], ours: list[str], renamed: dict[str, str]) -
     Raises:
         ValueError: a class that the model does not know.
     """
+    renamed = {str(key): str(value) for key, value in renamed.items()}
+    if stray := sorted(renamed.keys() - set(theirs)):
+        raise ValueError(f"classes renames {', '.join(stray)}, but the data's classes are {', '.join(theirs)}")
     place = {name.casefold(): index for index, name in enumerate(ours)}
     wanted = [renamed.get(name, name).casefold() for name in theirs]
     if unknown := [name for name, want in zip(theirs, wanted, strict=True) if want not in place]:
@@ -159,6 +165,7 @@ def predict(plain: Node) -> list[dict[str, Any]]:
     logging_to_stdout()
     trained = load(plain["run"], plain["device"], plain["threads"], plain["cache"], plain["allow"])
     paths, card = list(files(plain["images"])), trained.card
+    Path(plain["out"]).absolute().parent.mkdir(parents=True, exist_ok=True)
     names = [str(path) for path in paths]
     contents = ((str(path), path.read_bytes()) for path in paths)
     decoded = reading.decode_all(names, contents, card["image_size"], card["channels"], plain["on_corrupt"])
@@ -169,7 +176,8 @@ def predict(plain: Node) -> list[dict[str, Any]]:
     for place, row in zip(decoded.kept, probability, strict=True):
         best = int(row.argmax())
         said = {"image": names[place], "predicted": card["class_names"][best], "confidence": rounded(row[best])}
-        rows.append(said | {name: rounded(value) for name, value in zip(card["class_names"], row, strict=True)})
+        columns = [f"p_{name}" if name in said else name for name in card["class_names"]]
+        rows.append(said | {name: rounded(value) for name, value in zip(columns, row, strict=True)})
     results.write_table(Path(plain["out"]), rows)
     log.info("%s", results.table(rows[:50]))
     log.info("%d images, in %s", len(rows), plain["out"])

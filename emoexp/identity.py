@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import re
 from functools import cache
@@ -21,10 +22,10 @@ _WATCHERS = (
     "predict",
     "sync",
     "commands",
-    "config",
     "identity",
     "runs",
-    "results",
+    "session",
+    "evaluation",
     "tracking",
     "figures",
     "checkpoint",
@@ -52,9 +53,7 @@ def choices(experiment: Experiment) -> dict[str, Any]:
         if not isinstance(plain[field.name], dict) and plain[field.name] != field.default:
             found[field.name] = plain[field.name]
     for path, node in config.groups(plain):
-        choice = changed(config.GROUPS[path], node)
-        if path == "imbalance":
-            choice["name"] = "none"
+        choice = changed(config.GROUPS[path], node | {"name": "none"} if path == "imbalance" else node)
         if choice != {"name": usual.get(path)}:
             found[path] = choice
     return found
@@ -128,15 +127,28 @@ def params(experiment: Experiment) -> dict[str, Any]:
     return out
 
 
-def code_digest() -> str:
-    """A hash of the code that decides results: the package's modules without comments, docstrings and line numbers."""
+def code_digest(packages: list[str]) -> str:
+    """A hash of the code that decides results, without comments, docstrings and line numbers: this package's, and that
+    of the user's own packages which configurations may point into."""
     package = Path(__file__).parent
     hashes = hashlib.sha256()
+    for path in sorted(path for name in packages for path in _sources(name)):
+        hashes.update(f"{path.name}\n{ast.dump(_bare(ast.parse(path.read_text())))}\n".encode())
     for path in sorted(package.rglob("*.py")):
         module = path.relative_to(package).with_suffix("").as_posix()
-        if module not in _WATCHERS:
+        if module.partition("/")[0] not in _WATCHERS:
             hashes.update(f"{module}\n{ast.dump(_bare(ast.parse(path.read_text())))}\n".encode())
     return hashes.hexdigest()[:16]
+
+
+def _sources(package: str) -> list[Path]:
+    """The Python files of a module or package that can be imported; none where it cannot."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return []
+    if spec.submodule_search_locations:
+        return [path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py")]
+    return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
 
 
 def _bare(tree: ast.Module) -> ast.Module:

@@ -83,12 +83,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch leaves: its row of the history, whether it is the best so far, and the seconds it took."""
+    """What an epoch leaves: its row of the history, whether it is the best so far, the seconds it took, and for how
+    many images (fewer than an epoch's where it was resumed in its middle)."""
 
     row: Row
     best: bool
     train_seconds: float
     eval_seconds: float
+    images: float
 
 
 class Interrupted(Exception):
@@ -107,7 +109,7 @@ def fit(recipe: Recipe, state: State, interrupt: Callable[[int, int], bool]) -> 
     rates = [group["lr"] for group in state.optimizer.param_groups]
     rates = [group.setdefault("base_lr", rate) for group, rate in zip(state.optimizer.param_groups, rates, strict=True)]
     while state.epoch < recipe.epochs and not schedules.exhausted(recipe.monitored(state.history), recipe.patience):
-        started = time.perf_counter()
+        started, share = time.perf_counter(), 1 - state.step / len(recipe.batches)
         train_epoch(recipe, state, rates, interrupt)
         trained = time.perf_counter()
         row = {
@@ -119,7 +121,8 @@ def fit(recipe: Recipe, state: State, interrupt: Callable[[int, int], bool]) -> 
         state.history.append(row)
         state.epoch, state.step, state.running = state.epoch + 1, 0, {}
         best = schedules.best_epoch(recipe.monitored(state.history)) == len(state.history) - 1
-        yield Epoch(row, best, trained - started, time.perf_counter() - trained)
+        images = share * recipe.batches.plan.epoch_size
+        yield Epoch(row, best, trained - started, time.perf_counter() - trained, images)
 
 
 def train_epoch(recipe: Recipe, state: State, rates: list[float], interrupt: Callable[[int, int], bool]) -> None:

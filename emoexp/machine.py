@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import platform
 import sys
 from importlib.metadata import version
@@ -51,6 +52,8 @@ def prepare(device: torch.device, threads: int | None, precision: str, determini
     torch.backends.cuda.matmul.allow_tf32 = tensor_cores
     torch.backends.cudnn.allow_tf32 = tensor_cores
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
+    if deterministic:  # cuBLAS wants to know before it starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     if precision == "bf16" and device.type == "cpu" and not _bf16_arithmetic():
         log.warning(

@@ -105,7 +105,7 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     table = csv.writer(text)
     if rows:
-        table.writerow(rows[0])
+        table.writerow([guarded(name) for name in rows[0]])
         table.writerows([guarded(value) for value in row.values()] for row in rows)
     checkpoint.write_atomically(path, text.getvalue().encode())
 

@@ -94,7 +94,9 @@ def opened(outputs: Path, name: str, manifest: dict[str, Any], config: dict[str,
             checkpoint.write_atomically(folder / "config.yaml", text.encode())
             run.write("manifest.json", manifest)
         elif told := differences(before, manifest):
-            run.write("manifest.json", manifest | {"continued": [*before.get("continued", []), told]})
+            log.warning("resume=force: %s was begun with other %s", folder, "; ".join(told))
+            if not run.finished:  # a finished run stays what it was made by
+                run.write("manifest.json", manifest | {"continued": [*before.get("continued", []), told]})
         yield run
 
 
@@ -122,7 +124,9 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     told = []
     for key in DECIDING:
         old, new = _flat(before.get(key), key), _flat(now.get(key), key)
-        names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+        # folders of one name share all choices: a key that the older one lacks stands at its default
+        known = old.keys() if key == "experiment" and old else old.keys() | new.keys()
+        names = [name for name in sorted(known) if old.get(name) != new.get(name)]
         told += [f"{name} ({old.get(name)}, now {new.get(name)})" for name in names[:3]]
         told += [f"{len(names) - 3} more of {key}"] if len(names) > 3 else []
     return told

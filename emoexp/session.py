@@ -94,6 +94,23 @@ def settings_of(machine: Machine) -> tracking.Settings:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C would, so that the run can say that it was killed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """SIGINT and SIGTERM set a flag that the yielded function reads; a second SIGINT interrupts at once."""
     asked: list[int] = []

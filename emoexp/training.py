@@ -19,7 +19,7 @@ from emoexp.data.dataset import Dataset
 from emoexp.imbalance import ledger
 from emoexp.models import mish
 from emoexp.runs import Run
-from emoexp.session import ending, interruptible, logging_to, logging_to_stdout, mirror, progress, tracked
+from emoexp.session import ending, interruptible, logging_to, logging_to_stdout, mirror, progress, terminable, tracked
 
 log = logging.getLogger("emoexp")
 
@@ -36,7 +36,7 @@ def train(experiment: Experiment, place: Machine) -> dict[str, Any]:
     mish.prepare(place.cache)
     data = building.load_data(experiment, place)
     plan = building.strategy(experiment, place, data)
-    name, made = identity.name(experiment), manifest(experiment, data, plan, device)
+    name, made = identity.name(experiment), manifest(experiment, data, plan, device, place.allow)
     whole = asdict(experiment) | asdict(place)
     with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
         if run.finished:
@@ -45,7 +45,7 @@ def train(experiment: Experiment, place: Machine) -> dict[str, Any]:
             log.info("test   %s", results.headline(metrics["test"]))
             mirror(run, place)
             return metrics
-        with logging_to(run.folder / "run.log"), tracked(run, place) as changed, ending(run):
+        with terminable(), logging_to(run.folder / "run.log"), tracked(run, place) as changed, ending(run):
             return train_in(run, experiment, place, data, plan, device, changed)
 
 
@@ -81,7 +81,9 @@ def train_in(
     return found
 
 
-def manifest(experiment: Experiment, data: Dataset, plan: ledger.Plan, device: torch.device) -> dict[str, Any]:
+def manifest(
+    experiment: Experiment, data: Dataset, plan: ledger.Plan, device: torch.device, allow: list[str]
+) -> dict[str, Any]:
     """What made a run: its configuration and what a configuration cannot know."""
     chosen = asdict(experiment)
     chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in identity.PATHS}
@@ -91,7 +93,7 @@ def manifest(experiment: Experiment, data: Dataset, plan: ledger.Plan, device: t
             "run": identity.name(experiment),
             "experiment": chosen,
             "params": identity.params(experiment),
-            "code": identity.code_digest(),
+            "code": identity.code_digest(allow),
             "data": data.fingerprint(),
             "kernels": {"mish": mish.kernel()},
             "git": git,
@@ -159,7 +161,7 @@ def train_epochs(
                         {"card": card, "epoch": len(state.history), "model": state.model.state_dict()},
                     )
                 checkpoint.save(run.folder / "last.pt", state.payload())
-                times.append(time_row(epoch, recipe))
+                times.append(time_row(epoch))
                 run.write_lines("history.jsonl", state.history)
                 run.write_lines("times.jsonl", times)
                 log.info(epoch_line(epoch, recipe))
@@ -181,21 +183,21 @@ def read_times(run: Run, epochs: int) -> list[dict[str, Any]]:
     return [row for row in rows if row["epoch"] <= epochs]
 
 
-def time_row(epoch: loop.Epoch, recipe: loop.Recipe) -> dict[str, Any]:
+def time_row(epoch: loop.Epoch) -> dict[str, Any]:
     """Seconds of an epoch; kept apart from the history, which equal runs share bit for bit."""
     return {
         "epoch": int(epoch.row["epoch"]),
         "ended": time.time(),
         "train_seconds": epoch.train_seconds,
         "eval_seconds": epoch.eval_seconds,
-        "images_per_second": recipe.batches.plan.epoch_size / epoch.train_seconds,
+        "images_per_second": epoch.images / epoch.train_seconds,
     }
 
 
 def epoch_line(epoch: loop.Epoch, recipe: loop.Recipe) -> str:
     """An epoch in one line of the log."""
     row = epoch.row
-    rate = recipe.batches.plan.epoch_size / epoch.train_seconds
+    rate = epoch.images / epoch.train_seconds
     return (
         f"epoch  {row['epoch']:3.0f}/{recipe.epochs}  train loss {row['train/loss']:.4f}  "
         f"val loss {row['val/loss']:.4f}  macro-F1 {row['val/macro_f1']:.4f}  accuracy {row['val/accuracy']:.4f}  "

@@ -26,7 +26,7 @@ def asked(name: str, run: Path, *overrides: str) -> Node:
     return config.plain(composed(*places, *overrides, name=name))
 
 
-TINY_FACES = ("data.size=420", "data.test_per_class=12")
+TINY_FACES = ("data=faces", "data.size=420", "data.test_per_class=12")
 
 
 def test_evaluating_its_own_test_part_gives_the_same_metrics(run):
@@ -72,7 +72,7 @@ def test_a_class_that_the_model_does_not_know_is_named(run, pictures):
 
 def test_a_run_that_is_not_there_names_its_neighbours(run):
     with pytest.raises(ValueError, match=f"holds no best.pt; run folders beside it: {run.name}"):
-        evaluation.evaluate(asked("evaluate", run.parent / "nothing"))
+        evaluation.evaluate(asked("evaluate", run.parent / "nothing", "data=faces"))
 
 
 def test_what_has_to_be_given_is_named():
@@ -82,7 +82,7 @@ def test_what_has_to_be_given_is_named():
 
 def test_an_unknown_part_is_named(run):
     with pytest.raises(ValueError, match="part is train, val, test or all; it is exam"):
-        evaluation.evaluate(asked("evaluate", run, "part=exam"))
+        evaluation.evaluate(asked("evaluate", run, "data=faces", "part=exam"))
 
 
 def test_predictions_are_probabilities_of_each_image(run, pictures, tmp_path):

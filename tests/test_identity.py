@@ -1,6 +1,7 @@
 """What a run is called: by its resolved choices, and by nothing else."""
 
 import re
+from pathlib import Path
 
 import pytest
 from composing import checked
@@ -53,10 +54,16 @@ def test_strategies_are_called_by_their_columns(overrides, called):
         "optimizer.lr=3e-3",
         "imbalance=none",
         "imbalance/loss=cross_entropy",
+        "imbalance=sampler imbalance/sampling=uniform",
     ],
 )
 def test_names_do_not_depend_on_plumbing_or_on_defaults_spelt_out(overrides):
     assert name(*overrides.split()) == name()
+
+
+def test_a_row_and_its_columns_are_one_run():
+    assert name("imbalance=sampler") == name("imbalance/sampling=inverse")
+    assert name("imbalance=augment") == name("imbalance/copies=cap")
 
 
 def test_names_do_not_depend_on_where_the_data_lie():
@@ -120,8 +127,21 @@ def test_the_code_digest_ignores_comments_and_docstrings(monkeypatch, tmp_path):
     def digest(source: str) -> str:
         (tmp_path / "loop.py").write_text(source)
         monkeypatch.setattr(identity, "__file__", str(tmp_path / "identity.py"))
-        return identity.code_digest()
+        return identity.code_digest([])
 
     base = digest('"""A."""\ndef f(x):\n    """B."""\n    return x + 1\n')
     assert digest('"""Other."""\n\n# comment\ndef f(x):\n    return x + 1\n') == base
     assert digest('"""A."""\ndef f(x):\n    """B."""\n    return x + 2\n') != base
+
+
+def test_the_code_digest_holds_packages_of_ones_own(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_package.py").write_text("x = 1\n")
+    first = identity.code_digest(["own_package"])
+    (tmp_path / "own_package.py").write_text("x = 2\n")
+    assert identity.code_digest(["own_package"]) != first != identity.code_digest([])
+
+
+def test_the_code_digest_knows_who_decides():
+    modules = {path.relative_to(Path(identity.__file__).parent).parts[0] for path in identity._sources("emoexp")}
+    assert {f"{name}.py" for name in identity._WATCHERS} - modules == {"tracking.py", "figures.py"}  # packages

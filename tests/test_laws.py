@@ -26,7 +26,11 @@ CONFIGURED = {"config", "commands", *ENTRIES}  # see omegaconf
 # Who may hold a random generator, and which; every draw besides these comes from rng.py's hash. Exact: a name that is
 # no longer used has to leave this list. Layers of torch.nn draw from the state that rng.reseed has set.
 RANDOM = {
-    "emoexp/rng.py": {"torch.manual_seed"},  # reseed, the one door to torch's state (weights, dropout)
+    "emoexp/rng.py": {  # reseed, the one door to torch's state (weights, dropout)
+        "torch.cuda.manual_seed_all",
+        "torch.default_generator.manual_seed",
+        "torch.mps.manual_seed",
+    },
     "emoexp/data/faces.py": {
         "numpy.random.Generator",
         "numpy.random.Philox",

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emoexp import loop, rng
+from emoexp import config, loop, rng
 from emoexp.batches import Normalisation, TrainingBatches
 from emoexp.imbalance import copies, ledger, losses, sampling, weights
 from emoexp.transforms import Policy
@@ -243,6 +243,12 @@ def test_weight_decay_spares_biases_and_norms():
 def test_an_unknown_monitor_is_named():
     with pytest.raises(ValueError, match=r"monitor=val/f2 is no column"):
         list(loop.fit(recipe(monitor="val/f2"), fresh(), never))
+
+
+def test_every_monitor_is_a_column():
+    state = fresh()
+    row = next(loop.fit(recipe(), state, never)).row
+    assert set(config.MONITORS) == {name for name in row if name.startswith("val/")}
 
 
 def test_a_loss_is_minimised():

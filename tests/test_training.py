@@ -172,7 +172,7 @@ def test_killed_between_best_and_last_checkpoint(finished, tmp_path, monkeypatch
 
 def test_other_code_is_not_continued_in_silence(tmp_path, monkeypatch, capsys):
     training.train(*tiny(tmp_path))
-    monkeypatch.setattr(identity, "code_digest", lambda: "other")
+    monkeypatch.setattr(identity, "code_digest", lambda packages: "other")
     training.train(*tiny(tmp_path))
     first, second = sorted((tmp_path / "outputs").iterdir())
     assert second.name == f"{first.name}.2"
@@ -187,7 +187,7 @@ def test_resume_force_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         training.train(*tiny(tmp_path))
     monkeypatch.undo()
-    monkeypatch.setattr(identity, "code_digest", lambda: "other")
+    monkeypatch.setattr(identity, "code_digest", lambda packages: "other")
     training.train(*tiny(tmp_path, "resume=force"))
     manifest = json.loads((run_folder(tmp_path) / "manifest.json").read_text())
     assert manifest["code"] == "other" and "code" in manifest["continued"][0][0]

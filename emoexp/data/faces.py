@@ -124,7 +124,8 @@ def _check(
         f"data.images_per_person={images_per_person}: at least 1": images_per_person >= 1,
         f"data.nuisance={nuisance}: 0 to 2": 0 <= nuisance <= 2,
         f"data.val={val}: above 0, below 1": 0 < val < 1,
-        f"data.imbalance_ratio={imbalance_ratio}: at least 1, or null": imbalance_ratio is None or imbalance_ratio >= 1,
+        f"data.imbalance_ratio={imbalance_ratio}: a number of at least 1, or null": imbalance_ratio is None
+        or (isinstance(imbalance_ratio, int | float) and imbalance_ratio >= 1),
     }
     wrong = [rule for rule, kept in rules.items() if not kept]
     if wrong:

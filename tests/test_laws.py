@@ -28,6 +28,7 @@ CONFIGURED = {"config", "commands", *ENTRIES}  # see omegaconf
 RANDOM = {
     "emoexp/rng.py": {  # reseed, the one door to torch's state (weights, dropout)
         "torch.cuda.manual_seed_all",
+        "torch.default_generator",
         "torch.default_generator.manual_seed",
         "torch.mps.manual_seed",
     },

@@ -336,14 +336,14 @@ def test_kill_9_at_random_moments_changes_no_bit(tmp_path):
     subprocess.run(command(tmp_path / "whole", *long), check=True, capture_output=True, timeout=300)
     kills = 0
     for delay in (0.3, 1.2, 0.7, 2.0):
-        process = subprocess.Popen(command(tmp_path / "killed", *long), stdout=subprocess.PIPE, text=True)
-        assert process.stdout
-        for line in process.stdout:
-            if line.startswith("epoch"):
-                break
-        time.sleep(delay / 4)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
+        with subprocess.Popen(command(tmp_path / "killed", *long), stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            for line in process.stdout:
+                if line.startswith("epoch"):
+                    break
+            time.sleep(delay / 4)
+            process.kill()
+        kills += process.returncode == -signal.SIGKILL
     subprocess.run(command(tmp_path / "killed", *long), check=True, capture_output=True, timeout=300)
     whole, killed = run_folder(tmp_path / "whole"), run_folder(tmp_path / "killed")
     assert kills >= 2
@@ -355,15 +355,14 @@ def test_kill_9_at_random_moments_changes_no_bit(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
 def test_signals_leave_a_checkpoint_and_a_killed_run(tmp_path, number, code):
-    process = subprocess.Popen(
-        command(tmp_path, "epochs=200"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout
-    for line in process.stdout:
-        if line.startswith("epoch"):
-            break
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command(tmp_path, "epochs=200"), text=True, **both) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("epoch"):
+                break
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == code and "the same command goes on from here" in said
     folder = run_folder(tmp_path)
     assert json.loads((folder / "status.json").read_text())["status"] == "KILLED"

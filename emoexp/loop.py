@@ -112,12 +112,8 @@ def fit(recipe: Recipe, state: State, interrupt: Callable[[int, int], bool]) -> 
         started, share = time.perf_counter(), 1 - state.step / len(recipe.batches)
         train_epoch(recipe, state, rates, interrupt)
         trained = time.perf_counter()
-        row = {
-            "epoch": state.epoch + 1,
-            "train/lr": state.optimizer.param_groups[0]["lr"],
-            **_train_row(state.running),
-        }
-        row |= validate(recipe, state.model)
+        row = {"epoch": state.epoch + 1} | validate(recipe, state.model) | _train_row(state.running)
+        row["train/lr"] = state.optimizer.param_groups[0]["lr"]
         state.history.append(row)
         state.epoch, state.step, state.running = state.epoch + 1, 0, {}
         best = schedules.best_epoch(recipe.monitored(state.history)) == len(state.history) - 1
@@ -212,7 +208,7 @@ def validate(recipe: Recipe, model: nn.Module) -> Row:
     logits_NC = predict(model, chunks, recipe.precision)
     loss = float(nn.functional.cross_entropy(logits_NC.double(), target_N))
     confusion = metrics.confusion(target_N.numpy(), logits_NC.argmax(1).numpy(), recipe.num_classes)
-    return {"val/loss": loss} | {f"val/{name}": value for name, value in metrics.from_confusion(confusion).items()}
+    return {f"val/{name}": value for name, value in metrics.from_confusion(confusion).items()} | {"val/loss": loss}
 
 
 def predict(model: nn.Module, chunks: Iterator[Tensor], precision: str) -> Tensor:

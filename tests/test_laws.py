@@ -549,4 +549,4 @@ def test_a_breach_of_the_text_is_caught(law, text):
 
 
 def test_relative_folders_are_fine():
-    assert list(names_no_folder_of_this_machine("README.md", "data/root/x ./tmp/ ~/home/ https://a.b/home.html")) == []
+    assert list(names_no_folder_of_this_machine("README.md", "data/home/x ./tmp/ ~/home/ https://a.b/home.html")) == []

@@ -79,15 +79,37 @@ class Machine:
     outputs: str = "outputs"
     cache: str | None = "~/.cache/emoexp"
     resume: str = "auto"
+    sweep: str | None = None
     allow: list[str] = field(default_factory=list)
     tracking: Any = MISSING
 
 
 @dataclass
-class TrainSchema(Experiment, Machine):
+class Tune:
+    """The search for a learning rate that every cell of a sweep gets before its seeds run."""
+
+    lr: Any = None
+    seed: int = 1000
+    epochs: int | None = None
+
+
+@dataclass
+class Sweep:
+    """How --multirun goes about its cells; the same for all of them."""
+
+    workers: int = 1
+    time_limit: float | None = None
+    on_error: str = "continue"
+    dry_run: bool = False
+    tune: Tune = field(default_factory=Tune)
+
+
+@dataclass
+class TrainSchema(Experiment, Machine, Sweep):
     """The root of conf/train.yaml, typed: Hydra refuses what does not fit."""
 
     experiment: Any = None
+    ablation: Any = None
 
 
 ConfigStore.instance().store(name="train_schema", node=TrainSchema, provider="emoexp")

@@ -17,6 +17,11 @@ COLUMNS = ("copies", "sampling", "weights", "loss")
 PATHS = ("root",)  # keys of a data source that say where it lies, not what it is
 # modules whose code decides no result: commands, and what only watches, keeps or draws
 _WATCHERS = (
+    "config",  # what it decides stands in the manifest, resolved
+    "sweep",
+    "report",
+    "comparison",
+    "reporting",
     "train",
     "evaluate",
     "predict",

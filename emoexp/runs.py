@@ -30,6 +30,7 @@ class Run:
 
     def __init__(self, folder: Path, lock: IO[str]) -> None:
         self.folder, self._lock = folder, lock
+        self.seconds: dict[str, float] = {}  # what the time of this process went into
 
     def read(self, name: str) -> Any:
         """A JSON file of the folder; None where there is none."""
@@ -40,6 +41,21 @@ class Run:
         """A JSON file of the folder, sorted and atomic: equal content gives equal bytes."""
         text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
         checkpoint.write_atomically(self.folder / name, text.encode() + b"\n")
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the seconds that the block takes to `seconds`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
+
+    def join(self, sweep: str | None) -> None:
+        """Say in sweeps.json that the run is a cell of a sweep (its folder's name); it may be one of several."""
+        known = self.read("sweeps.json") or []
+        if sweep is not None and sweep not in known:
+            self.write("sweeps.json", [*known, sweep])
 
     def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Rows as JSON lines, the whole file at once: no row is doubled or missing, whenever a process dies."""

@@ -24,21 +24,29 @@ from emoexp.session import ending, interruptible, logging_to, logging_to_stdout,
 log = logging.getLogger("emoexp")
 
 
-def train(experiment: Experiment, place: Machine) -> dict[str, Any]:
+def train(
+    experiment: Experiment, place: Machine, load: Callable[[Experiment, Machine], Dataset] = building.load_data
+) -> dict[str, Any]:
     """Train, or go on with, or simply return, the run that a configuration names.
+
+    Args:
+        load: how the images are read; a worker that trains many runs keeps them from one to the next.
 
     Returns:
         What stands in the run's metrics.json.
     """
     logging_to_stdout()
+    started = time.perf_counter()
     device = machine.choose(place.device)
     machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
     mish.prepare(place.cache)
-    data = building.load_data(experiment, place)
+    data = load(experiment, place)
     plan = building.strategy(experiment, place, data)
     name, made = identity.name(experiment), manifest(experiment, data, plan, device, place.allow)
     whole = asdict(experiment) | asdict(place)
     with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
+        run.join(place.sweep)
+        run.seconds["prepare"] = time.perf_counter() - started
         if run.finished:
             log.info("%s is finished:", run.folder)
             metrics: dict[str, Any] = run.read("metrics.json")
@@ -73,10 +81,13 @@ def train_in(
         *(experiment.activation["name"], device, torch.get_num_threads()),
     )
     changed()
-    train_epochs(run, recipe, state, building.card_of(experiment, data), changed)
+    with run.timed("train"):
+        train_epochs(run, recipe, state, building.card_of(experiment, data), changed)
     found = conclude(run, recipe, state, data)
     if place.tracking.get("log_model"):
-        export(run, place)
+        with run.timed("export"):
+            export(run, place)
+    run.write("seconds.json", run.seconds)
     run.write("metrics.json", found)
     return found
 
@@ -136,7 +147,8 @@ def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
     )
     results.write_table(run.folder / "ledger.csv", rows)
     (run.folder / "figures").mkdir(exist_ok=True)
-    figures.ledger(run.folder / "figures" / "ledger.png", rows)
+    with run.timed("figures"):
+        figures.ledger(run.folder / "figures" / "ledger.png", rows)
 
 
 def resume(run: Run, state: loop.State, device: torch.device) -> None:
@@ -224,21 +236,41 @@ def conclude(run: Run, recipe: loop.Recipe, state: loop.State, data: Dataset) ->
         "best": {key: runs.finite(value) for key, value in state.history[best["epoch"] - 1].items()}
     }
     found["epochs"] = len(state.history)
+    found["drawn"] = drawn(recipe, len(state.history))
     for part in ("val", "test"):
-        predictions = predict_part(state.model, recipe, data, part)
-        found[part] = results.summary(predictions, clean=False)
-        found[f"{part}_clean"] = results.summary(predictions, clean=True)
-        results.write(run.folder, predictions, found[part])
+        with run.timed("predict"):
+            predictions = predict_part(state.model, recipe, data, part)
+        with run.timed("bootstrap"):
+            found[part] = results.summary(predictions, clean=False)
+            found[f"{part}_clean"] = results.summary(predictions, clean=True)
+        with run.timed("figures"):
+            results.write(run.folder, predictions, found[part])
         log.info("%-6s %s", part, results.headline(found[part]))
     log.info("clean  %s", results.headline(found["test_clean"]))
-    figures.training(
-        run.folder / "figures" / "training.png",
-        state.history,
-        best=best["epoch"],
-        images=len(data.where("val")),
-    )
+    with run.timed("figures"):
+        figures.training(
+            run.folder / "figures" / "training.png",
+            state.history,
+            best=best["epoch"],
+            images=len(data.where("val")),
+        )
     log.info("test, per class:\n%s", results.table(results.per_class(found["test"])))
     return found
+
+
+def drawn(recipe: loop.Recipe, epochs: int) -> dict[str, int]:
+    """What training cost in images: all that were drawn, and how many different originals and items (originals and
+    copies) of the pool were among them."""
+    batches = recipe.batches
+    seen_P = torch.zeros(len(batches.plan.parent_P), dtype=torch.bool)
+    for epoch in range(epochs):
+        seen_P[batches.order(epoch)] = True
+    return {
+        "images": epochs * batches.plan.epoch_size,
+        "originals": len(batches.plan.parent_P[seen_P].unique()),
+        "items": int(seen_P.sum()),
+        "pool": len(seen_P),
+    }
 
 
 def predict_part(model: nn.Module, recipe: loop.Recipe, data: Dataset, part: str) -> results.Predictions:

@@ -213,8 +213,7 @@ def test_other_data_are_not_continued_in_silence(tmp_path, monkeypatch, capsys):
 
         return dataclasses.replace(data, images=images, digest=digests(images))
 
-    monkeypatch.setattr(building, "load_data", altered)
-    training.train(*tiny(tmp_path))
+    training.train(*tiny(tmp_path), load=altered)
     assert len(list((tmp_path / "outputs").iterdir())) == 2
     assert "other data." in capsys.readouterr().out
 

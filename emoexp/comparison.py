@@ -1,0 +1,1 @@
+"""Which of several trainings is better, by how much, and how sure are we? Statistics over seeds and test images."""

@@ -1,0 +1,1 @@
+"""Put the finished cells of a sweep together: python -m emoexp.report ablation=activation"""

@@ -1,0 +1,1 @@
+"""Finished runs put together: tables with intervals, differences, pages."""

@@ -3,8 +3,10 @@
 import difflib
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,6 +19,7 @@ def command(name: str, job: Callable[[], None]) -> None:
         print(help_text(name))
         return
     _state["started"] = False
+    register_sweeper()
     try:
         job()
     except SystemExit as stop:
@@ -28,19 +31,39 @@ def command(name: str, job: Callable[[], None]) -> None:
 _state = {"started": False}  # whether composing succeeded: afterwards an error is not one of names
 
 
+def composing_succeeded() -> None:
+    """From here on an error is not one of names."""
+    _state["started"] = True
+
+
 def guarded(job: Callable[[DictConfig], object], composed: DictConfig) -> None:
     """Run a job; a person's mistake becomes one line and exit code 1. In a sweep it stays an exception, for Hydra."""
-    _state["started"] = True
-    try:
+    composing_succeeded()
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
         job(composed)
+        return
+    with reported():
+        job(composed)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """A person's mistake becomes one line and exit code 1; an interruption says how to go on, exit code 130."""
+    try:
+        yield
     except (ValueError, OSError, ArithmeticError) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def register_sweeper() -> None:
+    """Make our sweeper known to Hydra, whose own search does not see into an editable installation."""
+    from hydra_plugins.emoexp import Sweeper
+
+    Plugins.instance().register(Sweeper)
 
 
 def help_text(name: str) -> str:

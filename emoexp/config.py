@@ -147,6 +147,30 @@ def checked(config: DictConfig) -> tuple[Experiment, Machine]:
     return experiment, machine
 
 
+def sweep_of(config: DictConfig) -> Sweep:
+    """How a composed training configuration wants to be swept.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+    plain: Node = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    values = {f.name: plain[f.name] for f in dataclasses.fields(Sweep)}
+    tune = Tune(**values.pop("tune"))
+    if values["workers"] < 1:
+        raise ValueError(f"workers is at least 1; it is {values['workers']}")
+    if values["time_limit"] is not None and not values["time_limit"] > 0:
+        raise ValueError(f"time_limit is minutes above 0, or null; it is {values['time_limit']}")
+    if values["on_error"] not in ("continue", "stop"):
+        raise ValueError(f"on_error is continue or stop; it is {values['on_error']}")
+    if tune.lr is not None:
+        if not isinstance(tune.lr, list) or not tune.lr or not all(_is_number(lr) and lr > 0 for lr in tune.lr):
+            raise ValueError(f"tune.lr is a list of learning rates such as [0.001,0.003], or null; it is {tune.lr}")
+        tune.lr = sorted({float(lr) for lr in tune.lr})
+    if tune.epochs is not None and tune.epochs < 1:
+        raise ValueError(f"tune.epochs is at least 1, or null; it is {tune.epochs}")
+    return Sweep(**values, tune=tune)
+
+
 def plain(config: DictConfig) -> Node:
     """A composed configuration of another command as plain values, its groups checked.
 

@@ -134,7 +134,12 @@ def params(experiment: Experiment) -> dict[str, Any]:
 
 def code_digest(packages: list[str]) -> str:
     """A hash of the code that decides results, without comments, docstrings and line numbers: this package's, and that
-    of the user's own packages which configurations may point into."""
+    of the user's own packages which configurations may point into. Read once a process, which imports it once too."""
+    return _code_digest(tuple(packages))
+
+
+@cache
+def _code_digest(packages: tuple[str, ...]) -> str:
     package = Path(__file__).parent
     hashes = hashlib.sha256()
     for path in sorted(path for name in packages for path in _sources(name)):

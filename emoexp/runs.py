@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 DECIDING = ("experiment", "code", "data", "device", "threads", "kernels", "versions")
 
 
+class Busy(ValueError):
+    """Another process is at this run."""
+
+
 class Run:
     """One run's folder, locked by this process."""
 
@@ -53,9 +57,7 @@ class Run:
 
     def join(self, sweep: str | None) -> None:
         """Say in sweeps.json that the run is a cell of a sweep (its folder's name); it may be one of several."""
-        known = self.read("sweeps.json") or []
-        if sweep is not None and sweep not in known:
-            self.write("sweeps.json", [*known, sweep])
+        join(self.folder, sweep)
 
     def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Rows as JSON lines, the whole file at once: no row is doubled or missing, whenever a process dies."""
@@ -64,17 +66,38 @@ class Run:
 
     def status(self, status: str, error: str | None = None) -> None:
         """RUNNING, FINISHED, FAILED or KILLED, with the process and the time."""
-        before = self.read("status.json") or {}
-        now = time.time()
-        started = now if status == "RUNNING" else before.get("started", now)
-        ended = None if status == "RUNNING" else now
-        who = {"pid": os.getpid(), "host": socket.gethostname()}
-        self.write("status.json", {"status": status, "error": error, "started": started, "ended": ended, **who})
+        write_status(self.folder, status, error)
 
     @property
     def finished(self) -> bool:
         """Whether the run came to its end and its results are there."""
-        return (self.read("status.json") or {}).get("status") == "FINISHED" and self.read("metrics.json") is not None
+        return is_finished(self.folder)
+
+
+def write_status(folder: Path, status: str, error: str | None = None) -> None:
+    """status.json of a run or a sweep: RUNNING, FINISHED, FAILED or KILLED, with the process and the time."""
+    path, now = folder / "status.json", time.time()
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    started = now if status == "RUNNING" else before.get("started", now)
+    who = {"pid": os.getpid(), "host": socket.gethostname()}
+    ended = None if status == "RUNNING" else now
+    row = {"status": status, "error": error, "started": started, "ended": ended, **who}
+    checkpoint.write_atomically(path, json.dumps(row, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def join(folder: Path, sweep: str | None) -> None:
+    """Say in a run's sweeps.json that it is a cell of a sweep (its folder); it may be one of several."""
+    path = folder / "sweeps.json"
+    known = json.loads(path.read_text()) if path.is_file() else []
+    if sweep is not None and sweep not in known:
+        checkpoint.write_atomically(path, json.dumps([*known, sweep]).encode() + b"\n")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run of a folder came to its end and its results are there."""
+    status = folder / "status.json"
+    said = json.loads(status.read_text())["status"] if status.is_file() else None
+    return said == "FINISHED" and (folder / "metrics.json").is_file()
 
 
 def finite(value: Any) -> Any:
@@ -91,15 +114,18 @@ def opened(outputs: Path, name: str, manifest: dict[str, Any], config: dict[str,
         resume: auto; force (the last folder, whatever differs) or never (always a new one).
 
     Raises:
-        ValueError: another process is at this run.
+        Busy: another process is at this run.
     """
-    folder = _folder(outputs, name, manifest, resume)
+    folder, told = place(outputs, name, manifest, resume)
+    if told:
+        log.warning("%s was begun with other %s", folders(outputs, name)[-1], "; ".join(told))
+        log.warning("starting anew in %s; resume=force would go on with the other", folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise Busy(
                 f"another process is training {folder}; wait for it, or choose another seed or outputs"
             ) from None
         checkpoint.remove_partial(folder)
@@ -116,23 +142,42 @@ def opened(outputs: Path, name: str, manifest: dict[str, Any], config: dict[str,
         yield run
 
 
-def _folder(outputs: Path, name: str, manifest: dict[str, Any], resume: str) -> Path:
-    pattern = re.compile(re.escape(name) + r"(\.(\d+))?")
-    there = [match for path in outputs.glob(f"{name}*") if (match := pattern.fullmatch(path.name))]
-    there.sort(key=lambda match: int(match[2] or 1))
+def place(outputs: Path, name: str, manifest: dict[str, Any], resume: str) -> tuple[Path, list[str]]:
+    """The folder in which a run goes on or begins; and in what the last one of its name differs, where that is why it
+    begins anew."""
+    there = folders(outputs, name)
     if resume == "force" and there:
-        return outputs / there[-1][0]
+        return there[-1], []
     told: list[str] = []
-    for match in there if resume == "auto" else ():
-        path = outputs / match[0] / "manifest.json"
+    for folder in there if resume == "auto" else ():
+        path = folder / "manifest.json"
         told = differences(json.loads(path.read_text()), manifest) if path.is_file() else []
         if not told:
-            return outputs / match[0]
-    fresh = outputs / (f"{name}.{int(there[-1][2] or 1) + 1}" if there else name)
-    if told:
-        log.warning("%s was begun with other %s", outputs / there[-1][0], "; ".join(told))
-        log.warning("starting anew in %s; resume=force would go on with the other", fresh)
-    return fresh
+            return folder, []
+    fresh = f"{name}.{_number(there[-1], name) + 1}" if there else name
+    return outputs / fresh, told
+
+
+def folders(outputs: Path, name: str) -> list[Path]:
+    """All folders of a run's name: the first, and those begun beside it, .2, .3 and on."""
+    pattern = re.compile(re.escape(name) + r"(\.\d+)?")
+    found = (path for path in outputs.glob(f"{name}*") if pattern.fullmatch(path.name))
+    return sorted(found, key=lambda folder: _number(folder, name))
+
+
+def _number(folder: Path, name: str) -> int:
+    return int(folder.name[len(name) + 1 :] or 1)
+
+
+def latest(outputs: Path, name: str, *, finished: bool = False) -> Path | None:
+    """The folder of a run's name that was begun last; on demand only a finished one."""
+    begun = []
+    for folder in folders(outputs, name):
+        path = folder / "status.json"
+        status = json.loads(path.read_text()) if path.is_file() else {}
+        if status and (not finished or (status["status"] == "FINISHED" and (folder / "metrics.json").is_file())):
+            begun.append((status["started"], folder))
+    return max(begun)[1] if begun else None
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

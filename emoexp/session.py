@@ -74,7 +74,8 @@ def tracked(run: Run, machine: Machine) -> Iterator[Callable[[], None]]:
     """A thread that mirrors the folder into MLflow whenever the yielded function is called, and once at the end."""
     tracker = Tracker()
     settings = settings_of(machine)
-    tracker.start(run.folder, settings, Path(machine.outputs))
+    others = [] if machine.sweep else [Path(machine.outputs)]  # a sweep looks after them itself
+    tracker.start(run.folder, settings, *others)
     try:
         yield tracker.notify
     finally:

@@ -12,8 +12,10 @@ from emoexp.tracking import Settings, files, locate
 from emoexp.tracking.mirror import brief
 
 
-def sync(outputs: Path, settings: Settings) -> Counter[str]:
+def sync(outputs: Path, settings: Settings, sweeps: Path | None = None) -> Counter[str]:
     """Mirror every run folder below `outputs` that MLflow is behind of; prints a line a run and a total.
+
+    sweeps: the folder of the sweeps, where there is one; they come first, being the parents of their runs.
 
     Returns how many runs were "closed", "mirrored", "current", "live" (left alone) and "failed".
     Raises ValueError when there is no such folder, or with tracking=none.
@@ -25,13 +27,14 @@ def sync(outputs: Path, settings: Settings) -> Counter[str]:
         raise ValueError(f"outputs={outputs} is no folder; there are no runs")
     for note in store.notes:
         print(f"note      {note}")
-    closed = tracking.close_dead(outputs, settings)
     counts: Counter[str] = Counter()
-    for folder in files.runs(outputs):
-        what, why = _one(folder, settings)
-        what = "closed" if folder.name in closed and what != "failed" else what
-        counts[what] += 1
-        print(f"{what:9} {folder.relative_to(outputs)}{why}", flush=True)
+    for root in [path for path in (sweeps, outputs) if path is not None and path.is_dir()]:
+        closed = tracking.close_dead(root, settings)
+        for folder in files.runs(root):
+            what, why = _one(folder, settings)
+            what = "closed" if folder.name in closed and what != "failed" else what
+            counts[what] += 1
+            print(f"{what:9} {folder.relative_to(root)}{why}", flush=True)
     print(f"{counts.total()} runs: " + (", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "none"))
     return counts
 
@@ -55,7 +58,7 @@ def main(config: DictConfig) -> None:
     assert isinstance(plain, dict)
     options = {str(key): value for key, value in plain.items() if key not in ("name", "_target_")}
     try:
-        counts = sync(Path(config.outputs), Settings(**options))
+        counts = sync(Path(config.outputs), Settings(**options), Path(config.sweeps))
     except ValueError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if counts["failed"] else 0)

@@ -1,1 +1,10 @@
-"""Many runs from one command: cells planned, checked and done, whatever happens to one of them."""
+"""Many runs from one command, whatever happens to one of them.
+
+compose     the command line as cells: every one composed and checked, before anything starts
+cells       a cell, what became of it, and the folder that keeps both
+tune        the same small search for a learning rate for every cell
+worker      what a worker process does: judge cells, train one
+pool        workers under a supervisor: a cell that takes its process with it fails alone
+supervise   a sweep from its cells to its table, top to bottom: start here
+plugin      what Hydra calls for --multirun, installed as hydra_plugins.emoexp
+"""

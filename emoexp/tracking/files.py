@@ -58,6 +58,17 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         os.close(handle)
 
 
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold a file's lock together with others (flock): `alive` says so as long as one holds it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
 def runs(outputs: Path) -> list[Path]:
     """All run folders below a folder, by name."""
     return sorted(path.parent for path in outputs.rglob("status.json"))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 STATE = "tracking.json"
+PARENT_TAG = "mlflow.parentRunId"
 LOCK = "tracking.lock"
 
 
@@ -166,7 +167,7 @@ class Mirror:
 
         known = self._params
         changed = [f"{k}: {known[k]} -> {v}" for k, v in record.params.items() if k in known and known[k] != v]
-        wanted = dict(record.tags)
+        wanted = dict(record.tags) | self._parent()
         if changed:
             wanted["emoexp.changed"] = recording.clip("; ".join(changed), recording.TAG_LENGTH)
         params = [Param(key, value) for key, value in record.params.items() if key not in known]
@@ -183,6 +184,17 @@ class Mirror:
         if record.data and not self._has_data:
             client.log_inputs(self._run_id, datasets=[store_client.dataset(record.data)])
             self._has_data = True
+
+    def _parent(self) -> dict[str, str]:
+        """The tag that makes this run a child of the first sweep it was a cell of."""
+        if PARENT_TAG in self._tags:
+            return {}
+        for sweep in recording.sweeps(self._folder):
+            for place in (Path.cwd(), self._folder.parents[1]):
+                state = _read_state(place / sweep, _identity(self._settings, self._store))
+                if "run_id" in state:
+                    return {PARENT_TAG: state["run_id"]}
+        return {}
 
     def _measure(self, client: "MlflowClient", points: list[Point]) -> None:
         """Send what is not there. A point whose value changed is sent too: its time makes it the newer."""

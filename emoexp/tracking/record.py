@@ -17,9 +17,9 @@ ENDED = ("FINISHED", "FAILED", "KILLED")
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
 FINAL_STEP = 0  # of metrics that a run has once: a constant, so that MLflow always shows the newest
 
-_FOLDERS = ("figures", "tables", "predictions")
-_FILES = ("config.yaml", "manifest.json", "ledger.json", "ledger.csv", "metrics.json")
-_GROWING = ("history.jsonl", "times.jsonl", "run.log")  # shown when the run has ended
+_FOLDERS = ("figures", "tables", "predictions", "report")
+_FILES = ("config.yaml", "manifest.json", "ledger.json", "ledger.csv", "metrics.json", "seconds.json")
+_GROWING = ("history.jsonl", "times.jsonl", "run.log", "cells.json", "sweep.log")  # shown when the run has ended
 
 
 class Point(NamedTuple):
@@ -140,9 +140,17 @@ def _tags(folder: Path, status: dict, manifest: dict, infinite: list[Point]) -> 
     tags |= {"emoexp.status": status.get("status"), "emoexp.error": status.get("error")}
     tags |= {"mlflow.source.name": "emoexp", "mlflow.source.type": "LOCAL"}
     tags["mlflow.source.git.commit"] = (manifest.get("git") or {}).get("commit")
+    tags |= {f"sweep.{Path(sweep).name}": "yes" for sweep in sweeps(folder)}
     if infinite:  # MLflow would store them as 1.8e308 and draw that
         tags["emoexp.infinite"] = ", ".join(f"{point.key} at {point.step}" for point in infinite)
     return {name(key): clip(_text(value), TAG_LENGTH) for key, value in tags.items() if value is not None}
+
+
+def sweeps(folder: Path) -> list[str]:
+    """The folders of the sweeps that a run is a cell of, as they were named from the working folder."""
+    path = folder / "sweeps.json"
+    known = json.loads(path.read_text()) if path.is_file() else []
+    return [str(sweep) for sweep in known]
 
 
 def _files(folder: Path, *, ended: bool, checkpoint: bool) -> dict[str, list[int]]:
@@ -157,7 +165,7 @@ def _files(folder: Path, *, ended: bool, checkpoint: bool) -> dict[str, list[int
 
 def signature(folder: Path) -> int:
     """A number that changes when anything that is mirrored changes; costs no reading."""
-    wanted = [*_FILES, "history.jsonl", "times.jsonl", "status.json", "best.pt", "model.pt2"]
+    wanted = [*_FILES, *_GROWING, "status.json", "sweeps.json", "best.pt", "model.pt2"]
     stamps = {path.relative_to(folder).as_posix(): stamp for path, stamp in _stamps(folder, wanted).items()}
     return zlib.crc32(json.dumps(stamps).encode())
 

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from emoexp.tracking import files
@@ -22,8 +23,8 @@ class Tracker:
         self._thread: threading.Thread | None = None
         self._failed = False
 
-    def start(self, folder: Path, settings: Settings, outputs: Path | None = None) -> None:
-        """Begin. outputs: a folder of runs, of which dead ones are closed and missed ones replayed when idle.
+    def start(self, folder: Path, settings: Settings, *outputs: Path) -> None:
+        """Begin. outputs: folders of runs, of which dead ones are closed and missed ones replayed when idle.
 
         Start it when torch is imported. Raises ValueError, at once, for settings that cannot work; nothing is
         raised later.
@@ -66,8 +67,8 @@ class Tracker:
                 self._attempt()
                 if last:
                     return
-                if others is None and not self._failed and self._outputs is not None:
-                    others = self._missed(self._outputs)
+                if others is None and not self._failed:
+                    others = chain.from_iterable(map(self._missed, self._outputs))
                 while others is not None and not self._wake.is_set() and next(others, None) is not None:
                     pass
             self._wake.wait()

@@ -1,0 +1,155 @@
+"""A cell of a sweep, what became of it, and the folder multirun/<sweep> that keeps both."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from emoexp import identity, runs
+from emoexp.config import Experiment, Machine, Sweep
+from emoexp.tracking import files
+
+DONE, FOUND = "done", "found"  # finished now, and finished before
+FAILED, DIED, LATE, KILLED = "failed", "died", "over time", "killed"
+WAITING, SKIPPED, BUSY = "waiting", "skipped", "busy"
+GOOD = (DONE, FOUND)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration of a sweep.
+
+    overrides: the words that make it. axes: what distinguishes it from others, without the seed. chosen: values that a
+    search on validation chose for it.
+    """
+
+    overrides: tuple[str, ...]
+    experiment: Experiment
+    machine: Machine
+    axes: dict[str, str]
+    chosen: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def name(self) -> str:
+        """The name of its run's folder."""
+        return identity.name(self.experiment)
+
+    @property
+    def arm(self) -> tuple[str, ...]:
+        """What cells that differ in their seed alone share."""
+        return tuple(self.axes.values())
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        return " ".join([f"{axis}={value}" for axis, value in self.axes.items()] + [f"seed={self.experiment.seed}"])
+
+    def having(self, words: Iterable[str], **values: Any) -> "Cell":
+        """The same cell with other fields of its experiment, and the words that say so."""
+        experiment = dataclasses.replace(self.experiment, **values)
+        return dataclasses.replace(self, overrides=(*self.overrides, *words), experiment=experiment)
+
+    def on(self, **values: Any) -> "Cell":
+        """The same cell with other fields of its machine."""
+        return dataclasses.replace(self, machine=dataclasses.replace(self.machine, **values))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell: its state, its run's folder, seconds, macro-F1 on test, and what went wrong."""
+
+    state: str
+    folder: str | None = None
+    seconds: float | None = None
+    macro_f1: float | None = None
+    error: str | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A composed sweep: its name, its axes (without the seed), its cells and how to go about them."""
+
+    name: str
+    axes: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    settings: Sweep
+
+
+def sweep_name(title: str, cells: list[Cell], axes: Iterable[str], settings: Sweep) -> str:
+    """A name that stays when a sweep is extended, narrowed or typed again: title, data, and what all cells share."""
+    flat = [dict(_flat(identity.choices(cell.experiment))) for cell in cells]
+    along = tuple(axes)
+    shared = {
+        key: value
+        for key, value in flat[0].items()
+        if all(other.get(key) == value for other in flat)
+        and key != "seed"
+        and not any(key == axis or key.startswith(f"{axis}.") for axis in along)
+    }
+    if settings.tune.lr:
+        shared["tune"] = dataclasses.asdict(settings.tune)
+    digest = hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return identity.safe(f"{title}-{cells[0].experiment.data['name']}") + f"-{digest}"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}".removesuffix(".name"), value
+
+
+class Folder:
+    """multirun/<sweep>: cells.json, sweep.log, status and manifest as a run has them, so that MLflow shows a parent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the sweep from counting as dead; several processes may work at one sweep."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with files.shared(self.path / "lock"):
+            yield
+
+    def begin(self, plan: Plan, command: str) -> None:
+        """Write what is known before the first cell starts. Cells of earlier commands stay listed."""
+        settings = dataclasses.asdict(plan.settings)
+        values = {axis: ", ".join(dict.fromkeys(cell.axes[axis] for cell in plan.cells)) for axis in plan.axes}
+        seeds = sorted({cell.experiment.seed for cell in plan.cells})
+        manifest = {
+            "run": plan.name,
+            "params": values | {"seed": ", ".join(map(str, seeds)), "data": plan.cells[0].experiment.data["name"]},
+            "tags": {"kind": "sweep", "command": command, "cells": str(len(plan.cells))},
+            "settings": settings,
+        }
+        files.write_json(self.path / "manifest.json", manifest)
+        self.status("RUNNING")
+        self.note({cell.name: Outcome(WAITING) for cell in plan.cells}, plan.cells)
+
+    def status(self, status: str, error: str | None = None) -> None:
+        """RUNNING, FINISHED, FAILED or KILLED, as a run says it."""
+        runs.write_status(self.path, status, error)
+
+    def note(self, outcomes: Mapping[str, Outcome], cells: Iterable[Cell]) -> None:
+        """Add cells and outcomes to cells.json. A cell that waits does not hide what it was before."""
+        with files.locked(self.path / "cells.lock"):
+            known = files.read_json(self.path / "cells.json")
+            for cell in cells:
+                row = known.get(cell.name, {"state": WAITING})
+                row |= {"axes": cell.axes, "seed": cell.experiment.seed, "overrides": list(cell.overrides)}
+                row |= {"chosen": cell.chosen} if cell.chosen else {}
+                outcome = outcomes.get(cell.name)
+                if outcome is not None and (outcome.state != WAITING or row["state"] not in GOOD):
+                    row |= {k: v for k, v in dataclasses.asdict(outcome).items() if k != "traceback"}
+                    row["time"] = time.time()
+                known[cell.name] = row
+            files.write_json(self.path / "cells.json", known)

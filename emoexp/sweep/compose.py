@@ -1,0 +1,125 @@
+"""A command line as the cells of a sweep: every one composed and checked before anything starts."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from emoexp import config, identity
+from emoexp.config import Sweep
+from emoexp.sweep import cells as sweeping
+from emoexp.sweep import tune
+from emoexp.sweep.cells import Cell, Plan
+
+SHOWN = 12  # invalid cells that a message names
+
+
+def plan(loader: ConfigLoader, master: DictConfig, words: Sequence[str]) -> Plan:
+    """Every cell that an ablation's file and the words of a command line span, composed and checked.
+
+    A word of the command line replaces the file's for the same key, so that an ablation can be narrowed or widened.
+
+    Raises:
+        ValueError: a cell that does not compose or has a value out of range (all of them are named), or words that
+            would differ between cells although they are about the whole sweep.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    spread = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+    overrides = parser.parse_overrides([*spread, *words])
+    axes = _axes(overrides, len(spread))
+    found, wrong = [], {}
+    settings: list[Sweep] = []
+    for combination in BasicSweeper.split_arguments(overrides, None)[0]:
+        try:
+            cell, about = _cell(loader, master, combination, axes)
+        except (ValueError, HydraException, OmegaConfBaseException) as error:
+            wrong[" ".join(combination)] = str(error).partition("\n")[0]
+            continue
+        found.append(cell)
+        settings.append(about)
+    if wrong:
+        lines = [f"  {words}\n    {error}" for words, error in wrong.items()]
+        more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        raise ValueError("\n".join([f"nothing was started; {len(wrong)} cells are wrong:", *lines[:SHOWN], *more]))
+    about = _checked(settings)
+    unique = list({cell.name: cell for cell in found}.values())
+    title = OmegaConf.select(master, "hydra.runtime.choices.ablation") or "_x_".join(axes) or "seeds"
+    axes = [axis for axis in axes if axis in unique[0].axes]
+    return Plan(sweeping.sweep_name(title, unique, axes, about), tuple(axes), tuple(unique), about)
+
+
+def _axes(overrides: Sequence[Override], spread: int) -> list[str]:
+    """The keys that a sweep varies: those of the ablation's file, and those with several values."""
+    varied = [
+        str(override.get_key_element()).removeprefix("+")
+        for place, override in enumerate(overrides)
+        if place < spread or override.is_sweep_override()
+    ]
+    return [key for key in dict.fromkeys(varied) if key != "seed"]
+
+
+def _cell(loader: ConfigLoader, master: DictConfig, words: Sequence[str], axes: Sequence[str]) -> tuple[Cell, Sweep]:
+    composed = loader.load_sweep_config(master, list(words))
+    with_hydra = OmegaConf.to_container(composed)
+    assert isinstance(with_hydra, dict)
+    composed = OmegaConf.masked_copy(composed, [str(key) for key in with_hydra if key != "hydra"])
+    experiment, machine = config.checked(composed)
+    values = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
+    known = identity.params(experiment)
+    shown = {axis: str(known.get(axis.replace("/", "."), values.get(axis))) for axis in axes}
+    return Cell(tuple(words), experiment, machine, shown), config.sweep_of(composed)
+
+
+def _checked(settings: list[Sweep]) -> Sweep:
+    """The settings of a sweep, which all its cells share."""
+    first = settings[0]
+    for field in dataclasses.fields(Sweep):
+        if any(getattr(other, field.name) != getattr(first, field.name) for other in settings):
+            raise ValueError(f"{field.name} is about the whole sweep and cannot be swept")
+    return first
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A cell as a report asks for it: the name of its run, its axes, its seed, what a search chose for it."""
+
+    name: str
+    axes: dict[str, str]
+    seed: int
+    chosen: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Spanned:
+    """What a command line spans: the sweep's folder, its axes without the seed, its cells."""
+
+    folder: Path
+    axes: list[str]
+    cells: list[Wanted]
+
+
+def spanned(words: list[str]) -> Spanned:
+    """The cells that the words of a sweep's command line span; nothing is started.
+
+    Raises:
+        ValueError: as `plan`.
+    """
+    with initialize_config_module("emoexp.conf", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("train", overrides=list(words), run_mode=RunMode.MULTIRUN)
+        made = plan(loader, master, words)
+    tuned = tune.chosen(made) if made.settings.tune.lr else made.cells
+    cells = [best or cell for cell, best in zip(made.cells, tuned, strict=True)]
+    rows = [Wanted(cell.name, cell.axes, cell.experiment.seed, cell.chosen) for cell in cells]
+    return Spanned(Path(str(master.hydra.sweep.dir)) / made.name, list(made.axes), rows)

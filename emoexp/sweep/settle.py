@@ -1,0 +1,49 @@
+"""What a sweep does for a run from outside: find a finished one, end one whose process died, show one in MLflow."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from emoexp import runs, tracking
+from emoexp.session import settings_of
+from emoexp.sweep.cells import DIED, FOUND, LATE, Cell, Outcome
+from emoexp.tracking import files
+
+log = logging.getLogger("emoexp")
+
+
+def found(cell: Cell, folder: Path) -> Outcome:
+    """A cell that was finished before; its run becomes a member of the sweep too."""
+    runs.join(folder, cell.machine.sweep)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return Outcome(FOUND, str(folder), None, metrics["test"].get("macro_f1"))
+
+
+def settled(cell: Cell, outcome: Outcome) -> Outcome:
+    """The outcome of a cell whose process could not speak for itself, written into its run too."""
+    if outcome.state not in (DIED, LATE):
+        return outcome
+    folder = runs.latest(Path(cell.machine.outputs), cell.name)
+    if folder is None:
+        return outcome
+    with files.locked(folder / "lock", wait=False) as free:
+        status = files.read_json(folder / "status.json").get("status")
+        if free and status in ("RUNNING", "KILLED"):
+            runs.write_status(folder, "FAILED" if outcome.state == DIED else "KILLED", outcome.error)
+            with (folder / "run.log").open("a") as text:
+                text.write(f"{outcome.error}\n")
+    return dataclasses.replace(outcome, folder=str(folder))
+
+
+def mirrored(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
+    """Show in MLflow what it lacks of these cells: members that were finished before, runs whose process died."""
+    for cell in cells:
+        folder, settings = outcomes[cell.name].folder, settings_of(cell.machine)
+        try:
+            if folder and tracking.behind(Path(folder), settings, ask=False):
+                tracking.mirror(Path(folder), settings)
+        except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the folders have everything
+            log.warning("tracking: %s is not shown yet: %s; `make sync` adds it", folder, error)
+            return

@@ -1,0 +1,180 @@
+"""A sweep from its cells to its table: judge them, choose learning rates, run what is missing, tell the end of each."""
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from emoexp.session import logging_to, logging_to_stdout, settings_of, terminable
+from emoexp.sweep import table, tune
+from emoexp.sweep.cells import FAILED, FOUND, GOOD, Cell, Folder, Outcome, Plan
+from emoexp.sweep.launchers import Engine
+from emoexp.sweep.pool import Workers
+from emoexp.sweep.settle import found, mirrored, settled
+from emoexp.sweep.worker import Judged
+from emoexp.tracking import Tracker
+
+log = logging.getLogger("emoexp")
+ALL, NONE, SOME = 0, 1, 2  # exit codes: which cells are finished
+
+
+def sweep(plan: Plan, root: str, command: str, engine: Engine | None = None) -> int:
+    """Run what is missing of a sweep.
+
+    Args:
+        root: folder of the sweeps. command: the words that were typed. engine: what runs cells instead of our workers.
+
+    Returns:
+        The exit code: 0 all cells are finished, 2 some, 1 none.
+
+    Raises:
+        ValueError: a cell that cannot be trained; nothing was started.
+        KeyboardInterrupt: the sweep was interrupted; cells in progress are saved.
+    """
+    logging_to_stdout()
+    folder = Folder(Path(root) / plan.name)
+    plan = on_machine(plan, folder.path)
+    log.info("sweep  %s: %d cells, %s", folder.path, len(plan.cells), " x ".join([*plan.axes, "seed"]))
+    with terminable(), folder.held(), Workers(1 if engine else plan.settings.workers, folder.path) as workers:
+        judged = check(workers, plan)
+        if plan.settings.dry_run:
+            log.info("%s", table.show_plan(plan, judged))
+            return ALL
+        with logging_to(folder.path / "sweep.log"), shown(folder, plan, command):
+            log.info("typed  %s", command)
+            run = Sweeping(plan, folder, engine or own(workers, plan.settings.time_limit))
+            if plan.settings.tune.lr:
+                run.search()
+                judged = check(workers, dataclasses.replace(plan, cells=tuple(run.cells)))
+            run.proceed(judged)
+            return run.conclude()
+
+
+def on_machine(plan: Plan, folder: Path) -> Plan:
+    """The cells as they run here: members of the sweep, sharing the cores."""
+    workers = plan.settings.workers
+    share = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+    placed = [cell.on(sweep=str(folder), threads=cell.machine.threads or share) for cell in plan.cells]
+    return dataclasses.replace(plan, cells=tuple(placed))
+
+
+def check(workers: Workers, plan: Plan) -> list[Judged]:
+    """Have every cell built before one is trained.
+
+    Raises:
+        ValueError: naming each that cannot be, with its reason.
+    """
+    judged = workers.judge(plan.cells, timed=plan.settings.dry_run)
+    wrong: dict[str, list[str]] = {}
+    for cell, facts in zip(plan.cells, judged, strict=True):
+        if facts.error:
+            wrong.setdefault(facts.error, []).append(cell.label)
+    if wrong:
+        lines = [f"  {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}\n    {why}" for why, labels in wrong.items()]
+        raise ValueError("\n".join(["nothing was started; these cells cannot be trained:", *lines]))
+    return judged
+
+
+def own(workers: Workers, limit: float | None) -> Engine:
+    """Our own workers as something that runs cells; limit in minutes."""
+
+    def run(cells: Sequence[Cell], sweep: Path) -> Iterator[tuple[Cell, Outcome]]:
+        return workers.run(cells, None if limit is None else limit * 60, lambda cell: log.info("start  %s", cell.label))
+
+    return run
+
+
+@contextmanager
+def shown(folder: Folder, plan: Plan, command: str) -> Iterator[None]:
+    """The sweep as a parent run: RUNNING while the block runs, mirrored into MLflow, and never left RUNNING."""
+    folder.begin(plan, command)
+    settings = settings_of(plan.cells[0].machine)
+    tracker = Tracker()
+    tracker.start(folder.path, settings, folder.path.parent, Path(plan.cells[0].machine.outputs))
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        folder.status(
+            "KILLED" if stopped else "FAILED", "interrupted" if stopped else f"{type(error).__name__}: {error}"
+        )
+        raise
+    finally:
+        tracker.close(settings.timeout_s)
+
+
+class Sweeping:
+    """A sweep at work: its cells, and what became of each."""
+
+    def __init__(self, plan: Plan, folder: Folder, engine: Engine) -> None:
+        self.plan, self.folder, self.engine = plan, folder, engine
+        self.cells, self.outcomes = list(plan.cells), dict[str, Outcome]()
+        self._began = time.monotonic()
+
+    def search(self) -> None:
+        """Give every cell the learning rate that was best on validation among those of tune.lr."""
+        tries = list(dict.fromkeys(cell for cells in tune.searches(self.plan).values() for cell in cells))
+        log.info("search %d runs for the learning rates of %d cells", len(tries), len(self.cells))
+        for _ in self._each(tries):
+            pass
+        self.cells = []
+        for cell, tuned in zip(self.plan.cells, tune.chosen(self.plan), strict=True):
+            self.cells.append(tuned or cell)
+            if tuned is None:
+                self.outcomes[cell.name] = Outcome(FAILED, error="no run of its search for a learning rate finished")
+        for arm, rate in {cell.arm: cell.chosen.get("optimizer.lr") for cell in self.cells}.items():
+            log.info("chosen %s: optimizer.lr=%s", " ".join(arm) or "all", rate)
+        self.folder.note({}, self.cells)
+
+    def proceed(self, judged: Sequence[Judged]) -> None:
+        """Run every cell that is not finished."""
+        for cell, facts in zip(self.cells, judged, strict=True):
+            if facts.finished:
+                self.outcomes[cell.name] = found(cell, Path(facts.folder))
+        self.folder.note(self.outcomes, self.cells)
+        missing = [cell for cell in self.cells if cell.name not in self.outcomes]
+        log.info(
+            "found  %d of %d cells finished", sum(o.state == FOUND for o in self.outcomes.values()), len(self.cells)
+        )
+        before = len(self.cells) - len(missing)
+        for number, (cell, outcome) in enumerate(self._each(missing), start=1):
+            self.outcomes[cell.name] = outcome
+            left = (time.monotonic() - self._began) / number * (len(missing) - number)
+            log.info("%s", table.line(cell, outcome, before + number, len(self.cells), left))
+
+    def _each(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
+        """Run cells; what happens to one is written down before the next is heard of."""
+        with closing(self.engine(cells, self.folder.path)) as running:  # type: ignore[type-var]
+            for cell, outcome in running:
+                outcome = settled(cell, outcome)
+                self.folder.note(
+                    {cell.name: outcome} if cell in self.cells else {}, [cell] if cell in self.cells else []
+                )
+                if outcome.traceback:
+                    log.error("%s\n%s", cell.label, outcome.traceback.rstrip())
+                yield cell, outcome
+                if outcome.state not in GOOD and self.plan.settings.on_error == "stop":
+                    log.error("stopped: %s %s (on_error=stop)", cell.label, outcome.state)
+                    return
+
+    def conclude(self) -> int:
+        """The table of all cells, the parent's last status, and the exit code."""
+        good = [cell for cell in self.cells if self._state(cell) in GOOD]
+        log.info("%s", table.states(self.cells, self.outcomes))
+        log.info(
+            "%s",
+            table.time_spent(self.cells, self.outcomes, time.monotonic() - self._began, self.plan.settings.workers),
+        )
+        log.info("%d of %d cells are finished; what became of each: %s", len(good), len(self.cells), self.folder.path)
+        mirrored(good, self.outcomes)
+        if len(good) == len(self.cells):
+            self.folder.status("FINISHED")
+            return ALL
+        self.folder.status("FAILED", f"{len(self.cells) - len(good)} of {len(self.cells)} cells are not finished")
+        return SOME if good else NONE
+
+    def _state(self, cell: Cell) -> str:
+        return self.outcomes[cell.name].state if cell.name in self.outcomes else ""

@@ -1,0 +1,177 @@
+"""What happens in a worker process: it judges cells, and it trains one after another, staying warm in between."""
+
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from emoexp import config, identity
+from emoexp.config import Experiment, Machine
+from emoexp.sweep.cells import BUSY, DONE, FAILED, FOUND, Cell, Outcome
+
+_GRACE_S = 20.0  # for a run to be saved, once its supervisor is gone
+TERMINATED = 143  # exit code of a worker that was told to stop
+_STEPS = (2, 6)  # of a measurement: to warm up, and to be timed
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a worker finds out about a cell before anything is trained.
+
+    error: why it cannot be trained. folder: where its run lies or will lie. finished: whether it is. done, epochs:
+    epochs that are trained, and in all. images: drawn an epoch. seconds_per_image: measured, where asked for.
+    """
+
+    error: str | None = None
+    folder: str = ""
+    finished: bool = False
+    done: int = 0
+    epochs: int = 0
+    images: int = 0
+    seconds_per_image: float | None = None
+
+
+def begin(supervisor: int, output: str) -> None:
+    """Start of a worker: its output goes to a file, and it does not outlive its supervisor."""
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    threading.Thread(target=_outlive_nobody, args=(supervisor,), daemon=True).start()
+
+
+def _outlive_nobody(supervisor: int) -> None:
+    while os.getppid() == supervisor:
+        time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGTERM)  # a run in progress is saved and says that it was killed
+    time.sleep(_GRACE_S)
+    os._exit(1)
+
+
+_kept: dict[str, Any] = {}  # the last images that were read, by what describes them
+
+
+def _load(experiment: Experiment, place: Machine) -> Any:
+    """The images of a configuration, kept from one cell to the next."""
+    from emoexp import building
+
+    key = json.dumps([experiment.data, experiment.split, experiment.image_size, experiment.channels, place.cache])
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = building.load_data(experiment, place)
+    return _kept[key]
+
+
+def run(cell: Cell) -> Outcome:
+    """Train a cell, go on with it, or find it finished. Whatever it raises becomes its outcome."""
+    from emoexp import runs, training
+
+    started, folder = time.perf_counter(), None
+    try:
+        folder, finished = _located(cell)
+        metrics = training.train(cell.experiment, cell.machine, load=_load)
+    except runs.Busy:
+        return Outcome(BUSY, folder)
+    except KeyboardInterrupt:  # SIGTERM, or Ctrl-C: the run is saved, and whoever asked waits for the process to end
+        os._exit(TERMINATED)
+    except BaseException as error:  # noqa: BLE001 - a cell's code may even exit: that is this cell's end, not the sweep's
+        said = f"{type(error).__name__}: {error}"
+        return Outcome(FAILED, folder, time.perf_counter() - started, None, said, traceback.format_exc())
+    finally:
+        _release()
+    return Outcome(FOUND if finished else DONE, folder, time.perf_counter() - started, metrics["test"].get("macro_f1"))
+
+
+def _release() -> None:
+    """Give back what a cell held."""
+    gc.collect()
+    torch = sys.modules["torch"]
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _prepared(cell: Cell) -> tuple[Any, Any, Any]:
+    """Device, images and strategy of a cell."""
+    from emoexp import building, machine
+    from emoexp.models import mish
+
+    experiment, place = cell.experiment, cell.machine
+    device = machine.choose(place.device)
+    machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
+    mish.prepare(place.cache)
+    data = _load(experiment, place)
+    return device, data, building.strategy(experiment, place, data)
+
+
+def _located(cell: Cell) -> tuple[str, bool]:
+    """The folder of a cell's run, and whether it is finished."""
+    from emoexp import runs, training
+
+    device, data, plan = _prepared(cell)
+    made = training.manifest(cell.experiment, data, plan, device, cell.machine.allow)
+    folder, _ = runs.place(Path(cell.machine.outputs), identity.name(cell.experiment), made, cell.machine.resume)
+    return str(folder), runs.is_finished(folder)
+
+
+def judge(cells: list[Cell], timed: bool) -> list[Judged]:
+    """Build everything that each cell needs, train nothing, and say what there is to do.
+
+    A cell that differs from an earlier one in its seed alone is not built again. timed: measure some steps too.
+    """
+    built: dict[str, tuple[str | None, float | None]] = {}
+    found = []
+    for cell in cells:
+        key = json.dumps(asdict(cell.experiment) | {"seed": 0}, sort_keys=True, default=str)
+        try:
+            if key not in built:
+                built[key] = (None, _built(cell, timed))
+            folder, finished = _located(cell) if built[key][0] is None else ("", False)
+        except Exception as error:  # noqa: BLE001 - a class of the user's own may raise anything
+            built[key] = (f"{type(error).__name__}: {error}", None)
+            folder, finished = "", False
+        found.append(_facts(cell, folder, finished, *built[key]))
+    return found
+
+
+def _facts(cell: Cell, folder: str, finished: bool, error: str | None, seconds: float | None) -> Judged:
+    if error is not None:
+        return Judged(error)
+    history = Path(folder) / "history.jsonl"
+    done = len(history.read_text().splitlines()) if history.is_file() else 0
+    _, _, plan = _prepared(cell)
+    return Judged(None, folder, finished, done, cell.experiment.epochs, plan.epoch_size, seconds)
+
+
+def _built(cell: Cell, timed: bool) -> float | None:
+    """Build a cell whole, and on demand take a few steps: seconds an image."""
+    from emoexp import building, loop
+    from emoexp.batches import resident
+
+    device, data, plan = _prepared(cell)
+    experiment, place = cell.experiment, cell.machine
+    recipe = building.recipe_of(experiment, place, data, plan, resident(data.images, device), device)
+    state = building.initial_state(experiment, place, data, device)
+    config.build(place.tracking, place.allow)
+    clock: list[float] = []
+
+    def count(step: int, steps: int) -> bool:
+        clock.append(time.perf_counter())
+        return len(clock) > sum(_STEPS) or not timed
+
+    try:
+        if timed:
+            for _ in loop.fit(recipe, state, count):
+                break  # an epoch of fewer steps
+    except (loop.Interrupted, FloatingPointError):
+        pass
+    steps = clock[_STEPS[0] :] if len(clock) > _STEPS[0] + 1 else clock
+    if len(steps) < 2:
+        return None
+    return (steps[-1] - steps[0]) / (len(steps) - 1) / experiment.batch_size

@@ -112,7 +112,9 @@ class TrainSchema(Experiment, Machine, Sweep):
     ablation: Any = None
 
 
+SWEEPER = {"_target_": "hydra_plugins.emoexp.Sweeper", "params": None}  # params: what an ablation's file varies
 ConfigStore.instance().store(name="train_schema", node=TrainSchema, provider="emoexp")
+ConfigStore.instance().store(group="hydra/sweeper", name="emoexp", node=SWEEPER, provider="emoexp")
 
 
 def checked(config: DictConfig) -> tuple[Experiment, Machine]:

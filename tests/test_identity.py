@@ -123,11 +123,17 @@ def test_params_show_every_axis_and_value():
     assert not any("_target_" in key for key in flat)
 
 
+def read_anew(*packages: str) -> str:
+    """The digest as a new process would have it."""
+    identity._code_digest.cache_clear()
+    return identity.code_digest(list(packages))
+
+
 def test_the_code_digest_ignores_comments_and_docstrings(monkeypatch, tmp_path):
     def digest(source: str) -> str:
         (tmp_path / "loop.py").write_text(source)
         monkeypatch.setattr(identity, "__file__", str(tmp_path / "identity.py"))
-        return identity.code_digest([])
+        return read_anew()
 
     base = digest('"""A."""\ndef f(x):\n    """B."""\n    return x + 1\n')
     assert digest('"""Other."""\n\n# comment\ndef f(x):\n    return x + 1\n') == base
@@ -137,9 +143,18 @@ def test_the_code_digest_ignores_comments_and_docstrings(monkeypatch, tmp_path):
 def test_the_code_digest_holds_packages_of_ones_own(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_package.py").write_text("x = 1\n")
-    first = identity.code_digest(["own_package"])
+    first = read_anew("own_package")
     (tmp_path / "own_package.py").write_text("x = 2\n")
-    assert identity.code_digest(["own_package"]) != first != identity.code_digest([])
+    assert read_anew("own_package") != first != read_anew()
+
+
+def test_the_code_digest_is_read_once_a_process(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "another_package.py").write_text("x = 1\n")
+    first = identity.code_digest(["another_package"])
+    (tmp_path / "another_package.py").write_text("x = 2\n")  # not what this process has imported
+    assert identity.code_digest(["another_package"]) == first
+    assert read_anew("another_package") != first
 
 
 def test_the_code_digest_knows_who_decides():

@@ -1,24 +1,10 @@
 """What Hydra calls for --multirun. Installed as hydra_plugins.emoexp: Hydra looks for plugins nowhere else."""
 
 import sys
-from dataclasses import dataclass
-
-from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-
-
-@dataclass
-class SweeperConf:
-    """The sweeper's node; params is what an ablation's file varies."""
-
-    _target_: str = "hydra_plugins.emoexp.Sweeper"
-    params: dict[str, str] | None = None
-
-
-ConfigStore.instance().store(group="hydra/sweeper", name="emoexp", node=SweeperConf, provider="emoexp")
 
 
 class Sweeper(HydraSweeper):

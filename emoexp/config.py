@@ -254,8 +254,10 @@ def option_text(group: str, name: str) -> str | None:
     return file.read_text() if re.fullmatch(r"\w+", name) and file.is_file() else None
 
 
+@cache
 def option(group: str, name: str) -> Node:
-    """The file of an option of ours as it stands, less its defaults list; empty for somebody else's option."""
+    """The file of an option of ours as it stands, less its defaults list; empty for somebody else's option. To be read,
+    not changed: read once, it is the same for everybody."""
     text = option_text(group, name)
     plain = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
     assert isinstance(plain, dict)

@@ -122,14 +122,15 @@ class Folder:
 
     def begin(self, plan: Plan, command: str) -> None:
         """Write what is known before the first cell starts. Cells of earlier commands stay listed."""
-        settings = dataclasses.asdict(plan.settings)
-        values = {axis: ", ".join(dict.fromkeys(cell.axes[axis] for cell in plan.cells)) for axis in plan.axes}
+        values = {
+            f"axis.{axis}": ", ".join(dict.fromkeys(cell.axes[axis] for cell in plan.cells)) for axis in plan.axes
+        }
         seeds = sorted({cell.experiment.seed for cell in plan.cells})
         manifest = {
             "run": plan.name,
-            "params": values | {"seed": ", ".join(map(str, seeds)), "data": plan.cells[0].experiment.data["name"]},
-            "tags": {"kind": "sweep", "command": command, "cells": str(len(plan.cells))},
-            "settings": settings,
+            "params": {"data": plan.cells[0].experiment.data["name"]},  # MLflow lets none change; a sweep may grow
+            "tags": {"kind": "sweep", "command": command, **values, "axis.seed": ", ".join(map(str, seeds))},
+            "settings": dataclasses.asdict(plan.settings),
         }
         files.write_json(self.path / "manifest.json", manifest)
         self.status("RUNNING")

@@ -166,7 +166,7 @@ class Sweeping:
         log.info("%s", table.states(self.cells, self.outcomes))
         log.info(
             "%s",
-            table.time_spent(self.cells, self.outcomes, time.monotonic() - self._began, self.plan.settings.workers),
+            table.time_spent(self.cells, self.outcomes, time.monotonic() - self._began),
         )
         log.info("%d of %d cells are finished; what became of each: %s", len(good), len(self.cells), self.folder.path)
         mirrored(good, self.outcomes)

@@ -71,7 +71,7 @@ def states(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> str:
     return f"{results.table(rows)}\n" + ", ".join(f"{number} {state}" for state, number in counts.items())
 
 
-def time_spent(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], elapsed: float, workers: int) -> str:
+def time_spent(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], elapsed: float) -> str:
     """What the time of the cells that were trained now went into; overhead is what is neither training nor output."""
     spent: Counter[str] = Counter()
     trained = [outcomes[cell.name] for cell in cells if cell.name in outcomes and outcomes[cell.name].state == DONE]
@@ -84,8 +84,4 @@ def time_spent(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], elapsed: 
     whole = sum(outcome.seconds or 0.0 for outcome in trained)
     known = sum(spent[part] for part in ("train", "predict", *_BESIDE))
     overhead = (whole - known) / len(trained)
-    idle = workers * elapsed - whole
-    return (
-        f"time   {duration(elapsed)} with {workers} worker{'s' * (workers > 1)}; a cell: {', '.join(told)}, overhead "
-        f"{overhead:.2f} s; workers without a cell {idle:.1f} s in all"
-    )
+    return f"time   {duration(elapsed)}; a cell: {', '.join(told)}, overhead {overhead:.2f} s"

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from emoexp import config, identity
 from emoexp.config import Experiment, Machine
 from emoexp.sweep.cells import BUSY, DONE, FAILED, FOUND, Cell, Outcome
@@ -44,6 +46,7 @@ def begin(supervisor: int, output: str) -> None:
     sys.stdout.flush()
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system's, which a killed worker leaves behind
     threading.Thread(target=_outlive_nobody, args=(supervisor,), daemon=True).start()
 
 
@@ -90,8 +93,10 @@ def run(cell: Cell) -> Outcome:
 
 
 def _release() -> None:
-    """Give back what a cell held."""
+    """Give back what a cell held. What the first one leaves behind, modules above all, is not searched again."""
     gc.collect()
+    if gc.get_freeze_count() == 0:
+        gc.freeze()
     torch = sys.modules["torch"]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

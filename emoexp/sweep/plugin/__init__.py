@@ -1,6 +1,7 @@
 """What Hydra calls for --multirun. Installed as hydra_plugins.emoexp: Hydra looks for plugins nowhere else."""
 
 import sys
+
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction

@@ -1,1 +1,47 @@
 """Put the finished cells of a sweep together: python -m emoexp.report ablation=activation"""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from emoexp import commands, config
+
+_words: list[str] = []  # of the sweep
+
+
+@hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="report")
+def job(composed: DictConfig) -> None:
+    """The report's own configuration, composed by Hydra."""
+    commands.guarded(run, composed)
+
+
+def run(composed: DictConfig) -> None:
+    """Find the cells, then put them together."""
+    options = config.plain(composed)
+    from emoexp.reporting import report  # numpy, matplotlib, only now
+
+    report.report(options, _words)
+
+
+def divided(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line that are the report's own, and those of the sweep; `outputs` is both's."""
+    keys = OmegaConf.create(config.option_text("", "report") or "")
+    own, sweep = [], []
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0].partition(".")[0]
+        mine = word.startswith("-") or key in {str(name) for name in keys} | {"tracking"}
+        own += [word] if mine else []
+        sweep += [word] if not mine or key == "outputs" else []
+    return own, sweep
+
+
+def main() -> None:
+    """The command."""
+    own, _words[:] = divided(sys.argv[1:])
+    sys.argv[1:] = own
+    commands.command("report", job)
+
+
+if __name__ == "__main__":
+    main()

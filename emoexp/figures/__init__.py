@@ -9,12 +9,29 @@ matplotlib). Every figure says how many images it speaks of. Class names may be 
     history    training over the epochs
     bars       the ledger of priors
     pictures   the most confident mistakes
+    arms       several trainings: seeds, differences, one quantity against another, curves over each other
+    shades     several trainings by class: recalls, and confusions against a baseline's
 """
 
+from emoexp.figures.arms import differences, overlay, pareto, seeds, tradeoff
 from emoexp.figures.bars import ledger
 from emoexp.figures.curves import precision_recall
 from emoexp.figures.history import training
 from emoexp.figures.matrix import confusion
 from emoexp.figures.pictures import mistakes
+from emoexp.figures.shades import confusion_differences, recalls
 
-__all__ = ["confusion", "ledger", "mistakes", "precision_recall", "training"]
+__all__ = [
+    "confusion",
+    "confusion_differences",
+    "differences",
+    "ledger",
+    "mistakes",
+    "overlay",
+    "pareto",
+    "precision_recall",
+    "recalls",
+    "seeds",
+    "tradeoff",
+    "training",
+]

@@ -1,1 +1,9 @@
-"""Finished runs put together: tables with intervals, differences, pages."""
+"""Finished runs put together: tables with intervals, differences, figures, pages. Nothing is trained.
+
+cells      from what is wanted to the finished runs that can be compared, and what is left out and why
+arms       cells that differ in their seed alone, and their differences from a baseline
+tables     numbers and sentences
+pictures   figures
+pages      Markdown, LaTeX and one HTML page
+build      a report, top to bottom: start here
+"""

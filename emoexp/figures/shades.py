@@ -1,0 +1,80 @@
+"""Arms by class as shaded tables: recall of every class, and how confusions differ from a baseline's."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+from emoexp.figures.sheet import ABSENT, INK, printable, sheet
+
+_UP = LinearSegmentedColormap.from_list("recall", ["#FFFFFF", "#BBD6EA", "#4A92C5", "#0B3C6B"]).with_extremes(
+    bad=ABSENT
+)
+_AROUND = LinearSegmentedColormap.from_list("difference", ["#A3380A", "#F0B08C", "#FFFFFF", "#8DBDE0", "#0B4F8A"])
+_DARK = 0.18  # relative luminance below which white letters stand out better than black ones
+_COLUMNS = 3
+
+
+def recalls(
+    path: Path, arms: Sequence[str], class_names: Sequence[str], recall_AC: np.ndarray, n_C: Sequence[int], title: str
+) -> Path:
+    """Mean recall of each class (columns, with its training images) by arm (rows), in percent. NaN stays empty."""
+    names = [f"{name}\n{n:,}" for name, n in zip(printable(class_names), n_C, strict=True)]
+    size = (2.6 + 0.62 * len(names), 0.75 + 0.34 * len(arms))
+    facts = "recall in %, mean over seeds · below a class: its training images"
+    with sheet(path, max(5.5, size[0]), size[1], title, facts) as figure:
+        axes = figure.subplots()
+        image = np.ma.masked_invalid(np.asarray(recall_AC, float))
+        axes.imshow(image, cmap=_UP, vmin=0, vmax=1, aspect="auto")
+        _numbers(axes, image, _UP(image), lambda value: f"{100 * value:.0f}", 8.5)
+        _sides(axes, names, printable(arms, 34))
+    return path
+
+
+def confusion_differences(
+    path: Path,
+    arms: Sequence[str],
+    difference_ACC: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+) -> Path:
+    """For each arm its confusion (shares of the true class) minus the baseline's, in points; one scale for all."""
+    rows, names = math.ceil(len(arms) / _COLUMNS), printable(class_names, 10)
+    columns = min(_COLUMNS, len(arms))
+    side = 1.3 + 0.3 * len(names)
+    points_ACC = 100 * np.asarray(difference_ACC, float)
+    most = max(1.0, float(np.nanmax(np.abs(points_ACC))))
+    facts = "share of the true class, in points · blue: more than the baseline, red: less · the diagonal is recall"
+    with sheet(path, columns * side + 0.3, rows * (side + 0.25), title, facts, "compressed") as figure:
+        for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+            if place >= len(arms):
+                axes.set_axis_off()
+                continue
+            image = np.ma.masked_invalid(points_ACC[place])
+            axes.imshow(image, cmap=_AROUND, vmin=-most, vmax=most)
+            _numbers(axes, image, _AROUND((image + most) / (2 * most)), lambda value: f"{value:+.0f}".lstrip("+"), 7)
+            axes.set_title(printable(arms, 34)[place])
+            _sides(axes, names, names if place % columns == 0 else [""] * len(names))
+            axes.set_xticks(range(len(names)), names, rotation=90)
+    return path
+
+
+def _numbers(
+    axes: Axes, image: np.ma.MaskedArray, colour: np.ndarray, shown: Callable[[float], str], size: float
+) -> None:
+    dark = np.asarray(colour)[..., :3] ** 2.2 @ (0.2126, 0.7152, 0.0722) < _DARK
+    for (row, column), value in np.ndenumerate(np.ma.filled(image, np.nan)):
+        text = "–" if math.isnan(value) else shown(value)
+        ink = "white" if dark[row, column] else INK
+        letters = axes.text(column, row, text, ha="center", va="center", color=ink, size=size)
+        letters.set_in_layout(False)
+
+
+def _sides(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0, labelsize=8.5)
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,186 @@
+"""A report from its words to its pages, top to bottom."""
+
+import glob
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emoexp import config, runs, tracking
+from emoexp.comparison import METRICS
+from emoexp.config import Node
+from emoexp.reporting import arms as comparing
+from emoexp.reporting import cells, pages, pictures, tables
+from emoexp.reporting.arms import Arm, Compared
+from emoexp.reporting.cells import Asked, Gathered
+from emoexp.reporting.pages import Page
+from emoexp.session import logging_to_stdout
+from emoexp.tracking import Settings
+from emoexp.tracking.search import search
+
+log = logging.getLogger("emoexp")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The cells of a report: its title, the command that makes missing ones, where the report goes, the runs."""
+
+    title: str
+    command: str
+    folder: Path
+    gathered: Gathered
+
+
+def report(options: Node, words: list[str]) -> Page:
+    """Put finished cells together and write the report.
+
+    Args:
+        options: the keys of conf/report.yaml. words: those of the sweep's command line.
+
+    Raises:
+        ValueError: nothing is finished, or an option that does not fit.
+    """
+    logging_to_stdout()
+    if options["metric"] not in METRICS:
+        raise ValueError(f"metric is one of {', '.join(METRICS)}; it is {options['metric']}")
+    if not 0 < options["level"] < 1 or options["resamples"] < 1:
+        raise ValueError("level lies between 0 and 1, and resamples is at least 1")
+    found = find(options, words)
+    if not found.gathered.cells:
+        reasons = "\n".join(f"  {what}: {why}" for what, why in found.gathered.left_out[:12])
+        raise ValueError(f"no cell is finished; run\n  {found.command}\n{reasons}")
+    page = judged(found, options)
+    pages.write(found.folder, page)
+    show(page, found)
+    mirrored(found.folder, settings_of(options))
+    return page
+
+
+def find(options: Node, words: list[str]) -> Found:
+    """The runs that are asked for: a sweep's, a list's or a filter's."""
+    outputs, mixed = Path(options["outputs"]), options["mixed"]
+    chosen = [name for name in ("runs", "filter") if options[name]]
+    if len(chosen) + bool(words) > 1:
+        raise ValueError(f"either {' or '.join([*chosen, 'the words of a sweep'])}: one says which runs are meant")
+    out = Path(options["out"]) if options["out"] else None
+    if chosen:
+        folders = listed(options["runs"]) if chosen == ["runs"] else search(settings_of(options), options["filter"])
+        named = f"{chosen[0]}={options[chosen[0]]}"
+        gathered = cells.gather(cells.listed(folders), mixed=mixed)
+        return Found(f"Comparison of {named}", "python -m emoexp.train ...", out or Path("report"), gathered)
+    if not words:
+        raise ValueError("say which runs: a sweep's words such as ablation=activation, or runs=[...], or filter=...")
+    from emoexp.sweep.compose import spanned
+
+    span = spanned(words)
+    asked = [Asked(cell.name, cell.axes, cell.seed, cell.chosen) for cell in span.cells]
+    gathered = cells.gather(((cell, runs.folders(outputs, cell.name)) for cell in asked), mixed=mixed)
+    command = f"python -m emoexp.train --multirun {' '.join(words)}"
+    return Found(f"Comparison: {span.folder.name}", command, out or span.folder / "report", gathered)
+
+
+def settings_of(options: Node) -> Settings:
+    """Where MLflow is."""
+    settings: Settings = config.build(options["tracking"], [])
+    return settings
+
+
+def listed(given: Any) -> list[Path]:
+    """Run folders of paths and patterns.
+
+    Raises:
+        ValueError: one that finds nothing.
+    """
+    folders: list[Path] = []
+    for pattern in given if isinstance(given, list) else [given]:
+        hits = sorted(glob.glob(str(Path(str(pattern)).expanduser())))  # noqa: PTH207 - a pattern may be absolute
+        if not hits:
+            raise ValueError(f"runs={pattern} finds no folder")
+        folders += [Path(hit) for hit in hits]
+    return list(dict.fromkeys(folders))
+
+
+def judged(found: Found, options: Node) -> Page:
+    """Tables, figures and sentences of the cells."""
+    level, metric = options["level"], options["metric"]
+    arms = comparing.group(found.gathered.cells)
+    base = comparing.baseline(arms, options["baseline"])
+    parts = [part for part in comparing.PARTS if all(_images(arm, part) for arm in arms)]
+    if "test_clean" in parts and all(_images(arm, "test") == _images(arm, "test_clean") for arm in arms):
+        parts.remove("test_clean")  # nothing stands in training too: the same numbers twice
+    compared = {part: comparing.compare(arms, base, part, level, options["resamples"]) for part in parts}
+    made = [tables.arms_table(arms, part, level) for part in parts]
+    if len(arms) > 1:
+        made += [tables.differences_table(compared[part], base, part, level) for part in parts]
+    made.append(tables.costs_table(arms))
+    rarest = rarest_class(arms[0], options["class_name"])
+    drawn = pictures.draw(found.folder / "figures", arms, compared["test"], base, metric, rarest, level)
+    decided = [one for one in compared["test"] if one.metric == metric]
+    return Page(
+        found.title, facts(found, arms, base), said(decided, arms, base, level), made, drawn, found.gathered.left_out
+    )
+
+
+def said(decided: list[Compared], arms: list[Arm], base: Arm, level: float) -> list[str]:
+    """The comparison in sentences."""
+    if len(arms) == 1:
+        return ["There is one arm: nothing to compare."]
+    return [tables.sentence(one, base, level) for one in decided] + ([tables.floor(decided)] if decided else [])
+
+
+def _images(arm: Arm, part: str) -> set[int]:
+    counts = {(cell.metrics.get(part) or {}).get("n") or 0 for cell in arm.cells.values()}
+    return counts if 0 not in counts else set()
+
+
+def rarest_class(arm: Arm, asked: str | None) -> str:
+    """The class with the fewest training images, or the one that is asked for.
+
+    Raises:
+        ValueError: the data have no such class.
+    """
+    data = next(iter(arm.cells.values())).manifest["data"]
+    names, counts = [str(name) for name in data["classes"]], data["counts"]["train"]
+    if asked is None:
+        return names[min(range(len(names)), key=lambda place: counts[place])]
+    if asked not in names:
+        raise ValueError(f"class_name={asked} is no class of the data; there are {', '.join(names)}")
+    return asked
+
+
+def facts(found: Found, arms: list[Arm], base: Arm) -> list[tuple[str, str]]:
+    """Which runs these are, and what made them."""
+    manifest = next(iter(base.cells.values())).manifest
+    data, versions = manifest["data"], manifest["versions"]
+    seeds = sorted({seed for arm in arms for seed in arm.cells})
+    distinct = {cell.manifest["code"] for arm in arms for cell in arm.cells.values()}
+    return [
+        ("command", found.command),
+        ("runs", f"{len(found.gathered.cells)} finished cells; {len(found.gathered.left_out)} left out"),
+        ("arms", f"{len(arms)}: {'; '.join(arm.label for arm in arms)}"),
+        ("seeds", ", ".join(map(str, seeds))),
+        ("baseline", base.label),
+        ("data", f"{data['source']}, {sum(data['counts']['train']):,} training images, content {data['content'][:16]}"),
+        ("code", ", ".join(sorted(distinct))),
+        ("made on", f"{manifest['device']}, {manifest['threads']} threads, torch {versions['torch']}"),
+    ]
+
+
+def show(page: Page, found: Found) -> None:
+    """The first table and the sentences, and what was left out, on the terminal."""
+    log.info("%s\n\n%s\n", page.title, pages.markdown_table(page.tables[0]))
+    for text in page.sentences:
+        log.info("- %s", text)
+    for what, why in page.left_out:
+        log.warning("left out: %s (%s)", what, why)
+    log.info("report %s", found.folder / "report.html")
+
+
+def mirrored(folder: Path, settings: Settings) -> None:
+    """Show the report on the sweep's parent run, where there is one."""
+    if not (folder.parent / "status.json").is_file():
+        return
+    try:
+        tracking.mirror(folder.parent, settings)
+    except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the report is written
+        log.warning("tracking: the report is not shown yet: %s; `make sync` adds it", error)

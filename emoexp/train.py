@@ -1,7 +1,9 @@
 """Train one classifier: python -m emoexp.train imbalance=sampler activation=mish"""
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from emoexp import commands, config
 
@@ -14,10 +16,20 @@ def job(composed: DictConfig) -> None:
 
 def run(composed: DictConfig) -> None:
     """Check a configuration, then train it."""
+    of_a_sweep(composed)
     experiment, machine = config.checked(composed)
     from emoexp import training  # torch, only now
 
     training.train(experiment, machine)
+
+
+def of_a_sweep(composed: DictConfig) -> None:
+    """Refuse for a single run what only a sweep can do."""
+    known = HydraConfig.get()
+    asked = [f"ablation={known.runtime.choices.ablation}"] if known.runtime.choices.get("ablation") else []
+    asked += [name for name in ("dry_run", "tune.lr") if OmegaConf.select(composed, name)]
+    if asked and known.mode != RunMode.MULTIRUN:
+        raise ValueError(f"{', '.join(asked)} is about a sweep: add --multirun")
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 
 
 class Browser:
@@ -75,7 +77,9 @@ class Browser:
         """Wait until all of these words stand on the page."""
         self.until(f"{json.dumps(words)}.every(word => document.body.innerText.includes(word))")
 
-    def click(self, words: str, selector: str = "button,a,[role=button],[role=tab],[role=menuitem],label,input") -> None:
+    def click(
+        self, words: str, selector: str = "button,a,[role=button],[role=tab],[role=menuitem],label,input"
+    ) -> None:
         """Click the first element that shows, or is called, exactly these words."""
         found = (
             f"[...document.querySelectorAll({json.dumps(selector)})].find(e => (e.innerText||'').trim() === "
@@ -95,7 +99,14 @@ def browser(folder: Path) -> Iterator[Browser]:
     """A Chromium with a profile in a folder; it is gone at the end."""
     to_read, to_write = os.pipe()
     back_read, back_write = os.pipe()
-    words = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+    words = [
+        str(CHROMIUM),
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+    ]
     words += [f"--user-data-dir={folder}", "--remote-debugging-pipe", "--disable-background-networking"]
     words += ["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost"]
     line = ["bash", "-c", f'exec "$@" 3<&{to_read} 4>&{back_write}', "chromium", *words]

@@ -116,7 +116,7 @@ class Sweeping:
 
     def search(self) -> None:
         """Give every cell the learning rate that was best on validation among those of tune.lr."""
-        tries = list(dict.fromkeys(cell for cells in tune.searches(self.plan).values() for cell in cells))
+        tries = list({cell.name: cell for cells in tune.searches(self.plan).values() for cell in cells}.values())
         log.info("search %d runs for the learning rates of %d cells", len(tries), len(self.cells))
         for _ in self._each(tries):
             pass
@@ -150,9 +150,7 @@ class Sweeping:
         with closing(self.engine(cells, self.folder.path)) as running:  # type: ignore[type-var]
             for cell, outcome in running:
                 outcome = settled(cell, outcome)
-                self.folder.note(
-                    {cell.name: outcome} if cell in self.cells else {}, [cell] if cell in self.cells else []
-                )
+                self.folder.note({cell.name: outcome}, [cell])
                 if outcome.traceback:
                     log.error("%s\n%s", cell.label, outcome.traceback.rstrip())
                 yield cell, outcome

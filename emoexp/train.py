@@ -26,7 +26,8 @@ def run(composed: DictConfig) -> None:
 def of_a_sweep(composed: DictConfig) -> None:
     """Refuse for a single run what only a sweep can do."""
     known = HydraConfig.get()
-    asked = [f"ablation={known.runtime.choices.ablation}"] if known.runtime.choices.get("ablation") else []
+    ablation = known.runtime.choices.get("ablation")
+    asked = [f"ablation={ablation}"] if ablation else []
     asked += [name for name in ("dry_run", "tune.lr") if OmegaConf.select(composed, name)]
     if asked and known.mode != RunMode.MULTIRUN:
         raise ValueError(f"{', '.join(asked)} is about a sweep: add --multirun")

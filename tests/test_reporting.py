@@ -1,0 +1,313 @@
+"""Reports from made-up runs whose numbers are known."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emoexp import comparison, metrics, results, runs
+from emoexp import report as entry
+from emoexp.reporting import arms as comparing
+from emoexp.reporting import cells, pages, report
+from emoexp.reporting.cells import Asked
+
+CLASSES = ["angry", "happy", "rare <b>"]
+TARGET = np.repeat([0, 1, 2], [40, 60, 20])
+OPTIONS = {
+    "baseline": None,
+    "metric": "macro_f1",
+    "class_name": None,
+    "level": 0.95,
+    "resamples": 60,
+    "mixed": False,
+    "runs": None,
+    "filter": None,
+    "outputs": "outputs",
+    "out": None,
+    "tracking": {"name": "none", "_target_": "emoexp.tracking.Settings", "kind": "none"},
+}
+
+
+def made(
+    outputs: Path, arm: str, seed: int, right: float, status: str = "FINISHED", suffix: str = "", **manifest
+) -> Path:
+    """A run's folder: its model is right on a share of the images."""
+    rng = np.random.default_rng([seed, sum(map(ord, arm))])
+    said = np.where(rng.random(120) < right, TARGET, rng.integers(0, 3, 120))
+    probability = np.full((120, 3), 0.1)
+    probability[np.arange(120), said] = 0.8
+    folder = outputs / f"run-{arm}-s{seed}-0000000{suffix}"
+    (folder / "predictions").mkdir(parents=True)
+    runs.write_status(folder, "RUNNING")
+    data = {"content": "c" * 64, "classes": CLASSES, "counts": {"train": [400, 600, 9]}, "source": "made up"}
+    told = {"code": "abc", "data": data, "versions": {"torch": "2"}, "kernels": {}, "device": "cpu x", "threads": 1}
+    params = {"activation": arm, "activation.kernel": arm[:1], "seed": seed, "epochs": 3}
+    (folder / "manifest.json").write_text(json.dumps({"run": folder.name, "params": params} | told | manifest))
+    if status == "FINISHED":
+        keep = {"test": np.ones(120, bool), "test_clean": np.arange(120) % 10 > 0}
+        found = {part: results.plain(metrics.summarise(probability[k], TARGET[k], CLASSES)) for part, k in keep.items()}
+        drawn = {"images": 3000, "originals": 900 + seed, "items": 900, "pool": 1009}
+        (folder / "metrics.json").write_text(json.dumps({"best": {}, "epochs": 3, "drawn": drawn} | found))
+        np.savez_compressed(
+            folder / "predictions" / "test.npz", probability=probability, target=TARGET, clean=keep["test_clean"]
+        )
+        rows = [{"epoch": e, "train_seconds": 2.0, "eval_seconds": 0.5} for e in (1, 2, 3)]
+        (folder / "times.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs.write_status(folder, status, "ValueError: why" if status == "FAILED" else None)
+    return folder
+
+
+def asked(outputs: Path, *arms: str, seeds: int = 4) -> list[tuple[Asked, list[Path]]]:
+    names = [(arm, seed, f"run-{arm}-s{seed}-0000000") for arm in arms for seed in range(seeds)]
+    return [(Asked(name, {"activation": arm}, seed), runs.folders(outputs, name)) for arm, seed, name in names]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "outputs"
+    for seed in range(4):
+        made(folder, "mish", seed, 0.8)
+        made(folder, "relu", seed, 0.5)
+        made(folder, "swish", seed, 0.8)
+    return folder
+
+
+def test_arms_are_put_together_by_hand(outputs):
+    found = cells.gather(asked(outputs, "mish", "relu"), mixed=False)
+    arms = comparing.group(found.cells)
+    assert [arm.label for arm in arms] == ["mish", "relu"] and found.left_out == []
+    for arm in arms:
+        values = [
+            json.loads((outputs / f"run-{arm.label}-s{seed}-0000000" / "metrics.json").read_text())["test"]["macro_f1"]
+            for seed in range(4)
+        ]
+        spread = arm.spread("macro_f1", "test", 0.95)
+        assert spread.mean == pytest.approx(np.mean(values)) and spread.sd == pytest.approx(np.std(values, ddof=1))
+    compared = comparing.compare(arms, arms[0], "test", 0.95, 50)
+    assert {one.metric for one in compared} == set(comparison.METRICS) and len(compared) == 5
+    one = next(one for one in compared if one.metric == "macro_f1")
+    oracle = comparison.paired(*(list(arm.values("macro_f1", "test").values()) for arm in (arms[1], arms[0])))
+    assert one.over_seeds == oracle and one.verdict == "worse" and one.holm == oracle.p  # of one comparison
+    assert one.both[0] <= 1e-9 + one.images[0] < one.images[1] < 0
+
+
+def test_holm_counts_the_arms_of_a_metric(outputs):
+    arms = comparing.group(cells.gather(asked(outputs, "mish", "relu", "swish"), mixed=False).cells)
+    compared = [one for one in comparing.compare(arms, arms[0], "test", 0.95, 20) if one.metric == "accuracy"]
+    assert [one.holm for one in compared] == pytest.approx(comparison.holm([one.over_seeds.p for one in compared]))
+    assert [one.verdict for one in compared] == ["worse", "cannot tell"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"status": "FAILED"}, "failed: ValueError: why"),
+        ({"status": "KILLED"}, "was interrupted"),
+        ({"status": "RUNNING"}, "is running, or its process died"),
+        ({"code": "other"}, "made otherwise: code other instead of abc"),
+        ({"threads": 2}, "made otherwise: threads 2 instead of 1"),
+        ({"versions": {"torch": "3"}}, "made otherwise: versions.torch"),
+        (
+            {"data": {"content": "d" * 64, "classes": CLASSES, "counts": {"train": [400, 600, 9]}}},
+            "made otherwise: data.content",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named_and_left_out(tmp_path, change, why):
+    for seed in range(3):
+        made(tmp_path, "mish", seed, 0.8)
+    made(tmp_path, "mish", 3, 0.8, **change)
+    found = cells.gather(asked(tmp_path, "mish", seeds=5), mixed=False)
+    assert [cell.seed for cell in found.cells] == [0, 1, 2]
+    assert dict(found.left_out) == {"run-mish-s3-0000000": why, "run-mish-s4-0000000": "not run"}
+
+
+def test_of_several_makings_the_one_that_covers_most_counts(tmp_path):
+    for seed in range(3):
+        made(tmp_path, "mish", seed, 0.8, code="old")
+    for seed in range(2):
+        made(tmp_path, "mish", seed, 0.8, suffix=".2", code="new")
+    found = cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False)
+    assert [cell.folder.name[-2:] for cell in found.cells] == ["00"] * 3 and not found.left_out
+    made(tmp_path, "mish", 2, 0.8, suffix=".2", code="new")  # as many, and newer
+    assert {cell.folder.suffix for cell in cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False).cells} == {".2"}
+
+
+def test_mixed_puts_makings_together_but_never_data(tmp_path):
+    made(tmp_path, "mish", 0, 0.8, code="old")
+    made(tmp_path, "mish", 1, 0.8, code="new")
+    assert len(cells.gather(asked(tmp_path, "mish", seeds=2), mixed=False).cells) == 1
+    assert len(cells.gather(asked(tmp_path, "mish", seeds=2), mixed=True).cells) == 2
+    made(tmp_path, "mish", 2, 0.8, data={"content": "d", "classes": CLASSES, "counts": {}})
+    assert len(cells.gather(asked(tmp_path, "mish", seeds=3), mixed=True).cells) == 2
+
+
+def test_listed_runs_differ_along_their_params(outputs):
+    rows = cells.listed(sorted(outputs.iterdir()))
+    assert {tuple(row.axes.items()) for row, _ in rows} == {(("activation", arm),) for arm in ("mish", "relu", "swish")}
+    with pytest.raises(ValueError, match="is no run"):
+        cells.listed([outputs])
+
+
+def reported(tmp_path: Path, monkeypatch, **options) -> tuple[pages.Page, Path]:
+    monkeypatch.chdir(tmp_path)
+    page = report.report(OPTIONS | {"out": "out"} | options, [])
+    return page, tmp_path / "out"
+
+
+class Reader(HTMLParser):
+    """Collects tags, text, and addresses that a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags, self.words, self.loads, self.open = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loads += [value for key, value in attrs if key in ("src", "href") and value]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_report_is_whole(outputs, tmp_path, monkeypatch, capsys):
+    page, out = reported(tmp_path, monkeypatch, runs=[str(outputs / "run-*")], baseline="relu")
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        "seeds.png", "differences.png", "confusions.png", "tradeoff.png", "recalls.png", "precision_recall.png"
+    }  # fmt: skip
+    with (out / "tables" / "arms_test.csv").open() as text:
+        rows = {row["activation"]: row for row in csv.DictReader(text)}
+    arms = comparing.group(cells.gather(asked(outputs, "mish", "relu", "swish"), mixed=False).cells)
+    for arm in arms:
+        assert float(rows[arm.label]["macro_f1"]) == pytest.approx(arm.spread("macro_f1", "test", 0.95).mean)
+    with (out / "tables" / "differences_test.csv").open() as text:
+        mish = next(row for row in csv.DictReader(text) if (row["activation"], row["metric"]) == ("mish", "macro_f1"))
+    assert float(mish["points"]) > 10 and mish["verdict"] == "better" and mish["seeds"] == "4"
+    with (out / "tables" / "costs.csv").open() as text:
+        assert {(row["seconds"], row["images_drawn"], row["originals_seen"]) for row in csv.DictReader(text)} == {
+            ("7.5", "3000.0", "901.5")
+        }
+    text = (out / "report.md").read_text()
+    assert "mish against relu: macro-F1 +" in text and "better." in text and "Arms, clean test images" in text
+    assert capsys.readouterr().out.count("| mish |") == 1
+    assert [name for name, _ in page.facts][:2] == ["command", "runs"]
+
+
+def test_the_page_needs_nothing_and_shows_names_as_they_are(outputs, tmp_path, monkeypatch):
+    _, out = reported(tmp_path, monkeypatch, runs=str(outputs / "run-*"))
+    reader = Reader()
+    reader.feed((out / "report.html").read_text())
+    assert reader.open == [] and "script" not in reader.tags and "b" not in reader.tags
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in reader.loads)
+    assert reader.tags.count("img") == 6 and "rare <b>" in " ".join(reader.words)
+
+
+def test_latex_is_escaped_and_balanced(outputs, tmp_path, monkeypatch):
+    _, out = reported(tmp_path, monkeypatch, runs=str(outputs / "run-*"))
+    text = (out / "report.tex").read_text()
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 5
+    assert (
+        re.search(r"(?<!\\)[_&%#](?! )", "\n".join(line for line in text.splitlines() if not line.startswith("%")))
+        is None
+    )
+    assert "±" not in text and "$\\pm$" in text
+    for line in text.splitlines():
+        if line.endswith("\\\\"):
+            assert line.count(" & ") >= 4
+
+
+@pytest.mark.parametrize("odd", ["a|b", "a_b*c*", "<script>", "=cmd()", "50 % & $x$ #1 {y} \\z ~^"])
+def test_odd_labels_break_no_page(tmp_path, odd):
+    from emoexp.reporting.tables import Table
+
+    table = Table("t", odd, odd, [{"arm": odd, "x": 1}], [{"arm": odd, "x": "1"}])
+    page = pages.Page(odd, [(odd, odd)], [odd], [table], [], [(odd, odd)])
+    pages.write(tmp_path, page)
+    assert pages.markdown_table(table).splitlines()[2].replace("\\|", "").count("|") == 3
+    reader = Reader()
+    reader.feed((tmp_path / "report.html").read_text())
+    assert reader.open == [] and "script" not in reader.tags
+    cell = (tmp_path / "tables" / "t.csv").read_text().splitlines()[1]
+    assert not cell.lstrip('"').startswith("=")
+    body = [line for line in (tmp_path / "report.tex").read_text().splitlines() if line.endswith("\\\\")][1]
+    assert body.count(" & ") == 1 and not re.search(r"(?<!\\)[%#_]", body.replace(" & ", ""))
+
+
+def test_one_arm_and_one_seed_say_so(tmp_path, monkeypatch, outputs):
+    page, _ = reported(tmp_path, monkeypatch, runs=str(outputs / "run-mish-*"))
+    assert page.sentences == ["There is one arm: nothing to compare."] and len(page.tables) == 3
+    page, _ = reported(tmp_path, monkeypatch, runs=str(outputs / "run-*-s0-*"), out="again")
+    assert all("at one seed: cannot tell" in text for text in page.sentences[:-1]) and len(page.sentences) == 3
+    assert "±" not in page.tables[0].shown[0]["macro-F1"]
+
+
+def test_what_was_not_kept_is_said(tmp_path, monkeypatch):
+    for arm in ("mish", "relu"):
+        for seed in range(2):
+            folder = made(tmp_path / "outputs", arm, seed, 0.7)
+            (folder / "predictions" / "test.npz").unlink()
+            (folder / "times.jsonl").unlink()
+    page, out = reported(tmp_path, monkeypatch, runs="outputs/run-*")
+    assert page.tables[-1].shown[0]["seconds of training"] == "not kept"
+    assert page.tables[2].shown[0]["over images"] == "–" and not (out / "figures" / "precision_recall.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"baseline": "gelu"}, "baseline=gelu is no arm; there are mish; relu; swish"),
+        ({"metric": "f1"}, "metric is one of macro_f1"),
+        ({"level": 1.0}, "level lies between"),
+        ({"class_name": "joy"}, "class_name=joy is no class"),
+        ({"runs": "nothing/*"}, "finds no folder"),
+        ({"filter": "x"}, "either runs or filter"),
+        ({"runs": None}, "say which runs"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(tmp_path, monkeypatch, outputs, options, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        reported(tmp_path, monkeypatch, **({"runs": str(outputs / "run-*")} | options))
+
+
+def test_nothing_finished_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from emoexp import commands
+
+    commands.register_sweeper()
+    with pytest.raises(
+        ValueError, match=r"no cell is finished; run\n  python -m emoexp.train --multirun ablation=smoke"
+    ):
+        report.report(OPTIONS, ["ablation=smoke"])
+
+
+def test_words_are_divided():
+    words = ["ablation=activation", "seed=0,1", "baseline=relu", "outputs=there", "--cfg=job", "tracking.uri=x", "+a=b"]
+    own, sweep = entry.divided(words)
+    assert own == ["baseline=relu", "outputs=there", "--cfg=job", "tracking.uri=x"]
+    assert sweep == ["ablation=activation", "seed=0,1", "outputs=there", "+a=b"]
+
+
+def test_a_filter_finds_the_runs_of_mlflow(tmp_path, monkeypatch, outputs):
+    from emoexp.tracking import Settings, mirror
+    from emoexp.tracking.search import search
+
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(kind="mlflow", uri=f"sqlite:///{tmp_path / 'm.db'}", log_model=False)
+    for seed in range(2):
+        for arm in ("mish", "relu"):
+            mirror(made(tmp_path / "outputs", arm, seed, 0.6), settings)
+    found = search(settings, "params.activation = 'relu'")
+    assert {path.name for path in found} == {"run-relu-s0-0000000", "run-relu-s1-0000000"}
+    with pytest.raises(ValueError, match="is not one that MLflow understands"):
+        search(settings, "params.activation is relu")
+    with pytest.raises(ValueError, match="tracking=none has none"):
+        search(Settings(kind="none"), "x")

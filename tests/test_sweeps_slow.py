@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -39,10 +40,9 @@ def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def begun(folder: Path, *words: str) -> subprocess.Popen[str]:
     """A sweep under way, in a process group of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    out = (folder / "out.txt").open("a")
-    return subprocess.Popen(
-        command(*words), cwd=folder, env=environment(folder), stdout=out, stderr=out, text=True, start_new_session=True
-    )
+    with (folder / "out.txt").open("a") as out:
+        about = {"cwd": folder, "env": environment(folder), "start_new_session": True}
+        return subprocess.Popen(command(*words), stdout=out, stderr=out, text=True, **about)
 
 
 def statuses(folder: Path, root: str = "outputs") -> Counter[str]:
@@ -164,7 +164,7 @@ def test_failing_exiting_dying_and_nan_cells_leave_the_others(tmp_path, workers)
     nan = sweep(tmp_path, "activation=relu,elu", "optimizer.lr=1e30", tracking, "on_error=continue")
     assert done.returncode == 2, done.stdout + done.stderr
     assert nan.returncode == 1, nan.stdout + nan.stderr
-    table = done.stdout[done.stdout.rindex("activation  seed") :]
+    table = re.split(r"^activation +seed", done.stdout, flags=re.MULTILINE)[1]
     assert "raising" in table and 'KeyError: "a mistake of one\'s own"' in table and "SystemExit: 3" in table
     assert "its process died: exit code 5" in table and "its process died: SIGKILL" in table
     assert "2 of 6 cells are finished" in done.stdout and "2 failed" in table and "2 died" in table
@@ -251,13 +251,20 @@ def test_two_sweeps_at_once_do_not_run_a_cell_twice(undisturbed, tmp_path):
         (["activation=relu,rellu"], "rellu"),
         (["architecture=emotion_cnn,vgg_a"], "widths"),
         (["activation=relu", "imbalance.epoch_size=pool,0"], "epoch_size"),
-        (["activation=relu", "data=folder", "data.root=nowhere,nothing"], "nowhere"),
         (["activation=relu", "optimizer.lr=0.1,-1"], "learning rate"),
     ],
 )
 def test_a_wrong_cell_starts_nothing(tmp_path, words, said):
     done = sweep(tmp_path, *words)
     assert done.returncode == 1 and said in (done.stdout + done.stderr), done.stdout + done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_data_that_are_not_there_start_nothing(tmp_path):
+    words = ["--multirun", "data=folder", "data.root=nowhere", "activation=relu,elu", "tracking=none"]
+    asked = [sys.executable, "-m", "emoexp.train", *words]
+    done = subprocess.run(asked, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 1 and "nowhere" in done.stderr and "activation=relu seed=0, activation=elu" in done.stderr
     assert not (tmp_path / "outputs").exists()
 
 

@@ -142,9 +142,11 @@ def test_the_wheel_carries_the_configuration_and_no_tests(wheel: Path) -> None:
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert f"emoexp/conf/{file.relative_to(ROOT / 'conf').as_posix()}" in names
     for file in (ROOT / "emoexp").rglob("*.py"):
-        assert file.relative_to(ROOT).as_posix() in names
+        path = file.relative_to(ROOT).as_posix()
+        assert path.replace("emoexp/sweep/plugin/", "hydra_plugins/emoexp/") in names
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {"emoexp", f"emoexp-{emoexp.__version__}.dist-info"}
+    assert tops == {"emoexp", "hydra_plugins", f"emoexp-{emoexp.__version__}.dist-info"}
+    assert "hydra_plugins/__init__.py" not in names  # it is shared with other plugins
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -161,6 +163,16 @@ def test_the_installed_wheel_composes_from_anywhere(wheel: Path, tmp_path: Path)
         shown = run(elsewhere, *command, "activation=relu", "--cfg", "job", **here)
         assert "_target_: torch.nn.ReLU" in shown and "image_size: 48" in shown
         assert "imbalance=" in run(elsewhere, *command, "--help", **here)
+        small = (
+            "data.size=420",
+            "data.test_per_class=12",
+            "image_size=16",
+            "epochs=1",
+            f"cache={tmp_path}",
+            "dry_run=true",
+        )
+        swept = run(elsewhere, *command, "--multirun", "activation=relu,elu", *small, **here)
+        assert "0 of 2 cells are done" in swept
     assert not list(elsewhere.iterdir())
 
 

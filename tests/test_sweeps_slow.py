@@ -21,7 +21,9 @@ PATIENCE_S = 400
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "emoexp.train", "--multirun", *BASE, *words]
+    """A sweep's command line; options with dashes come first."""
+    options = words[:2] if words and words[0] == "--config-dir" else ()
+    return [sys.executable, "-m", "emoexp.train", "--multirun", *options, *BASE, *words[len(options) :]]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -41,8 +43,13 @@ def begun(folder: Path, *words: str) -> subprocess.Popen[str]:
     """A sweep under way, in a process group of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "out.txt").open("a") as out:
-        about = {"cwd": folder, "env": environment(folder), "start_new_session": True}
+        about = {"cwd": folder, "env": environment(folder), "start_new_session": True, "preexec_fn": as_in_a_terminal}
         return subprocess.Popen(command(*words), stdout=out, stderr=out, text=True, **about)
+
+
+def as_in_a_terminal() -> None:
+    """Ctrl-C is heard, also where the tests themselves run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def statuses(folder: Path, root: str = "outputs") -> Counter[str]:
@@ -293,7 +300,7 @@ def test_an_interrupted_sweep_leaves_nothing_running_and_goes_on(tmp_path, sent)
     assert "goes on from here" in (tmp_path / "out.txt").read_text()
     assert statuses(tmp_path) == {"KILLED": 2} and statuses(tmp_path, "multirun") == {"KILLED": 1}
     before = [len(path.read_text().splitlines()) for path in sorted((tmp_path / "outputs").glob("*/history.jsonl"))]
-    sweep(tmp_path, *words, "time_limit=0.1")
+    sweep(tmp_path, *words, "time_limit=0.5")
     after = [len(path.read_text().splitlines()) for path in sorted((tmp_path / "outputs").glob("*/history.jsonl"))]
     assert all(now > then for now, then in zip(after, before, strict=True))
 

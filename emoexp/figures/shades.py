@@ -55,7 +55,7 @@ def confusion_differences(
                 continue
             image = np.ma.masked_invalid(points_ACC[place])
             axes.imshow(image, cmap=_AROUND, vmin=-most, vmax=most)
-            _numbers(axes, image, _AROUND((image + most) / (2 * most)), lambda value: f"{value:+.0f}".lstrip("+"), 7)
+            _numbers(axes, image, _AROUND((image + most) / (2 * most)), lambda value: f"{round(value)}", 7)
             axes.set_title(printable(arms, 34)[place])
             _sides(axes, names, names if place % columns == 0 else [""] * len(names))
             axes.set_xticks(range(len(names)), names, rotation=90)

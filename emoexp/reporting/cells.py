@@ -42,7 +42,8 @@ class Made:
         if not path.is_file():
             return None
         with np.load(path) as kept:
-            return {key: kept[key] for key in ("probability", "target", "clean")}
+            target = kept["target"].astype(np.int64)
+            return {"probability": kept["probability"], "target": target, "clean": kept["clean"]}
 
     @cached_property
     def seconds(self) -> float | None:

@@ -29,7 +29,8 @@ def draw(
     places = {str(name): place for place, name in enumerate(data["classes"])}
     spreads = [arm.spread(metric, "test", level) for arm in arms]
     ends = [(s.low, s.high) if s and s.low is not None and s.high is not None else None for s in spreads]
-    seeds = f"{min(len(arm.cells) for arm in arms)} seeds or more an arm"
+    few, many = min(len(arm.cells) for arm in arms), max(len(arm.cells) for arm in arms)
+    seeds = f"{few} seeds an arm" if few == many else f"{few} to {many} seeds an arm"
     values = [list(arm.values(metric, "test").values()) or [np.nan] for arm in arms]
     title = f"{TITLES[metric]} on test"
     facts = f"{seeds} · line: {100 * level:g} % t interval of the mean · bar: mean"

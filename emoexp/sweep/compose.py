@@ -137,10 +137,17 @@ def spanned(words: list[str]) -> Spanned:
     Raises:
         ValueError: as `plan`.
     """
-    with initialize_config_module("emoexp.conf", version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("train", overrides=list(words), run_mode=RunMode.MULTIRUN)
-        made = plan(loader, master, words)
+    state = GlobalHydra.instance()
+    before, state.hydra = state.hydra, None  # of the command that asks, which Hydra has composed
+    try:
+        with initialize_config_module("emoexp.conf", version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            master = loader.load_configuration("train", overrides=list(words), run_mode=RunMode.MULTIRUN)
+            made = plan(loader, master, words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(str(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = before
     tuned = tune.chosen(made) if made.settings.tune.lr else made.cells
     cells = [best or cell for cell, best in zip(made.cells, tuned, strict=True)]
     rows = [Wanted(cell.name, cell.axes, cell.experiment.seed, cell.chosen) for cell in cells]

@@ -103,8 +103,9 @@ class Workers:
                 LATE, error=f"over its time limit of {(limit_s or 0) / 60:g} minutes; typed again, it goes on"
             )
         except ProcessExpired as error:
-            state = KILLED if error.exitcode == worker.TERMINATED else DIED
-            return Outcome(state, error=f"its process died: {_ending(error.exitcode)}")
+            if error.exitcode == worker.TERMINATED:
+                return Outcome(KILLED, error="was told to stop; typed again, it goes on")
+            return Outcome(DIED, error=f"its process died: {_ending(error.exitcode)}")
         except CancelledError:
             return Outcome(KILLED, error="interrupted")
         except BrokenProcessPool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from emoexp.session import logging_to, logging_to_stdout, settings_of, terminable
 from emoexp.sweep import table, tune
@@ -38,11 +39,12 @@ def sweep(plan: Plan, root: str, command: str, engine: Engine | None = None) -> 
     folder = Folder(Path(root) / plan.name)
     plan = on_machine(plan, folder.path)
     log.info("sweep  %s: %d cells, %s", folder.path, len(plan.cells), " x ".join([*plan.axes, "seed"]))
+    if plan.settings.dry_run:
+        with TemporaryDirectory() as nowhere, Workers(1, Path(nowhere)) as workers:
+            log.info("%s", table.show_plan(plan, check(workers, plan)))
+        return ALL
     with terminable(), folder.held(), Workers(1 if engine else plan.settings.workers, folder.path) as workers:
         judged = check(workers, plan)
-        if plan.settings.dry_run:
-            log.info("%s", table.show_plan(plan, judged))
-            return ALL
         with logging_to(folder.path / "sweep.log"), shown(folder, plan, command):
             log.info("typed  %s", command)
             run = Sweeping(plan, folder, engine or own(workers, plan.settings.time_limit))

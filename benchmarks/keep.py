@@ -25,8 +25,8 @@ def keep(folder: Path) -> Path:
     (target / "predictions").mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         shutil.copyfile(folder / name, target / name)
-    status = json.loads((target / "status.json").read_text())
-    (target / "status.json").write_text(json.dumps(status | {"host": None, "pid": None}, indent=1, sort_keys=True) + "\n")
+    status = json.loads((target / "status.json").read_text()) | {"host": None, "pid": None}
+    (target / "status.json").write_text(json.dumps(status, indent=1, sort_keys=True) + "\n")
     with np.load(folder / "predictions" / "test.npz") as whole:
         np.savez_compressed(
             target / "predictions" / "test.npz",

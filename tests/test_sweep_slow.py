@@ -1,4 +1,4 @@
-"""Sweeps as processes, at the moments that hurt: within a step, twice interrupted, a worker shot, others at its cells."""
+"""Sweeps as processes, at moments that hurt: within a step, twice interrupted, a worker shot, others at its cells."""
 
 import json
 import os
@@ -24,7 +24,9 @@ STEPS_OF_SECONDS = (  # an epoch of minutes, whose steps take about a second
 
 
 def command(*words: str, multirun: bool = True) -> list[str]:
-    return [sys.executable, "-m", "emoexp.train", *["--multirun"] * multirun, *TINY, "threads=1", *words]
+    """The words of a command line; options stand before them, as Hydra wants it."""
+    options = ["--multirun"] * multirun + ["--config-dir=own_conf"] * ("allow=[own_cells]" in words)
+    return [sys.executable, "-m", "emoexp.train", *options, *TINY, "threads=1", *words]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -128,7 +130,7 @@ def test_ctrl_c_twice_leaves_nothing_running(place, pause_s):
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(pause_s)
-    assert process.wait(90) == 130, said(place)
+    assert process.wait(90) in (130, -signal.SIGINT), said(place)  # the second may come when all is done but the exit
     wait_for(lambda: not at_work(place))
     assert "Traceback" not in said(place), said(place)
     assert statuses(place) == {"KILLED": 2} and statuses(place, "multirun") == {"KILLED": 1}
@@ -161,8 +163,7 @@ def test_killed_whenever_runs_move_it_ends_as_an_undisturbed_one_and_trains_none
     draw, finished = random.Random(11), {}
     for kill in range(5):
         process = begun(killed, *cells)
-        aim = logged(killed).count("\nepoch ") if not kill else logged(killed).count(" epoch ")
-        aim += draw.randint(1, 7)
+        aim = logged(killed).count(" epoch ") + draw.randint(1, 7)
         wait_for(lambda aim=aim, process=process: logged(killed).count(" epoch ") >= aim or process.poll() is not None)
         time.sleep(draw.uniform(0, 0.2))
         os.killpg(process.pid, signal.SIGKILL) if kill % 2 else process.kill()
@@ -281,7 +282,7 @@ def test_a_class_that_exits_when_it_is_built_is_named_and_starts_nothing(place):
     (place / "own_cells.py").write_text(OWN)
     text = "# exits\nname: unbuilt\n_target_: own_cells.Unbuilt\n_partial_: true\n"
     (place / "own_conf" / "activation" / "unbuilt.yaml").write_text(text)
-    done = typed(place, "--config-dir", "own_conf", "allow=[own_cells]", "activation=relu,unbuilt")
+    done = typed(place, "allow=[own_cells]", "activation=relu,unbuilt")
     assert done.returncode == 1 and "activation=unbuilt seed=0" in done.stderr, (done.returncode, done.stderr)
     assert not (place / "outputs").exists()
 

@@ -70,15 +70,15 @@ def differences_table(found: Sequence[Compared], base: Arm, part: str, level: fl
             {
                 "arm": one.arm.label,
                 "metric": TITLES[one.metric],
-                "seeds": str(seeds.n),
+                "verdict": one.verdict,
                 "points": f"{100 * seeds.difference:+.1f}",
                 "over seeds": _ends(seeds.low, seeds.high),
-                "over images": _ends(*(one.images or (None, None))),
-                "over both": _ends(*(one.both or (None, None))),
                 "p": _p(seeds.p),
                 "Holm's p": _p(one.holm),
+                "over images": _ends(*(one.images or (None, None))),
+                "over both": _ends(*(one.both or (None, None))),
                 "would have seen": "–" if seeds.detectable is None else f"{100 * seeds.detectable:.1f}",
-                "verdict": one.verdict,
+                "seeds": str(seeds.n),
             }
         )
     note = (

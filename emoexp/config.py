@@ -168,6 +168,8 @@ def sweep_of(config: DictConfig) -> Sweep:
         if not isinstance(tune.lr, list) or not tune.lr or not all(_is_number(lr) and lr > 0 for lr in tune.lr):
             raise ValueError(f"tune.lr is a list of learning rates such as [0.001,0.003], or null; it is {tune.lr}")
         tune.lr = sorted({float(lr) for lr in tune.lr})
+    if not 0 <= tune.seed < 2**63:
+        raise ValueError(f"tune.seed is a whole number from 0 to 2^63-1; it is {tune.seed}")
     if tune.epochs is not None and tune.epochs < 1:
         raise ValueError(f"tune.epochs is at least 1, or null; it is {tune.epochs}")
     return Sweep(**values, tune=tune)

@@ -58,7 +58,8 @@ def ending(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        run.status("KILLED", "interrupted")
+        with shielded():
+            run.status("KILLED", "interrupted")
         raise
     except BaseException as error:
         for handler in log.handlers:
@@ -112,14 +113,29 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
+def shielded() -> Iterator[None]:
+    """What is written in the block is written to its end: SIGINT and SIGTERM wait for it and are then forgotten."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """SIGINT and SIGTERM set a flag that the yielded function reads; a second SIGINT interrupts at once."""
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if number == signal.SIGINT and signal.SIGINT in asked:
             raise KeyboardInterrupt
-        asked.append(number)
+        asked.append(number)  # SIGTERM after Ctrl-C is a supervisor's, which stops too: the run is still being saved
 
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
         yield lambda: False

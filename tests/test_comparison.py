@@ -79,11 +79,11 @@ def test_one_seed_says_nothing_of_others() -> None:
     assert sign_flip([0.5], [0.4]) == smallest_p(1) == 1.0
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e6])
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e7])
 def test_arms_that_differ_by_exactly_the_same(unit: float) -> None:
-    same = [0.1 * unit, 0.2 * unit, 0.7 * unit]
+    same = [0.1 * unit, unit / 3, 0.7 * unit]
     assert paired(same, same) == comparison.Difference(3, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    always = paired([0.2 * unit, 0.3 * unit, 0.8 * unit], same)  # equal but for rounding
+    always = paired([value + 0.1 * unit for value in same], same)  # equal but for rounding
     assert always.p == 0.0 and always.sd == 0.0 == always.detectable
     assert always.low == pytest.approx(0.1 * unit) == always.high
     assert paired([1e-9, 2e-9, 4e-9], [0.0, 0.0, 0.0]).p == pytest.approx(paired([1, 2, 4], [0, 0, 0]).p)
@@ -182,6 +182,7 @@ def test_sign_flip_is_scipys_permutation_test(delta: list[int]) -> None:
     )
     assert found == pytest.approx(min(1.0, oracle.pvalue)) and found >= smallest_p(len(delta))
     assert sign_flip([0] * len(delta), delta) == found == sign_flip(delta[::-1], [0] * len(delta))
+    assert sign_flip([value / 10 for value in delta], [0] * len(delta)) == found  # rounding breaks no tie
 
 
 def test_sign_flip_counts_out() -> None:
@@ -349,13 +350,13 @@ def test_only_intervals_over_both_cover_where_seeds_and_images_differ() -> None:
     for _ in range(300):
         suits_N = rng.normal(0, 1.0, 150)
         said = [
-            (rng.normal(size=(8, 150)) > rng.normal(0, 0.3, (8, 1)) + side * suits_N).astype(int) for side in (1, -1)
+            (rng.normal(size=(8, 150)) > rng.normal(0, 0.45, (8, 1)) + side * suits_N).astype(int) for side in (1, -1)
         ]
         found = intervals(said[0], said[1], target, 2, resamples=300)["accuracy"]
         for which in WAYS:
             held[which] += found[which][0] <= 0 <= found[which][1]
-    assert held["both"] >= 0.92 * 300
-    assert held["images"] < 0.85 * 300 and held["seeds"] < 0.85 * 300
+    assert held["both"] >= 0.9 * 300
+    assert held["images"] < 0.86 * 300 and held["seeds"] < 0.88 * 300
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ RANDOM = {
     },  # the drawn set's one stream, by its seed
     "emoexp/data/facial_actions.py": {"numpy.random.Generator"},  # a type: draws from the stream of faces.py
     "emoexp/data/traits.py": {"numpy.random.Generator"},  # a type: the same
-    "emoexp/comparison.py": {"numpy.random.default_rng"},  # bootstrap, by the caller's seed
+    "emoexp/comparison.py": {"numpy.random.Generator", "numpy.random.default_rng"},  # the same
     "emoexp/statistics.py": {"numpy.random.Generator", "numpy.random.default_rng"},  # bootstrap, by the caller's seed
 }
 

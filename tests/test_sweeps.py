@@ -189,7 +189,7 @@ def test_the_best_on_validation_is_chosen_for_all_seeds_of_an_arm(plan, tmp_path
     asked = searching(plan, tmp_path)
     for cell, value in zip(tune.searches(asked)["relu",], (0.3, 0.5, 0.4), strict=True):
         finished(cell, **{"val/macro_f1": value})
-    relu, mish = tune.chosen(asked)[:3], tune.chosen(asked)[3:]
+    relu, mish = tune.chosen(asked, {})[:3], tune.chosen(asked, {})[3:]
     assert mish == [None] * 3  # nothing of its search is there
     assert [cell.experiment.optimizer["lr"] for cell in relu] == [0.01] * 3 and [c.experiment.seed for c in relu] == [
         0,
@@ -212,7 +212,7 @@ def test_ties_take_the_smallest_losses_are_minimised_and_nan_never_wins(plan, tm
     asked = searching(planned("seed=0", f"monitor={monitor}", "tracking=none"), tmp_path)
     for cell, value in zip(tune.searches(asked)[()], values, strict=True):
         finished(cell, **{monitor: value})
-    assert tune.chosen(asked)[0].experiment.optimizer["lr"] == best
+    assert tune.chosen(asked, {})[0].experiment.optimizer["lr"] == best
 
 
 def test_cells_keep_what_is_known_of_them(plan, tmp_path):

@@ -140,6 +140,11 @@ class Folder:
         """RUNNING, FINISHED, FAILED or KILLED, as a run says it."""
         runs.write_status(self.path, status, error)
 
+    def found(self) -> dict[str, str | None]:
+        """Of each cell that is known to be finished the folder of its run."""
+        known = files.read_json(self.path / "cells.json")
+        return {name: row.get("folder") for name, row in known.items() if row.get("state") in GOOD}
+
     def note(self, outcomes: Mapping[str, Outcome], cells: Iterable[Cell]) -> None:
         """Add cells and outcomes to cells.json. A cell that waits does not hide what it was before."""
         with files.locked(self.path / "cells.lock"):
@@ -150,7 +155,9 @@ class Folder:
                 row |= {"chosen": cell.chosen} if cell.chosen else {}
                 outcome = outcomes.get(cell.name)
                 if outcome is not None and (outcome.state != WAITING or row["state"] not in GOOD):
-                    row |= {k: v for k, v in dataclasses.asdict(outcome).items() if k != "traceback"}
-                    row["time"] = time.time()
+                    told = {key: value for key, value in dataclasses.asdict(outcome).items() if key != "traceback"}
+                    if outcome.state == FOUND and row["state"] in GOOD and row.get("seconds") is not None:
+                        del told["seconds"]  # it took what it took when it was trained
+                    row |= told | {"time": time.time()}
                 known[cell.name] = row
             files.write_json(self.path / "cells.json", known)

@@ -39,6 +39,8 @@ def plan(loader: ConfigLoader, master: DictConfig, words: Sequence[str]) -> Plan
     spread = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     overrides = parser.parse_overrides([*spread, *words])
     axes = _axes(overrides, len(spread))
+    if "ablation" in axes:
+        raise ValueError("ablation is swept one at a time: a file of your own may hold what two of them vary")
     found, wrong = [], {}
     settings: list[Sweep] = []
     make = _Composer(loader, master, axes)
@@ -54,7 +56,7 @@ def plan(loader: ConfigLoader, master: DictConfig, words: Sequence[str]) -> Plan
         lines = [f"  {words}\n    {error}" for words, error in wrong.items()]
         more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         raise ValueError("\n".join([f"nothing was started; {len(wrong)} cells are wrong:", *lines[:SHOWN], *more]))
-    about = _checked(settings)
+    about = _checked(found, settings)
     unique = list({cell.name: cell for cell in found}.values())
     title = OmegaConf.select(master, "hydra.runtime.choices.ablation") or "_x_".join(axes) or "seeds"
     axes = [axis for axis in axes if axis in unique[0].axes]
@@ -87,7 +89,7 @@ class _Composer:
             return dataclasses.replace(cell.having((), seed=int(seed)), overrides=tuple(words)), about
         composed = self._loader.load_sweep_config(self._master, list(words))
         made = _cell(composed, words, self._axes)
-        if not re.search(r"\$\{[^}]*\bseed\}", OmegaConf.to_yaml(composed)):  # somebody's data.seed: ${seed}
+        if not re.search(r"\$\{[^}]*\bseed\b", OmegaConf.to_yaml(composed)):  # somebody's data.seed: ${seed}
             self._made[others] = made
         return made
 
@@ -103,13 +105,19 @@ def _cell(composed: DictConfig, words: Sequence[str], axes: Sequence[str]) -> tu
     return Cell(tuple(words), experiment, machine, shown), config.sweep_of(composed)
 
 
-def _checked(settings: list[Sweep]) -> Sweep:
-    """The settings of a sweep, which all its cells share."""
-    first = settings[0]
-    for field in dataclasses.fields(Sweep):
-        if any(getattr(other, field.name) != getattr(first, field.name) for other in settings):
-            raise ValueError(f"{field.name} is about the whole sweep and cannot be swept")
-    return first
+def _checked(cells: list[Cell], settings: list[Sweep]) -> Sweep:
+    """The settings of a sweep, which all its cells share, as they share their machine."""
+    machines = [cell.machine for cell in cells]
+    for parts in (settings, machines):
+        for name in (field.name for field in dataclasses.fields(parts[0])):
+            if any(getattr(other, name) != getattr(parts[0], name) for other in parts):
+                raise ValueError(f"{name} is about the whole sweep and cannot be swept")
+    tune = settings[0].tune
+    if tune.lr and len({cell.experiment.optimizer.get("lr") for cell in cells}) > 1:
+        raise ValueError("optimizer.lr is either swept or searched by tune.lr, not both")
+    if tune.lr and tune.seed in {cell.experiment.seed for cell in cells}:
+        raise ValueError(f"tune.seed={tune.seed} is one of the seeds that are compared; choose another for the search")
+    return settings[0]
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,8 @@ def spanned(words: list[str]) -> Spanned:
         raise ValueError(str(error)) from error
     finally:
         GlobalHydra.instance().hydra = before
-    tuned = tune.chosen(made) if made.settings.tune.lr else made.cells
+    folder = Path(str(master.hydra.sweep.dir)) / made.name
+    tuned = tune.chosen(made, sweeping.Folder(folder).found()) if made.settings.tune.lr else made.cells
     cells = [best or cell for cell, best in zip(made.cells, tuned, strict=True)]
     rows = [Wanted(cell.name, cell.axes, cell.experiment.seed, cell.chosen) for cell in cells]
-    return Spanned(Path(str(master.hydra.sweep.dir)) / made.name, list(made.axes), rows)
+    return Spanned(folder, list(made.axes), rows)

@@ -10,6 +10,7 @@ from emoexp import runs
 from emoexp.sweep.cells import DIED, DONE, FAILED, KILLED, Cell, Outcome
 
 log = logging.getLogger("emoexp")
+UNTOUCHED = "was not run: see the launcher's own output"
 Engine = Callable[[Sequence[Cell], Path], Iterator[tuple[Cell, Outcome]]]
 
 
@@ -20,6 +21,7 @@ def engine(launcher: Any, name: str) -> Engine:
         log.info("%s takes %d cells; their output is below %s", name, len(cells), sweep)
         launcher.config.hydra.sweep.dir = str(sweep)  # a launcher keeps its own files there
         words = [[*cell.overrides, f"sweep={sweep}"] for cell in cells]
+        before = {cell.name: last(cell) for cell in cells}
         trouble = None
         try:
             launcher.launch(words, initial_job_idx=0)
@@ -27,16 +29,23 @@ def engine(launcher: Any, name: str) -> Engine:
             trouble = f"{name}: {type(error).__name__}: {error}"
             log.error(trouble)
         for cell in cells:
-            yield cell, outcome(cell, trouble)
+            untouched = last(cell) == before[cell.name]
+            yield cell, Outcome(FAILED, error=trouble or UNTOUCHED) if untouched else outcome(cell, trouble)
 
     return launch
+
+
+def last(cell: Cell) -> tuple[str, str] | None:
+    """The folder that was begun last under a cell's name, and what its status is."""
+    folder = runs.latest(Path(cell.machine.outputs), cell.name)
+    return None if folder is None else (folder.name, (folder / "status.json").read_text())
 
 
 def outcome(cell: Cell, trouble: str | None = None) -> Outcome:
     """What the folders say of a cell that somebody else ran."""
     folder = runs.latest(Path(cell.machine.outputs), cell.name)
     if folder is None:
-        return Outcome(FAILED, error=trouble or "left no folder: see the launcher's own output")
+        return Outcome(FAILED, error=trouble or UNTOUCHED)
     status = json.loads((folder / "status.json").read_text())
     if status["status"] == "FINISHED":
         metrics = json.loads((folder / "metrics.json").read_text())

@@ -63,14 +63,16 @@ class Workers:
 
         A cell that another process is at waits for it. Closing the iterator stops the workers' cells, which are saved.
         """
-        queue = deque((0.0, cell) for cell in cells)
+        queue, told = deque((0.0, cell) for cell in cells), set()
         active: dict[int, tuple[Cell, ProcessFuture]] = {}
         try:
             while queue or active:
                 for slot in range(len(self._pools)):
                     if slot not in active and queue and queue[0][0] <= time.monotonic():
                         cell = queue.popleft()[1]
-                        begun(cell)
+                        if cell.name not in told:
+                            begun(cell)
+                        told.add(cell.name)
                         active[slot] = (cell, self._schedule(slot, limit_s, worker.run, cell))
                 wait([future for _, future in active.values()], timeout=_LOOK_S, return_when="FIRST_COMPLETED")
                 for slot, (cell, future) in list(active.items()):

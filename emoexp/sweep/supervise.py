@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from emoexp.session import logging_to, logging_to_stdout, settings_of, terminable
+from emoexp.session import logging_to, logging_to_stdout, settings_of, shielded, terminable
 from emoexp.sweep import table, tune
 from emoexp.sweep.cells import FAILED, FOUND, GOOD, Cell, Folder, Outcome, Plan
 from emoexp.sweep.launchers import Engine
@@ -41,6 +41,9 @@ def sweep(plan: Plan, root: str, command: str, engine: Engine | None = None) -> 
     log.info("sweep  %s: %d cells, %s", folder.path, len(plan.cells), " x ".join([*plan.axes, "seed"]))
     if plan.settings.dry_run:
         with TemporaryDirectory() as nowhere, Workers(1, Path(nowhere)) as workers:
+            chosen = tune.chosen(plan, folder.found()) if plan.settings.tune.lr else plan.cells
+            cells = tuple(best or cell for cell, best in zip(plan.cells, chosen, strict=True))
+            plan = dataclasses.replace(plan, cells=cells)
             log.info("%s", table.show_plan(plan, check(workers, plan)))
         return ALL
     with terminable(), folder.held(), Workers(1 if engine else plan.settings.workers, folder.path) as workers:
@@ -49,7 +52,8 @@ def sweep(plan: Plan, root: str, command: str, engine: Engine | None = None) -> 
             log.info("typed  %s", command)
             run = Sweeping(plan, folder, engine or own(workers, plan.settings.time_limit))
             if plan.settings.tune.lr:
-                run.search()
+                tries = list({cell.name: cell for cells in tune.searches(plan).values() for cell in cells}.values())
+                run.search(tries, check(workers, dataclasses.replace(plan, cells=tuple(tries))))
                 judged = check(workers, dataclasses.replace(plan, cells=tuple(run.cells)))
             run.proceed(judged)
             return run.conclude()
@@ -98,14 +102,16 @@ def shown(folder: Folder, plan: Plan, command: str) -> Iterator[None]:
     tracker.start(folder.path, settings, folder.path.parent, Path(plan.cells[0].machine.outputs))
     try:
         yield
+    except KeyboardInterrupt:
+        with shielded():
+            folder.status("KILLED", "interrupted")
+        raise
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        folder.status(
-            "KILLED" if stopped else "FAILED", "interrupted" if stopped else f"{type(error).__name__}: {error}"
-        )
+        folder.status("FAILED", f"{type(error).__name__}: {error}")
         raise
     finally:
-        tracker.close(settings.timeout_s)
+        with shielded():
+            tracker.close(settings.timeout_s)
 
 
 class Sweeping:
@@ -114,16 +120,16 @@ class Sweeping:
     def __init__(self, plan: Plan, folder: Folder, engine: Engine) -> None:
         self.plan, self.folder, self.engine = plan, folder, engine
         self.cells, self.outcomes = list(plan.cells), dict[str, Outcome]()
-        self._began = time.monotonic()
+        self._began, self._stopped = time.monotonic(), False
 
-    def search(self) -> None:
+    def search(self, tries: Sequence[Cell], judged: Sequence[Judged]) -> None:
         """Give every cell the learning rate that was best on validation among those of tune.lr."""
-        tries = list({cell.name: cell for cells in tune.searches(self.plan).values() for cell in cells}.values())
         log.info("search %d runs for the learning rates of %d cells", len(tries), len(self.cells))
-        for _ in self._each(tries):
-            pass
+        there = {cell.name: facts.folder for cell, facts in zip(tries, judged, strict=True) if facts.finished}
+        tried = {cell.name: outcome for cell, outcome in self._each([c for c in tries if c.name not in there])}
+        folders = there | {name: outcome.folder for name, outcome in tried.items() if outcome.state in GOOD}
         self.cells = []
-        for cell, tuned in zip(self.plan.cells, tune.chosen(self.plan), strict=True):
+        for cell, tuned in zip(self.plan.cells, tune.chosen(self.plan, folders), strict=True):
             self.cells.append(tuned or cell)
             if tuned is None:
                 self.outcomes[cell.name] = Outcome(FAILED, error="no run of its search for a learning rate finished")
@@ -134,10 +140,10 @@ class Sweeping:
     def proceed(self, judged: Sequence[Judged]) -> None:
         """Run every cell that is not finished."""
         for cell, facts in zip(self.cells, judged, strict=True):
-            if facts.finished:
+            if facts.finished and cell.name not in self.outcomes:
                 self.outcomes[cell.name] = found(cell, Path(facts.folder))
         self.folder.note(self.outcomes, self.cells)
-        missing = [cell for cell in self.cells if cell.name not in self.outcomes]
+        missing = [cell for cell in self.cells if cell.name not in self.outcomes and not self._stopped]
         log.info(
             "found  %d of %d cells finished", sum(o.state == FOUND for o in self.outcomes.values()), len(self.cells)
         )
@@ -155,8 +161,9 @@ class Sweeping:
                 self.folder.note({cell.name: outcome}, [cell])
                 if outcome.traceback:
                     log.error("%s\n%s", cell.label, outcome.traceback.rstrip())
+                self._stopped = outcome.state not in GOOD and self.plan.settings.on_error == "stop"
                 yield cell, outcome
-                if outcome.state not in GOOD and self.plan.settings.on_error == "stop":
+                if self._stopped:
                     log.error("stopped: %s %s (on_error=stop)", cell.label, outcome.state)
                     return
 
@@ -164,10 +171,7 @@ class Sweeping:
         """The table of all cells, the parent's last status, and the exit code."""
         good = [cell for cell in self.cells if self._state(cell) in GOOD]
         log.info("%s", table.states(self.cells, self.outcomes))
-        log.info(
-            "%s",
-            table.time_spent(self.cells, self.outcomes, time.monotonic() - self._began),
-        )
+        log.info("%s", table.time_spent(self.cells, self.outcomes, time.monotonic() - self._began))
         log.info("%d of %d cells are finished; what became of each: %s", len(good), len(self.cells), self.folder.path)
         mirrored(good, self.outcomes)
         if len(good) == len(self.cells):

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from emoexp import results
@@ -25,14 +25,14 @@ def duration(seconds: float) -> str:
 
 def show_plan(plan: Plan, judged: Sequence[Judged]) -> str:
     """The dry run: every cell, what there is of it, and how long the others will take."""
-    rows, left = [], 0.0
+    rows, left, chosen = [], 0.0, _chosen(plan.cells)
     for cell, facts in zip(plan.cells, judged, strict=True):
         state = "done" if facts.finished else f"{facts.done} of {facts.epochs} epochs" if facts.done else "to do"
         seconds = 0.0
         if not facts.finished:
             seconds = _FIXED_S + (facts.epochs - facts.done) * facts.images * (facts.seconds_per_image or math.nan)
         left += seconds
-        rows.append({**_words(cell), "state": state, "about": duration(seconds)})
+        rows.append({**_words(cell, chosen), "state": state, "about": duration(seconds)})
     done, workers = sum(facts.finished for facts in judged), plan.settings.workers
     search = (
         f"; besides {len(plan.settings.tune.lr)} runs for each that search its learning rate"
@@ -43,9 +43,14 @@ def show_plan(plan: Plan, judged: Sequence[Judged]) -> str:
     return f"{results.table(rows)}\n{done} of {len(rows)} cells are done; the others take {about}{search}"
 
 
-def _words(cell: Cell) -> dict[str, str]:
-    chosen = {key: f"{value:g}" for key, value in cell.chosen.items()}
-    return {**cell.axes, "seed": str(cell.experiment.seed), **chosen}
+def _words(cell: Cell, chosen: Iterable[str] = ()) -> dict[str, str]:
+    """Axes, seed, and of the values that searches choose those of this cell."""
+    found = {key: f"{cell.chosen[key]:g}" if key in cell.chosen else "-" for key in chosen}
+    return {**cell.axes, "seed": str(cell.experiment.seed), **found}
+
+
+def _chosen(cells: Iterable[Cell]) -> list[str]:
+    return list(dict.fromkeys(key for cell in cells for key in cell.chosen))
 
 
 def line(cell: Cell, outcome: Outcome, number: int, total: int, left: float) -> str:
@@ -59,15 +64,14 @@ def line(cell: Cell, outcome: Outcome, number: int, total: int, left: float) -> 
 
 def states(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> str:
     """Every cell with its state, as a table; then how many there are of each state."""
-    rows = []
+    rows, chosen = [], _chosen(cells)
     for cell in cells:
         outcome = outcomes.get(cell.name, Outcome(SKIPPED))
         value = None if outcome.macro_f1 is None else f"{outcome.macro_f1:.3f}"
         seconds = None if outcome.seconds is None else round(outcome.seconds)
-        rows.append(
-            {**_words(cell), "state": outcome.state, "macro-F1": value, "seconds": seconds, "": outcome.error or ""}
-        )
-    counts = Counter(row["state"] for row in rows)
+        told = {"state": outcome.state, "macro-F1": value, "seconds": seconds, "": outcome.error or ""}
+        rows.append({**_words(cell, chosen), **told})
+    counts = Counter(str(row["state"]) for row in rows)
     return f"{results.table(rows)}\n" + ", ".join(f"{number} {state}" for state, number in counts.items())
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from emoexp import runs
@@ -26,9 +26,12 @@ def _search(cell: Cell, rate: float, seed: int, epochs: int | None) -> Cell:
     return dataclasses.replace(tried, axes={**cell.axes, "optimizer.lr": str(rate)})
 
 
-def chosen(plan: Plan) -> list[Cell | None]:
-    """The cells of a plan with the learning rate that their arm's finished searches chose; None where there is none."""
-    best = {arm: _best(cells) for arm, cells in searches(plan).items()}
+def chosen(plan: Plan, folders: Mapping[str, str | None]) -> list[Cell | None]:
+    """The cells of a plan with the learning rate that their arm's finished searches chose; None where there is none.
+
+    folders: of each search's name the folder of its run; of a name that is not there, the last finished run counts.
+    """
+    best = {arm: _best(cells, folders) for arm, cells in searches(plan).items()}
     return [None if (rate := best[cell.arm]) is None else _with(cell, rate) for cell in plan.cells]
 
 
@@ -37,16 +40,17 @@ def _with(cell: Cell, rate: float) -> Cell:
     return dataclasses.replace(tuned, chosen={"optimizer.lr": rate})
 
 
-def _best(cells: Iterable[Cell]) -> float | None:
+def _best(cells: Iterable[Cell], folders: Mapping[str, str | None]) -> float | None:
     """The learning rate whose run was best by its monitor; of equals the smallest."""
-    rated = sorted(_rated(cells), reverse=True)
+    rated = sorted(_rated(cells, folders), reverse=True)
     return -rated[0][1] if rated else None
 
 
-def _rated(cells: Iterable[Cell]) -> Iterator[tuple[float, float]]:
+def _rated(cells: Iterable[Cell], folders: Mapping[str, str | None]) -> Iterator[tuple[float, float]]:
     for cell in cells:
-        folder = runs.latest(Path(cell.machine.outputs), cell.name, finished=True)
-        value = judged(folder, cell.experiment.monitor) if folder else None
+        known = folders.get(cell.name)
+        folder = Path(known) if known else runs.latest(Path(cell.machine.outputs), cell.name, finished=True)
+        value = judged(folder, cell.experiment.monitor) if folder and runs.is_finished(folder) else None
         if value is not None:
             yield value, -float(cell.experiment.optimizer["lr"])
 

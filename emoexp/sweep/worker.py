@@ -138,7 +138,9 @@ def judge(cells: list[Cell], timed: bool) -> list[Judged]:
             if key not in built:
                 built[key] = (None, _built(cell, timed))
             folder, finished = _located(cell) if built[key][0] is None else ("", False)
-        except Exception as error:  # noqa: BLE001 - a class of the user's own may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a class of the user's own may raise anything, and even exit
             built[key] = (f"{type(error).__name__}: {error}", None)
             folder, finished = "", False
         found.append(_facts(cell, folder, finished, *built[key]))

@@ -139,7 +139,7 @@ def test_equal_input_gives_equal_bytes_and_a_whole_png(draw: Callable[[Path, int
 
 
 @pytest.mark.parametrize("draw", DRAWINGS)
-@pytest.mark.parametrize("count", [1, 8, 16])
+@pytest.mark.parametrize("count", [1, 8, 32])
 def test_nothing_leaves_the_sheet_or_lies_under_the_heading(
     draw: Callable[[Path, int], Path], count: int, tmp_path: Path, drawn: list[Figure]
 ) -> None:
@@ -285,3 +285,72 @@ def test_hostile_names_stand_in_the_figure_as_they_are(tmp_path: Path, drawn: li
     assert rows(drawn[0].axes[0])[1:7] == ["$x_1$", "=cmd()", "_hidden", r"\u6012\u308a", r"a\$b$^", r"two lines \x00"]
     assert drawn[1].axes[1].get_title(loc="left") == "$x_1$"
     assert not any(label.get_parse_math() for label in drawn[0].axes[0].get_yticklabels())
+
+
+def test_a_hundredth_of_a_point_below_zero_is_no_minus_zero(tmp_path: Path, drawn: list[Figure]) -> None:
+    change = np.array([[[-0.004, 0.004], [-0.006, 0.006]]])
+    figures.confusion_differences(tmp_path / "a.png", ["mish"], change, ["a", "b"], "x")
+    assert texts(drawn[0].axes[0]) == ["0", "0", "-1", "1"]
+
+
+def test_what_has_no_value_leaves_its_place_empty(tmp_path: Path, drawn: list[Figure]) -> None:
+    nan = float("nan")
+    figures.seeds(tmp_path / "a.png", ["relu", "mish"], [[0.5, 0.6], [nan]], [(0.4, 0.7), None], "x", "y")
+    figures.differences(tmp_path / "a.png", ["relu", "mish"], [nan, 1.0], [None, None], ["cannot tell"] * 2, "x", "y")
+    figures.tradeoff(tmp_path / "a.png", ["a", "b"], [[0.5], [0.6]], [[nan], [0.5]], "x", "y", "x", "y")
+    figures.confusion_differences(tmp_path / "a.png", ["mish"], np.full((1, 2, 2), nan), ["a", "b"], "x")
+    figures.recalls(tmp_path / "a.png", ["mish"], ["a", "b"], np.full((1, 2), nan), [1, 1], "x")
+    for figure in drawn:
+        assert_inside(figure)
+    assert texts(drawn[3].axes[0]) == ["–"] * 4 and texts(drawn[4].axes[0]) == ["–"] * 2
+    edge = drawn[2].axes[0].lines[0]
+    assert (list(edge.get_xdata()), list(edge.get_ydata())) == ([0.6], [0.5])
+
+
+def test_a_point_without_a_value_is_not_on_the_pareto_edge() -> None:
+    nan = float("nan")
+    assert figures.pareto([nan, 1, 2, 9], [9, 2, 1, nan]) == [1, 2]
+
+
+def test_the_thick_line_of_an_overlay_has_the_mean_ap_as_its_area(tmp_path: Path, drawn: list[Figure]) -> None:
+    curves = steps(2, 3)
+    ap = [float(np.mean([area(curve) for curve in of_arm])) for of_arm in curves]
+    figures.overlay(tmp_path / "a.png", ["relu", "mish"], curves, ap, 0.05, "x", "20 images")
+    thick = [
+        line for line in drawn[0].axes[0].lines if line.get_drawstyle() == "steps-pre" and line.get_alpha() is None
+    ]
+    shown = [float(np.sum(np.diff(line.get_xdata()) * np.asarray(line.get_ydata())[1:])) for line in thick]
+    assert shown == pytest.approx(ap)
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_more_than_four_arms_get_a_panel_each(count: int, tmp_path: Path, drawn: list[Figure]) -> None:
+    draw_overlay(tmp_path / "a.png", count)
+    shown = [axes for axes in drawn[0].axes if axes.axison]
+    assert len(shown) == (1 if count == 4 else 5)
+    if count == 5:
+        ap = [np.mean([area(curve) for curve in of_arm]) for of_arm in steps(5)]
+        names = sheet.printable(arms(5), 34)
+        titles = [axes.get_title(loc="left") for axes in shown]
+        assert titles == [f"{name}\nAP {value:.3f}" for name, value in zip(names, ap, strict=True)]
+        assert [len(axes.lines) for axes in shown] == [5] * 5  # all arms, two seeds, their mean, chance
+
+
+@pytest.mark.parametrize("classes", [EMOTIONS, HOSTILE, tuple(f"compound emotion number {c}" for c in range(30))])
+def test_class_names_do_not_overlap(classes: tuple[str, ...], tmp_path: Path, drawn: list[Figure]) -> None:
+    figures.recalls(tmp_path / "a.png", arms(2), classes, np.full((2, len(classes)), 0.5), [1000] * len(classes), "x")
+    change = np.zeros((2, len(classes), len(classes)))
+    figures.confusion_differences(tmp_path / "b.png", arms(2), change, classes, "x")
+    for axes in (drawn[0].axes[0], drawn[1].axes[0], drawn[1].axes[1]):
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+            boxes = [label.get_window_extent() for label in labels if label.get_text()]
+            assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
+    assert_inside(drawn[0])
+    assert_inside(drawn[1])
+
+
+def test_confusions_of_many_classes_say_their_scale_instead_of_numbers(tmp_path: Path, drawn: list[Figure]) -> None:
+    change = np.full((1, 13, 13), 0.07)
+    figures.confusion_differences(tmp_path / "a.png", ["mish"], change, [str(c) for c in range(13)], "x")
+    assert texts(drawn[0].axes[0]) == []
+    assert "full colour: 7 points" in drawn[0].get_suptitle().replace("\n", " ")

@@ -1,7 +1,7 @@
 """The pictures a run leaves: the only package that imports matplotlib.
 
 Each function writes one PNG, whole or not at all, and returns its path. Equal input gives equal bytes (same
-matplotlib). Every figure says how many images it speaks of. Class names may be any text.
+matplotlib). Every figure of a run says how many images it speaks of. Class names may be any text.
 
     sheet      the common look: size, heading, colours, text that cannot break a figure
     matrix     the confusion: counts and shares

@@ -1,14 +1,19 @@
 """Arms of a comparison as figures: seeds and means, differences with intervals, recall of a class against accuracy."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from emoexp.figures.curves import Curve, mean_curve
 from emoexp.figures.sheet import DASHED, FAINT, GREY, INK, PALETTE, printable, sheet
 
 _ROW, _LABELS = 0.34, 34  # inches a row; letters of a label
+_LETTER, _ENTRY = 0.072, 0.185  # inches of a legend: a letter's width, an entry's height
+_TOGETHER = 4  # more arms than this get a panel of precision over recall each
 _MARKS = "os^Dv<>P"
 
 
@@ -79,12 +84,13 @@ def tradeoff(
     """One quantity against another: each seed a small mark, each arm's mean a large one, and the Pareto edge, beyond
     which no arm has more of both."""
     x_A, y_A = [float(np.mean(x)) for x in x_AS], [float(np.mean(y)) for y in y_AS]
-    edge = pareto(x_A, y_A)
-    with sheet(path, 7.6, 4.9, title, f"{facts} · line: Pareto edge of the means") as figure:
+    edge, names = pareto(x_A, y_A), printable(arms, _LABELS)
+    size = (5.6 + _LETTER * max(len(name) for name in names), max(4.9, 0.6 + _ENTRY * len(names)))
+    with sheet(path, *size, title, f"{facts} · line: Pareto edge of the means") as figure:
         axes = figure.subplots()
         axes.grid()
         axes.plot([x_A[i] for i in edge], [y_A[i] for i in edge], color=FAINT, linewidth=1.6, zorder=1)
-        for row, name in enumerate(printable(arms, _LABELS)):
+        for row, name in enumerate(names):
             colour, mark = PALETTE[row % len(PALETTE)], _MARKS[row // len(PALETTE) % len(_MARKS)]
             axes.plot(x_AS[row], y_AS[row], mark, color=colour, markersize=3.5, alpha=0.45, zorder=2)
             axes.plot([x_A[row]], [y_A[row]], mark, color=colour, label=name, markersize=9, mec="white", zorder=3)
@@ -94,12 +100,10 @@ def tradeoff(
 
 
 def pareto(x: Sequence[float], y: Sequence[float]) -> list[int]:
-    """Indices of the points that no other one beats in one and equals or beats in the other, by growing x."""
-    kept = [
-        i
-        for i in range(len(x))
-        if not any(x[j] >= x[i] and y[j] >= y[i] and (x[j] > x[i] or y[j] > y[i]) for j in range(len(x)))
-    ]
+    """Indices of the points that no other one beats in one and equals or beats in the other, by growing x; a point
+    with a NaN is never among them."""
+    there = [i for i in range(len(x)) if not (math.isnan(x[i]) or math.isnan(y[i]))]
+    kept = [i for i in there if not any(x[j] >= x[i] and y[j] >= y[i] and (x[j] > x[i] or y[j] > y[i]) for j in there)]
     return sorted(kept, key=lambda i: (x[i], -y[i]))
 
 
@@ -112,22 +116,66 @@ def overlay(
     title: str,
     facts: str,
 ) -> Path:
-    """Precision over recall of one class: arms in colours, one thin line a seed; dashed the prevalence, the AP of
-    chance. curves_AS: (recall_K, precision_K) of each seed of each arm. ap_A: mean AP."""
-    with sheet(path, 7.6, 4.7, title, facts) as figure:
-        axes = figure.subplots()
-        axes.grid()
-        for row, (name, curves) in enumerate(zip(printable(arms, _LABELS), curves_AS, strict=True)):
-            style = "-" if row < len(PALETTE) else "--"
-            for place, (recall_K, precision_K) in enumerate(curves):
-                label = f"AP {ap_A[row]:.3f}  {name}" if place == 0 else None
-                line = axes.step(np.append(0.0, recall_K), np.append(precision_K[:1], precision_K), style, where="pre")[
-                    0
-                ]
-                line.set(color=PALETTE[row % len(PALETTE)], linewidth=1.0, alpha=0.65, label=label)
-        axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=DASHED, label=f"AP {prevalence:.3f}  chance")
-        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
-        legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-        for line in legend.get_lines():
-            line.set(linewidth=2.2, alpha=1)
+    """Precision over recall of one class: one thin line a seed, a thick one their mean, whose area is the mean AP;
+    dashed the prevalence, the AP of chance. Up to 4 arms share one panel, more get one each, with the mean of all
+    arms in grey. curves_AS: (recall_K, precision_K) of each seed of each arm. ap_A: mean AP."""
+    names = printable(arms, _LABELS)
+    seeds_AS = [[Curve(name, *steps, 1, prevalence) for steps in curves_AS[row]] for row, name in enumerate(names)]
+    facts = f"{facts} · thick: mean over seeds"
+    if len(names) <= _TOGETHER:
+        with sheet(path, 5.6 + _LETTER * max(len(name) for name in names), 4.7, title, facts) as figure:
+            _together(figure.subplots(), names, seeds_AS, ap_A, prevalence)
+        return path
+    columns = min(_TOGETHER, math.ceil(math.sqrt(len(names))))
+    rows = math.ceil(len(names) / columns)
+    facts = f"{facts} · grey: mean of all arms · dashed: chance {prevalence:.3f}"
+    with sheet(path, 2.3 * columns + 0.5, 2.0 * rows + 0.4, title, facts) as figure:
+        axes_RC = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        _apart(axes_RC, names, seeds_AS, ap_A, prevalence)
+        figure.supxlabel("recall")
+        figure.supylabel("precision")
     return path
+
+
+def _together(
+    axes: Axes, names: Sequence[str], seeds_AS: Sequence[Sequence[Curve]], ap_A: Sequence[float], prevalence: float
+) -> None:
+    for name, seeds, ap, colour in zip(names, seeds_AS, ap_A, PALETTE, strict=False):
+        _arm(axes, seeds, colour, f"AP {ap:.3f}  {name}")
+    axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=DASHED, label=f"AP {prevalence:.3f}  chance")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.03))
+    axes.grid()
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def _apart(
+    axes_RC: np.ndarray,
+    names: Sequence[str],
+    seeds_AS: Sequence[Sequence[Curve]],
+    ap_A: Sequence[float],
+    prevalence: float,
+) -> None:
+    everyone = mean_curve([curve for seeds in seeds_AS for curve in seeds])
+    panels, below = list(axes_RC.flat), axes_RC.shape[1]
+    for row, axes in enumerate(panels[: len(names)]):
+        _steps(axes, everyone, color=FAINT, linewidth=1.6)
+        _arm(axes, seeds_AS[row], PALETTE[0], None)
+        axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=DASHED)
+        axes.set_title(f"{names[row]}\nAP {ap_A[row]:.3f}", fontsize=7.5)
+        axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        axes.tick_params(labelsize=7.5, labelbottom=row + below >= len(names))  # the lowest of its column
+        axes.grid()
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+
+
+def _arm(axes: Axes, seeds: Sequence[Curve], colour: str, label: str | None) -> None:
+    for curve in seeds:
+        _steps(axes, curve, color=colour, linewidth=0.8, alpha=0.4)
+    _steps(axes, mean_curve(seeds), color=colour, linewidth=1.8, label=label)
+
+
+def _steps(axes: Axes, curve: Curve, **line: Any) -> None:
+    """Precision k stands over recalls (R_k-1, R_k], as the area counts it."""
+    recall_K, precision_K = np.append(0.0, curve.recall_K), np.append(curve.precision_K[:1], curve.precision_K)
+    axes.step(recall_K, precision_K, where="pre", **line)

@@ -13,24 +13,32 @@ from emoexp.figures.sheet import ABSENT, INK, printable, sheet
 _UP = LinearSegmentedColormap.from_list("recall", ["#FFFFFF", "#BBD6EA", "#4A92C5", "#0B3C6B"]).with_extremes(
     bad=ABSENT
 )
-_AROUND = LinearSegmentedColormap.from_list("difference", ["#A3380A", "#F0B08C", "#FFFFFF", "#8DBDE0", "#0B4F8A"])
+_AROUND = LinearSegmentedColormap.from_list(
+    "difference", ["#A3380A", "#F0B08C", "#FFFFFF", "#8DBDE0", "#0B4F8A"]
+).with_extremes(bad=ABSENT)
 _DARK = 0.18  # relative luminance below which white letters stand out better than black ones
 _COLUMNS = 3
+_FEW = 12  # classes up to which the cells of a confusion have room for numbers
+_SHORT = 9  # letters of a name that fits above a cell
 
 
 def recalls(
     path: Path, arms: Sequence[str], class_names: Sequence[str], recall_AC: np.ndarray, n_C: Sequence[int], title: str
 ) -> Path:
     """Mean recall of each class (columns, with its training images) by arm (rows), in percent. NaN stays empty."""
-    names = [f"{name}\n{n:,}" for name, n in zip(printable(class_names), n_C, strict=True)]
-    size = (2.6 + 0.62 * len(names), 0.75 + 0.34 * len(arms))
+    names, numbers = printable(class_names), [f"{n:,}" for n in n_C]
+    short = max(len(name) for name in names) <= _SHORT
+    labels = [f"{name}\n{n}" if short else f"{name}  {n}" for name, n in zip(names, numbers, strict=True)]
+    size = (2.6 + 0.62 * len(names), (0.75 if short else 2.0) + 0.34 * len(arms))
     facts = "recall in %, mean over seeds · below a class: its training images"
     with sheet(path, max(5.5, size[0]), size[1], title, facts) as figure:
         axes = figure.subplots()
         image = np.ma.masked_invalid(np.asarray(recall_AC, float))
         axes.imshow(image, cmap=_UP, vmin=0, vmax=1, aspect="auto")
         _numbers(axes, image, _UP(image), lambda value: f"{100 * value:.0f}", 8.5)
-        _sides(axes, names, printable(arms, 34))
+        _sides(axes, labels, printable(arms, 34))
+        if not short:
+            axes.tick_params(axis="x", labelrotation=90)
     return path
 
 
@@ -43,22 +51,27 @@ def confusion_differences(
 ) -> Path:
     """For each arm its confusion (shares of the true class) minus the baseline's, in points; one scale for all."""
     rows, names = math.ceil(len(arms) / _COLUMNS), printable(class_names, 10)
-    columns = min(_COLUMNS, len(arms))
-    side = 1.3 + 0.3 * len(names)
+    columns, labels, few = min(_COLUMNS, len(arms)), printable(arms, 34), len(names) <= _FEW
+    side = 1.3 + (0.3 if few else 0.13) * len(names)
     points_ACC = 100 * np.asarray(difference_ACC, float)
-    most = max(1.0, float(np.nanmax(np.abs(points_ACC))))
-    facts = "share of the true class, in points · blue: more than the baseline, red: less · the diagonal is recall"
-    with sheet(path, columns * side + 0.3, rows * (side + 0.25), title, facts, "compressed") as figure:
+    most = max(1.0, float(np.nan_to_num(np.abs(points_ACC)).max()))
+    facts = "share of the true class (row) by prediction (column), in points · blue: more, red: less · diagonal: recall"
+    if not few:
+        facts += f" · full colour: {most:.0f} points"
+    with sheet(path, max(5.5, columns * side + 0.3), rows * (side + 0.25), title, facts, "compressed") as figure:
         for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
             if place >= len(arms):
                 axes.set_axis_off()
                 continue
             image = np.ma.masked_invalid(points_ACC[place])
             axes.imshow(image, cmap=_AROUND, vmin=-most, vmax=most)
-            _numbers(axes, image, _AROUND((image + most) / (2 * most)), lambda value: f"{round(value)}", 7)
-            axes.set_title(printable(arms, 34)[place])
+            if few:
+                _numbers(axes, image, _AROUND((image + most) / (2 * most)), lambda value: f"{round(value)}", 7)
+            axes.set_title(labels[place])
             _sides(axes, names, names if place % columns == 0 else [""] * len(names))
-            axes.set_xticks(range(len(names)), names, rotation=90)
+            axes.tick_params(axis="x", labelrotation=90)
+            if not few:
+                axes.tick_params(labelsize=6.5)
     return path
 
 

@@ -81,7 +81,7 @@ def _tradeoff(folder: Path, arms: Sequence[Arm], class_name: str, seeds: str) ->
         folder / "tradeoff.png",
         [arm.label for arm in arms],
         [list(arm.values("accuracy", "test").values()) for arm in arms],
-        [arm.recall(class_name) or [np.nan] for arm in arms],
+        [arm.recall(class_name) or [np.nan] * len(arm.cells) for arm in arms],
         "accuracy",
         f"recall of {class_name}",
         f"recall of {class_name} against accuracy, on test",

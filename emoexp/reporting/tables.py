@@ -76,7 +76,7 @@ def differences_table(found: Sequence[Compared], base: Arm, part: str, level: fl
                 "p": _p(seeds.p),
                 "Holm's p": _p(one.holm),
                 "over images": _ends(*(one.images or (None, None))),
-                "over both": _ends(*(one.both or (None, None))),
+                "over both": _ends(*((one.both if seeds.n > 1 else None) or (None, None))),
                 "would have seen": "–" if seeds.detectable is None else f"{100 * seeds.detectable:.1f}",
                 "seeds": str(seeds.n),
             }
@@ -86,7 +86,7 @@ def differences_table(found: Sequence[Compared], base: Arm, part: str, level: fl
         "interval, other seeds on these images. Over images: paired bootstrap, other images for these models. Over "
         "both: hierarchical bootstrap of seeds and images. p: paired t test over seeds; Holm's p is adjusted for the "
         "arms compared in one metric, and the verdict follows it. Would have seen: the smallest true difference that "
-        "this many seeds would have shown 4 times in 5."
+        "this many seeds would have shown 4 times in 5, before that adjustment."
     )
     return Table(f"differences_{part}", f"Differences from {base.label}, {PARTS[part]}", note, rows, shown)
 
@@ -135,7 +135,7 @@ def floor(found: Sequence[Compared]) -> str:
     fewest = min((one.over_seeds.n for one in found), default=0)
     arms = len({one.arm.label for one in found})
     return (
-        f"{arms} comparisons in each metric, with at least {fewest} seeds. A test that assumes no distribution (sign "
+        f"{arms} comparisons in each metric, with at least {fewest} seeds. A test that assumes nothing but symmetry (sign "
         f"changes of the {fewest} differences) could not reach a p below {comparison.smallest_p(fewest):.3g}; the t "
         "test used here assumes that differences over seeds are about normal."
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emoexp import runs, tracking
 from emoexp.session import settings_of
-from emoexp.sweep.cells import DIED, FOUND, LATE, Cell, Outcome
+from emoexp.sweep.cells import DIED, FOUND, LATE, Cell, Folder, Outcome
 from emoexp.tracking import files
 
 log = logging.getLogger("emoexp")
@@ -37,13 +37,16 @@ def settled(cell: Cell, outcome: Outcome) -> Outcome:
     return dataclasses.replace(outcome, folder=str(folder))
 
 
-def mirrored(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
-    """Show in MLflow what it lacks of these cells: members that were finished before, runs whose process died."""
-    for cell in cells:
-        folder, settings = outcomes[cell.name].folder, settings_of(cell.machine)
+def mirrored(sweep: Folder, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
+    """Show in MLflow what it lacks: the sweep, then its cells that were finished before, that ended before the sweep
+    was there to be their parent, or whose process died."""
+    shown = [(sweep.path, cells[0])] if cells else []
+    shown += [(Path(run), cell) for cell in cells if (run := outcomes[cell.name].folder)]
+    for folder, cell in shown:
+        settings = settings_of(cell.machine)
         try:
-            if folder and tracking.behind(Path(folder), settings, ask=False):
-                tracking.mirror(Path(folder), settings)
+            if tracking.behind(folder, settings, ask=False):
+                tracking.mirror(folder, settings)
         except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the folders have everything
             log.warning("tracking: %s is not shown yet: %s; `make sync` adds it", folder, error)
             return

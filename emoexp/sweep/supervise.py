@@ -173,12 +173,12 @@ class Sweeping:
         log.info("%s", table.states(self.cells, self.outcomes))
         log.info("%s", table.time_spent(self.cells, self.outcomes, time.monotonic() - self._began))
         log.info("%d of %d cells are finished; what became of each: %s", len(good), len(self.cells), self.folder.path)
-        mirrored(good, self.outcomes)
         if len(good) == len(self.cells):
             self.folder.status("FINISHED")
-            return ALL
-        self.folder.status("FAILED", f"{len(self.cells) - len(good)} of {len(self.cells)} cells are not finished")
-        return SOME if good else NONE
+        else:
+            self.folder.status("FAILED", f"{len(self.cells) - len(good)} of {len(self.cells)} cells are not finished")
+        mirrored(self.folder, [cell for cell in self.cells if cell.name in self.outcomes], self.outcomes)
+        return ALL if len(good) == len(self.cells) else SOME if good else NONE
 
     def _state(self, cell: Cell) -> str:
         return self.outcomes[cell.name].state if cell.name in self.outcomes else ""

@@ -51,6 +51,8 @@ def behind(folder: Path, settings: Settings, *, ask: bool = True) -> bool:
     state = _read_state(folder, _identity(settings, store))
     if state.get("mirrored") != recording.signature(folder) or "run_id" not in state:
         return True
+    if "parent" not in state and parent(folder, _identity(settings, store)):
+        return True
     if not ask:
         return False
     client, _ = store_client.connect(settings, store)
@@ -186,15 +188,12 @@ class Mirror:
             self._has_data = True
 
     def _parent(self) -> dict[str, str]:
-        """The tag that makes this run a child of the first sweep it was a cell of."""
-        if PARENT_TAG in self._tags:
+        """The tag that makes this run a child of the first sweep it was a cell of; given once, it stays."""
+        found = self._tags.get(PARENT_TAG) or parent(self._folder, _identity(self._settings, self._store))
+        if found is None:
             return {}
-        for sweep in recording.sweeps(self._folder):
-            for place in (Path.cwd(), self._folder.parents[1]):
-                state = _read_state(place / sweep, _identity(self._settings, self._store))
-                if "run_id" in state:
-                    return {PARENT_TAG: state["run_id"]}
-        return {}
+        self._state["parent"] = found
+        return {PARENT_TAG: found}
 
     def _measure(self, client: "MlflowClient", points: list[Point]) -> None:
         """Send what is not there. A point whose value changed is sent too: its time makes it the newer."""
@@ -229,6 +228,16 @@ class Mirror:
         if program.exists() and self._state.get("model", {}).get("digest") != model.digest(program):
             logged = model.log(client, self._run_id, program)
             self._state["model"] = {"digest": model.digest(program), "id": logged}
+
+
+def parent(folder: Path, identity: dict[str, str]) -> str | None:
+    """The id in MLflow of the first sweep that a run is a cell of and that MLflow has; None where there is none."""
+    for sweep in recording.sweeps(folder):
+        for place in (Path.cwd(), folder.absolute().parents[1]):
+            state = _read_state(place / sweep, identity)
+            if "run_id" in state:
+                return str(state["run_id"])
+    return None
 
 
 def brief(error: Exception) -> str:

@@ -3,11 +3,13 @@
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from emoexp import commands, config
 
 _words: list[str] = []  # of the sweep
+_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # options of Hydra's
 
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="report")
@@ -21,17 +23,25 @@ def run(composed: DictConfig) -> None:
     options = config.plain(composed)
     from emoexp.reporting import report  # numpy, matplotlib, only now
 
-    report.report(options, _words)
+    report.report(options, [*_words, *searched()])
+
+
+def searched() -> list[str]:
+    """A folder of one's own options, given with --config-dir, as a word that the sweep's composing understands."""
+    places = [source.path for source in HydraConfig.get().runtime.config_sources if source.provider == "command-line"]
+    return [f"hydra.searchpath=[{','.join(f'file://{place}' for place in places)}]"] if places else []
 
 
 def divided(words: list[str]) -> tuple[list[str], list[str]]:
     """The words of a command line that are the report's own, and those of the sweep; `outputs` is both's."""
-    keys = OmegaConf.create(config.option_text("", "report") or "")
+    keys = {str(name) for name in OmegaConf.create(config.option_text("", "report") or "")} | {"tracking"}
     own, sweep = [], []
-    for word in words:
+    rest = iter(words)
+    for word in rest:
         key = word.lstrip("+~").partition("=")[0].partition(".")[0]
-        mine = word.startswith("-") or key in {str(name) for name in keys} | {"tracking"}
+        mine = word.startswith("-") or key in keys
         own += [word] if mine else []
+        own += [next(rest, "")] if word in _WITH_VALUE else []
         sweep += [word] if not mine or key == "outputs" else []
     return own, sweep
 

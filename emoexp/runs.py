@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -199,6 +200,7 @@ def _flat(value: Any, prefix: str) -> dict[str, Any]:
     return {name: leaf for key, inner in value.items() for name, leaf in _flat(inner, f"{prefix}.{key}").items()}
 
 
+@cache
 def git() -> dict[str, Any]:
     """Commit and dirtiness of the checkout that the package stands in; empty outside one."""
     here = Path(__file__).parent

@@ -309,6 +309,18 @@ def test_a_learning_rate_is_swept_or_searched_not_both():
         planned("optimizer.lr=0.1,0.01", "tune.lr=[0.001,0.003]", "tracking=none")
 
 
+def test_optimizers_are_compared_with_a_learning_rate_searched_for_each():
+    """As conf/ablation/optimizer.yaml says that it is fair."""
+    assert planned("ablation=optimizer", "tune.lr=[0.001,0.01]", "tracking=none").axes == ("optimizer",)
+
+
+def test_a_report_does_not_take_an_untuned_run_for_an_arm_without_a_choice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no search has run here
+    words = ["activation=relu,mish", "seed=0,1", "tracking=none"]
+    untuned = {cell.name for cell in compose.spanned(words).cells}
+    assert untuned.isdisjoint(cell.name for cell in compose.spanned([*words, "tune.lr=[0.5]"]).cells)
+
+
 @pytest.mark.parametrize("words", [("seed=0,1000",), ("seed=0,1", "tune.seed=1")])
 def test_the_seed_of_a_search_is_none_of_those_compared(words):
     with pytest.raises(ValueError, match=r"tune\.seed"):
@@ -346,6 +358,18 @@ def test_ablations_are_swept_one_at_a_time():
 def test_what_names_no_run_cannot_be_swept(word):
     with pytest.raises(ValueError, match=word.partition("=")[0]):
         planned(word, "tracking=none")
+
+
+def test_a_key_that_nothing_reads_cannot_be_swept():
+    with pytest.raises(ValueError, match="foo"):
+        planned("+foo=1,2", "tracking=none")
+
+
+@pytest.mark.parametrize("given", [["--config-dir", "mine"], ["-cd", "mine"]])
+def test_a_reports_own_options_keep_their_values(given):
+    from emoexp import report
+
+    assert report.divided([*given, "activation=relu"]) == (given, ["activation=relu"])
 
 
 def test_words_in_another_order_are_the_same_sweep(composed):

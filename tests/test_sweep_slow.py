@@ -255,7 +255,7 @@ def test_a_sweep_waits_for_a_single_run_that_is_at_its_cell(place):
 
 
 def test_a_tracking_server_that_is_not_there_costs_no_cell(place):
-    server = ("tracking=mlflow", "tracking.uri=http://127.0.0.1:9", "tracking.timeout_s=3")
+    server = ("tracking=server", "tracking.uri=http://127.0.0.1:9", "tracking.timeout_s=3")
     done = typed(place, "activation=relu,elu", "seed=0", *server)
     assert done.returncode == 0 and "2 of 2 cells are finished" in done.stdout, done.stdout + done.stderr
     assert statuses(place) == {"FINISHED": 2} and statuses(place, "multirun") == {"FINISHED": 1}

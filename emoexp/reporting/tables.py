@@ -135,7 +135,7 @@ def floor(found: Sequence[Compared]) -> str:
     fewest = min((one.over_seeds.n for one in found), default=0)
     arms = len({one.arm.label for one in found})
     return (
-        f"{arms} comparisons in each metric, with at least {fewest} seeds. A test that assumes nothing but symmetry (sign "
+        f"{arms} comparisons in each metric, with at least {fewest} seeds. A test that assumes only symmetry (sign "
         f"changes of the {fewest} differences) could not reach a p below {comparison.smallest_p(fewest):.3g}; the t "
         "test used here assumes that differences over seeds are about normal."
     )

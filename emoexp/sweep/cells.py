@@ -74,12 +74,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """A composed sweep: its name, its axes (without the seed), its cells and how to go about them."""
+    """A composed sweep: its name, its axes (without the seed), its cells and how to go about them. doubled: how many
+    combinations were left out because they name the same run as another."""
 
     name: str
     axes: tuple[str, ...]
     cells: tuple[Cell, ...]
     settings: Sweep
+    doubled: int = 0
 
 
 def sweep_name(title: str, cells: list[Cell], axes: Iterable[str], settings: Sweep) -> str:

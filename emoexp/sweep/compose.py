@@ -56,11 +56,12 @@ def plan(loader: ConfigLoader, master: DictConfig, words: Sequence[str]) -> Plan
         lines = [f"  {words}\n    {error}" for words, error in wrong.items()]
         more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         raise ValueError("\n".join([f"nothing was started; {len(wrong)} cells are wrong:", *lines[:SHOWN], *more]))
-    about = _checked(found, settings)
+    about = _checked(found, settings, axes)
     unique = list({cell.name: cell for cell in found}.values())
+    doubled = len(found) - len(unique)
     title = OmegaConf.select(master, "hydra.runtime.choices.ablation") or "_x_".join(axes) or "seeds"
     axes = [axis for axis in axes if axis in unique[0].axes]
-    return Plan(sweeping.sweep_name(title, unique, axes, about), tuple(axes), tuple(unique), about)
+    return Plan(sweeping.sweep_name(title, unique, axes, about), tuple(axes), tuple(unique), about, doubled)
 
 
 def _axes(overrides: Sequence[Override], spread: int) -> list[str]:
@@ -101,11 +102,15 @@ def _cell(composed: DictConfig, words: Sequence[str], axes: Sequence[str]) -> tu
     experiment, machine = config.checked(composed)
     values = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
     known = identity.params(experiment)
+    for axis in axes:
+        if axis.replace("/", ".") not in known and axis != "experiment" and not hasattr(machine, axis):
+            if axis.partition(".")[0] not in {field.name for field in dataclasses.fields(Sweep)}:
+                raise ValueError(f"{axis} is nothing that a run depends on")
     shown = {axis: str(known.get(axis.replace("/", "."), values.get(axis))) for axis in axes}
     return Cell(tuple(words), experiment, machine, shown), config.sweep_of(composed)
 
 
-def _checked(cells: list[Cell], settings: list[Sweep]) -> Sweep:
+def _checked(cells: list[Cell], settings: list[Sweep], axes: Sequence[str]) -> Sweep:
     """The settings of a sweep, which all its cells share, as they share their machine."""
     machines = [cell.machine for cell in cells]
     for parts in (settings, machines):
@@ -113,7 +118,7 @@ def _checked(cells: list[Cell], settings: list[Sweep]) -> Sweep:
             if any(getattr(other, name) != getattr(parts[0], name) for other in parts):
                 raise ValueError(f"{name} is about the whole sweep and cannot be swept")
     tune = settings[0].tune
-    if tune.lr and len({cell.experiment.optimizer.get("lr") for cell in cells}) > 1:
+    if tune.lr and "optimizer.lr" in axes:
         raise ValueError("optimizer.lr is either swept or searched by tune.lr, not both")
     if tune.lr and tune.seed in {cell.experiment.seed for cell in cells}:
         raise ValueError(f"tune.seed={tune.seed} is one of the seeds that are compared; choose another for the search")
@@ -158,6 +163,8 @@ def spanned(words: list[str]) -> Spanned:
         GlobalHydra.instance().hydra = before
     folder = Path(str(master.hydra.sweep.dir)) / made.name
     tuned = tune.chosen(made, sweeping.Folder(folder).found()) if made.settings.tune.lr else made.cells
-    cells = [best or cell for cell, best in zip(made.cells, tuned, strict=True)]
-    rows = [Wanted(cell.name, cell.axes, cell.experiment.seed, cell.chosen) for cell in cells]
+    rows = []
+    for cell, best in zip(made.cells, tuned, strict=True):
+        name = best.name if best else f"{cell.label} (no learning rate chosen)"  # an untuned run must not stand for it
+        rows.append(Wanted(name, cell.axes, cell.experiment.seed, best.chosen if best else {}))
     return Spanned(folder, list(made.axes), rows)

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -39,6 +40,8 @@ def sweep(plan: Plan, root: str, command: str, engine: Engine | None = None) -> 
     folder = Folder(Path(root) / plan.name)
     plan = on_machine(plan, folder.path)
     log.info("sweep  %s: %d cells, %s", folder.path, len(plan.cells), " x ".join([*plan.axes, "seed"]))
+    if plan.doubled:
+        log.info("sweep  %d more combinations name the same runs as others", plan.doubled)
     if plan.settings.dry_run:
         with TemporaryDirectory() as nowhere, Workers(1, Path(nowhere)) as workers:
             chosen = tune.chosen(plan, folder.found()) if plan.settings.tune.lr else plan.cells
@@ -81,6 +84,8 @@ def check(workers: Workers, plan: Plan) -> list[Judged]:
     if wrong:
         lines = [f"  {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}\n    {why}" for why, labels in wrong.items()]
         raise ValueError("\n".join(["nothing was started; these cells cannot be trained:", *lines]))
+    for why, number in Counter(facts.anew for facts in judged if facts.anew).items():
+        log.warning("%d cells were begun with other %s: they begin anew, beside those", number, why)
     return judged
 
 
@@ -110,8 +115,7 @@ def shown(folder: Folder, plan: Plan, command: str) -> Iterator[None]:
         folder.status("FAILED", f"{type(error).__name__}: {error}")
         raise
     finally:
-        with shielded():
-            tracker.close(settings.timeout_s)
+        tracker.close(settings.timeout_s)
 
 
 class Sweeping:

@@ -28,7 +28,8 @@ class Judged:
     """What a worker finds out about a cell before anything is trained.
 
     error: why it cannot be trained. folder: where its run lies or will lie. finished: whether it is. done, epochs:
-    epochs that are trained, and in all. images: drawn an epoch. seconds_per_image: measured, where asked for.
+    epochs that are trained, and in all. images: drawn an epoch. seconds_per_image: measured, where asked for. anew: in
+    what a run of the same name differs, which is why this one begins beside it.
     """
 
     error: str | None = None
@@ -38,6 +39,7 @@ class Judged:
     epochs: int = 0
     images: int = 0
     seconds_per_image: float | None = None
+    anew: str = ""
 
 
 def begin(supervisor: int, output: str) -> None:
@@ -78,7 +80,7 @@ def run(cell: Cell) -> Outcome:
 
     started, folder = time.perf_counter(), None
     try:
-        folder, finished = _located(cell)
+        folder, finished, _ = _located(cell)
         metrics = training.train(cell.experiment, cell.machine, load=_load)
     except runs.Busy:
         return Outcome(BUSY, folder)
@@ -93,10 +95,9 @@ def run(cell: Cell) -> Outcome:
 
 
 def _release() -> None:
-    """Give back what a cell held. What the first one leaves behind, modules above all, is not searched again."""
+    """Give back what a cell held. What is alive between two cells, modules above all, is not searched again."""
     gc.collect()
-    if gc.get_freeze_count() == 0:
-        gc.freeze()
+    gc.freeze()
     torch = sys.modules["torch"]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -115,14 +116,15 @@ def _prepared(cell: Cell) -> tuple[Any, Any, Any]:
     return device, data, building.strategy(experiment, place, data)
 
 
-def _located(cell: Cell) -> tuple[str, bool]:
-    """The folder of a cell's run, and whether it is finished."""
+def _located(cell: Cell) -> tuple[str, bool, str]:
+    """The folder of a cell's run, whether it is finished, and in what another run of its name differs."""
     from emoexp import runs, training
 
     device, data, plan = _prepared(cell)
     made = training.manifest(cell.experiment, data, plan, device, cell.machine.allow)
-    folder, _ = runs.place(Path(cell.machine.outputs), identity.name(cell.experiment), made, cell.machine.resume)
-    return str(folder), runs.is_finished(folder)
+    folder, told = runs.place(Path(cell.machine.outputs), identity.name(cell.experiment), made, cell.machine.resume)
+    begun = (folder / "status.json").is_file()
+    return str(folder), runs.is_finished(folder), "" if begun else "; ".join(told)
 
 
 def judge(cells: list[Cell], timed: bool) -> list[Judged]:
@@ -137,23 +139,24 @@ def judge(cells: list[Cell], timed: bool) -> list[Judged]:
         try:
             if key not in built:
                 built[key] = (None, _built(cell, timed))
-            folder, finished = _located(cell) if built[key][0] is None else ("", False)
+            place = _located(cell) if built[key][0] is None else ("", False, "")
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a class of the user's own may raise anything, and even exit
             built[key] = (f"{type(error).__name__}: {error}", None)
-            folder, finished = "", False
-        found.append(_facts(cell, folder, finished, *built[key]))
+            place = ("", False, "")
+        found.append(_facts(cell, place, *built[key]))
     return found
 
 
-def _facts(cell: Cell, folder: str, finished: bool, error: str | None, seconds: float | None) -> Judged:
+def _facts(cell: Cell, place: tuple[str, bool, str], error: str | None, seconds: float | None) -> Judged:
     if error is not None:
         return Judged(error)
+    folder, finished, anew = place
     history = Path(folder) / "history.jsonl"
     done = len(history.read_text().splitlines()) if history.is_file() else 0
     _, _, plan = _prepared(cell)
-    return Judged(None, folder, finished, done, cell.experiment.epochs, plan.epoch_size, seconds)
+    return Judged(None, folder, finished, done, cell.experiment.epochs, plan.epoch_size, seconds, anew)
 
 
 def _built(cell: Cell, timed: bool) -> float | None:

@@ -71,11 +71,11 @@ class Browser:
 
     def text(self) -> str:
         """What stands on the page."""
-        return self.value("document.body.innerText")
+        return self.value("document.body?.innerText ?? ''")
 
     def has(self, *words: str) -> None:
         """Wait until all of these words stand on the page."""
-        self.until(f"{json.dumps(words)}.every(word => document.body.innerText.includes(word))")
+        self.until(f"{json.dumps(words)}.every(word => (document.body?.innerText ?? '').includes(word))")
 
     def click(
         self, words: str, selector: str = "button,a,[role=button],[role=tab],[role=menuitem],label,input"

@@ -44,6 +44,7 @@ MONITORS = tuple(  # columns of history.jsonl that training can be judged by
     f"val/{name}" for name in "macro_f1 balanced_accuracy accuracy worst_recall mcc g_mean loss".split()
 )
 FACTORIES = ("activation", "optimizer", "scheduler")  # nodes that are built later, with more arguments
+SWEEPER = {"_target_": "hydra_plugins.emoexp.Sweeper", "params": None}  # params: what an ablation's file varies
 
 
 @dataclass
@@ -112,7 +113,6 @@ class TrainSchema(Experiment, Machine, Sweep):
     ablation: Any = None
 
 
-SWEEPER = {"_target_": "hydra_plugins.emoexp.Sweeper", "params": None}  # params: what an ablation's file varies
 ConfigStore.instance().store(name="train_schema", node=TrainSchema, provider="emoexp")
 ConfigStore.instance().store(group="hydra/sweeper", name="emoexp", node=SWEEPER, provider="emoexp")
 
@@ -152,11 +152,10 @@ def checked(config: DictConfig) -> tuple[Experiment, Machine]:
 def sweep_of(config: DictConfig) -> Sweep:
     """How a composed training configuration wants to be swept.
 
-    Raises:
-        ValueError: a value out of its range.
+    Raises ValueError for a value out of its range.
     """
-    plain: Node = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    values = {f.name: plain[f.name] for f in dataclasses.fields(Sweep)}
+    whole: Node = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    values = {f.name: whole[f.name] for f in dataclasses.fields(Sweep)}
     tune = Tune(**values.pop("tune"))
     if values["workers"] < 1:
         raise ValueError(f"workers is at least 1; it is {values['workers']}")
@@ -165,13 +164,13 @@ def sweep_of(config: DictConfig) -> Sweep:
     if values["on_error"] not in ("continue", "stop"):
         raise ValueError(f"on_error is continue or stop; it is {values['on_error']}")
     if tune.lr is not None:
-        if not isinstance(tune.lr, list) or not tune.lr or not all(_is_number(lr) and lr > 0 for lr in tune.lr):
+        if not (isinstance(tune.lr, list) and tune.lr and all(_is_number(lr) and lr > 0 for lr in tune.lr)):
             raise ValueError(f"tune.lr is a list of learning rates such as [0.001,0.003], or null; it is {tune.lr}")
         tune.lr = sorted({float(lr) for lr in tune.lr})
-    if not 0 <= tune.seed < 2**63:
-        raise ValueError(f"tune.seed is a whole number from 0 to 2^63-1; it is {tune.seed}")
-    if tune.epochs is not None and tune.epochs < 1:
-        raise ValueError(f"tune.epochs is at least 1, or null; it is {tune.epochs}")
+    if not 0 <= tune.seed < 2**63 or (tune.epochs is not None and tune.epochs < 1):
+        raise ValueError(
+            f"tune.seed is at least 0, tune.epochs at least 1 or null; they are {tune.seed}, {tune.epochs}"
+        )
     return Sweep(**values, tune=tune)
 
 
@@ -258,8 +257,7 @@ def option_text(group: str, name: str) -> str | None:
 
 @cache
 def option(group: str, name: str) -> Node:
-    """The file of an option of ours as it stands, less its defaults list; empty for somebody else's option. To be read,
-    not changed: read once, it is the same for everybody."""
+    """The file of an option of ours, less its defaults list; empty for somebody else's option. Not to be changed."""
     text = option_text(group, name)
     plain = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
     assert isinstance(plain, dict)

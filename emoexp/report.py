@@ -23,7 +23,7 @@ def run(composed: DictConfig) -> None:
     options = config.plain(composed)
     from emoexp.reporting import report  # numpy, matplotlib, only now
 
-    report.report(options, [*_words, *searched()])
+    report.report(options, [*_words, *searched()] if _words else [])
 
 
 def searched() -> list[str]:
@@ -33,17 +33,21 @@ def searched() -> list[str]:
 
 
 def divided(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words of a command line that are the report's own, and those of the sweep; `outputs` is both's."""
+    """The words of a command line that are the report's own, and those of the sweep; `outputs` is both's, unless runs=
+    or filter= names the runs. --multirun, which a sweep's line has, says nothing here."""
     keys = {str(name) for name in OmegaConf.create(config.option_text("", "report") or "")} | {"tracking"}
     own, sweep = [], []
     rest = iter(words)
     for word in rest:
+        if word in ("--multirun", "-m"):
+            continue
         key = word.lstrip("+~").partition("=")[0].partition(".")[0]
         mine = word.startswith("-") or key in keys
         own += [word] if mine else []
         own += [next(rest, "")] if word in _WITH_VALUE else []
         sweep += [word] if not mine or key == "outputs" else []
-    return own, sweep
+    named = any(word.startswith(("runs=", "filter=")) for word in own)
+    return own, [word for word in sweep if not (named and word.startswith("outputs="))]
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Reports from made-up runs whose numbers are known."""
 
 import csv
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -137,6 +138,84 @@ def test_of_several_makings_the_one_that_covers_most_counts(tmp_path):
     assert {cell.folder.suffix for cell in cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False).cells} == {".2"}
 
 
+def test_a_tie_of_makings_goes_to_the_one_with_the_newest_run(tmp_path):
+    folders = [
+        made(tmp_path, "mish", seed, 0.8, suffix=s, code=c) for c, s in (("a", ""), ("b", ".2")) for seed in (0, 1)
+    ]
+    for folder, started in zip(folders, (400, 100, 300, 200), strict=True):  # the newest of code a, the next two of b
+        status = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps(status | {"started": started}))
+    found = cells.gather(asked(tmp_path, "mish", seeds=2), mixed=False)
+    assert {cell.manifest["code"] for cell in found.cells} == {"a"}
+
+
+def test_a_cell_that_is_there_twice_counts_once_and_says_so(tmp_path):
+    for seed in range(2):
+        made(tmp_path, "mish", seed, 0.8, code="old")
+    again = made(tmp_path, "mish", 1, 0.8, suffix=".2", code="new")
+    found = cells.gather(cells.listed(sorted(tmp_path.iterdir())), mixed=True)
+    assert [cell.folder.name[-2:] for cell in found.cells] == ["00", ".2"] and found.cells[1].folder == again
+    assert [(Path(what).name, why) for what, why in found.left_out] == [
+        ("run-mish-s1-0000000", f"the same cell as {again}, which was begun later")
+    ]
+    listed = cells.gather(cells.listed(sorted(tmp_path.iterdir())), mixed=False)
+    assert listed.left_out == [(again.name, "made otherwise: code new instead of old")]
+
+
+def test_a_making_with_more_or_fewer_keys_says_which(tmp_path):
+    for seed in range(2):
+        made(tmp_path, "mish", seed, 0.8, kernels={"mish": "x"})
+    made(tmp_path, "mish", 2, 0.8)
+    found = cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False)
+    assert found.left_out == [("run-mish-s2-0000000", "made otherwise: kernels.mish")]
+
+
+def test_what_is_left_out_makes_no_axis(tmp_path):
+    for arm in ("mish", "relu"):
+        made(tmp_path, arm, 0, 0.8)
+    made(tmp_path, "gelu", 0, 0.8, "FAILED", params={"activation": "gelu", "seed": 0, "epochs": 9})
+    found = cells.varying(cells.gather(cells.listed(sorted(tmp_path.iterdir())), mixed=False))
+    assert [cell.axes for cell in found.cells] == [{"activation": "mish"}, {"activation": "relu"}]
+    assert len(found.left_out) == 1
+
+
+def test_images_in_another_order_are_not_paired(tmp_path):
+    for arm in ("mish", "relu"):
+        folder = made(tmp_path, arm, 0, 0.8)
+    path = folder / "predictions" / "test.npz"
+    with np.load(path) as kept:
+        other = dict(kept)
+    other["target"] = other["target"][::-1]
+    np.savez_compressed(path, **other)
+    arms = comparing.group(cells.gather(asked(tmp_path, "mish", "relu", seeds=1), mixed=False).cells)
+    assert all(one.images is None and one.both is None for one in comparing.compare(arms, arms[0], "test", 0.95, 20))
+
+
+def test_what_could_have_been_seen_counts_the_comparisons(outputs):
+    arms = comparing.group(cells.gather(asked(outputs, "mish", "relu", "swish"), mixed=False).cells)
+    for one in comparing.compare(arms, arms[0], "test", 0.95, 20):
+        seeds = one.over_seeds
+        assert one.detectable == pytest.approx(comparison.detectable(seeds.sd, seeds.n, 0.025))
+        assert one.detectable > seeds.detectable
+
+
+def test_a_searched_value_stands_in_its_own_column(outputs):
+    from emoexp.reporting import tables
+
+    found = cells.gather(asked(outputs, "mish", "relu"), mixed=False).cells
+    found = [
+        dataclasses.replace(c, chosen={"optimizer.lr": 0.003}) if c.axes["activation"] == "relu" else c for c in found
+    ]
+    rows = tables.costs_table(comparing.group(found)).rows
+    assert [list(row) for row in rows] == [list(rows[0])] * 2
+    assert [row["optimizer.lr"] for row in rows] == [None, 0.003]
+
+
+def test_a_baseline_may_be_a_number():
+    arms = [comparing.Arm(text, {"batch_size": text}, {}) for text in ("32", "64")]
+    assert comparing.baseline(arms, 64) is arms[1]
+
+
 def test_mixed_puts_makings_together_but_never_data(tmp_path):
     made(tmp_path, "mish", 0, 0.8, code="old")
     made(tmp_path, "mish", 1, 0.8, code="new")
@@ -169,7 +248,7 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.loads += [value for key, value in attrs if key in ("src", "href") and value]
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -202,6 +281,32 @@ def test_the_report_is_whole(outputs, tmp_path, monkeypatch, capsys):
     assert [name for name, _ in page.facts][:2] == ["command", "runs"]
 
 
+def test_the_summary_says_which_runs_and_all_numbers(outputs, tmp_path, monkeypatch):
+    page, out = reported(tmp_path, monkeypatch, runs=str(outputs / "run-*"))
+    told = json.loads((out / "summary.json").read_text())
+    assert set(told["tables"]) == {path.stem for path in (out / "tables").iterdir()}
+    rows = told["tables"]["runs"]
+    assert {row["folder"] for row in rows} == {str(path) for path in outputs.iterdir()} and len(rows) == 12
+    mean = np.mean([row["test_macro_f1"] for row in rows if row["activation"] == "relu"])
+    assert mean == pytest.approx(next(r for r in told["tables"]["arms_test"] if r["activation"] == "relu")["macro_f1"])
+    assert told["facts"]["code"] == "abc" and told["sentences"] == page.sentences
+
+
+def test_a_report_takes_away_what_an_earlier_one_left(outputs, tmp_path, monkeypatch):
+    reported(tmp_path, monkeypatch, runs=str(outputs / "run-*"))
+    _, out = reported(tmp_path, monkeypatch, runs=str(outputs / "run-mish-*"))
+    assert {path.name for path in (out / "figures").iterdir()} == {"seeds.png", "recalls.png", "precision_recall.png"}
+    assert {path.stem for path in (out / "tables").iterdir()} == {"arms_test", "arms_test_clean", "costs", "runs"}
+
+
+def test_mixed_runs_say_everything_that_made_them(tmp_path, monkeypatch):
+    for arm, threads, code in (("mish", 1, "abc"), ("relu", 4, "def")):
+        made(tmp_path / "outputs", arm, 0, 0.8, threads=threads, code=code)
+    page, _ = reported(tmp_path, monkeypatch, runs="outputs/*", mixed=True)
+    assert dict(page.facts)["made on"] == "cpu x, 1 threads, torch 2; cpu x, 4 threads, torch 2"
+    assert dict(page.facts)["code"] == "abc, def"
+
+
 def test_the_page_needs_nothing_and_shows_names_as_they_are(outputs, tmp_path, monkeypatch):
     _, out = reported(tmp_path, monkeypatch, runs=str(outputs / "run-*"))
     reader = Reader()
@@ -225,7 +330,7 @@ def test_latex_is_escaped_and_balanced(outputs, tmp_path, monkeypatch):
             assert line.count(" & ") >= 4
 
 
-@pytest.mark.parametrize("odd", ["a|b", "a_b*c*", "<script>", "=cmd()", "50 % & $x$ #1 {y} \\z ~^"])
+@pytest.mark.parametrize("odd", ["a|b", "a_b*c*", "<script>", "=cmd()", "[4, 8]", "50 % & $x$ #1 {y} \\z ~^"])
 def test_odd_labels_break_no_page(tmp_path, odd):
     from emoexp.reporting.tables import Table
 
@@ -240,6 +345,7 @@ def test_odd_labels_break_no_page(tmp_path, odd):
     assert not cell.lstrip('"').startswith("=")
     body = [line for line in (tmp_path / "report.tex").read_text().splitlines() if line.endswith("\\\\")][1]
     assert body.count(" & ") == 1 and not re.search(r"(?<!\\)[%#_]", body.replace(" & ", ""))
+    assert not body.startswith("[")
 
 
 def test_one_arm_and_one_seed_say_so(tmp_path, monkeypatch, outputs):
@@ -267,6 +373,9 @@ def test_what_was_not_kept_is_said(tmp_path, monkeypatch):
         ({"baseline": "gelu"}, "baseline=gelu is no arm; there are mish; relu; swish"),
         ({"metric": "f1"}, "metric is one of macro_f1"),
         ({"level": 1.0}, "level lies between"),
+        ({"level": None}, "level lies between"),
+        ({"resamples": 1.5}, "resamples is a whole number"),
+        ({"class_name": 3}, "class_name=3 is no class"),
         ({"class_name": "joy"}, "class_name=joy is no class"),
         ({"runs": "nothing/*"}, "finds no folder"),
         ({"filter": "x"}, "either runs or filter"),
@@ -294,6 +403,8 @@ def test_words_are_divided():
     own, sweep = entry.divided(words)
     assert own == ["baseline=relu", "outputs=there", "--cfg=job", "tracking.uri=x"]
     assert sweep == ["ablation=activation", "seed=0,1", "outputs=there", "+a=b"]
+    assert entry.divided(["--multirun", "ablation=smoke"]) == ([], ["ablation=smoke"])
+    assert entry.divided(["outputs=there", "runs=a"]) == (["outputs=there", "runs=a"], [])
 
 
 def test_a_filter_finds_the_runs_of_mlflow(tmp_path, monkeypatch, outputs):

@@ -88,7 +88,8 @@ def test_what_is_imported_is_declared() -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            for name in {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names, "emoexp"}:
+            ours = {*sys.stdlib_module_names, "emoexp", "hydra_plugins"}  # the last as hydra_plugins.emoexp
+            for name in {name.partition(".")[0] for name in names} - ours:
                 assert {NAME(found) for found in modules.get(name, [name])} & declared, f"{file.name}: {name}"
 
 
@@ -97,6 +98,7 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_every_package_is_listed() -> None:
     folders = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "emoexp").rglob("*/__init__.py")}
+    folders = {"hydra_plugins.emoexp" if name == "emoexp.sweep.plugin" else name for name in folders}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == {"emoexp", "emoexp.conf", *folders}
 
 

@@ -115,7 +115,7 @@ def test_what_is_about_the_whole_sweep_cannot_be_swept(word):
         ("tune.lr=0.1", "tune.lr is a list"),
         ("tune.lr=[]", "tune.lr is a list"),
         ("tune.lr=[0.1,-1]", "tune.lr is a list"),
-        ("tune.epochs=0", "tune.epochs is at least 1"),
+        ("tune.epochs=0", "tune.epochs at least 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(word, said):

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,13 @@ class Made:
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
-        """Kept predictions of the test part: probability N x C, target, clean; None where they were not kept."""
+        """Kept predictions of the test part: probability N x C, target, clean, names; None where they were not kept."""
         path = self.folder / "predictions" / "test.npz"
         if not path.is_file():
             return None
         with np.load(path) as kept:
             target = kept["target"].astype(np.int64)
-            return {"probability": kept["probability"], "target": target, "clean": kept["clean"]}
+            return {"target": target} | {name: kept[name] for name in ("probability", "clean", "names") if name in kept}
 
     @cached_property
     def seconds(self) -> float | None:
@@ -74,8 +74,8 @@ def gather(wanted: Iterable[tuple[Asked, list[Path]]], *, mixed: bool) -> Gather
     """The finished runs, among each wanted cell's folders, that were made alike: of the same data, and unless mixed by
     the same code, versions, kernels, kind of device and threads.
 
-    Where a cell exists in several makings, the one that covers most cells counts, the newest of equals. Everything
-    else is left out, with its reason.
+    Where a cell exists in several makings, the one that covers most cells counts, the newest of equals; where it exists
+    several times in that one, the run that was begun last. Everything else is left out, with its reason.
     """
     left_out: list[tuple[str, str]] = []
     there: list[tuple[Asked, Path, str]] = []
@@ -85,14 +85,41 @@ def gather(wanted: Iterable[tuple[Asked, list[Path]]], *, mixed: bool) -> Gather
         if not done:
             left_out.append((asked.name, _state(folders)))
     best = _prevailing(there)
-    cells: dict[str, Made] = {}
+    cells: dict[tuple[object, ...], Made] = {}
     for asked, folder, made in there:
         if made == best:
-            cells[asked.name] = Made(folder, asked.axes, asked.seed, asked.chosen)
+            key, cell = _cell(asked), Made(folder, asked.axes, asked.seed, asked.chosen)
+            known = cells.get(key)
+            if known is None:
+                cells[key] = cell
+            elif known.folder.resolve() != folder.resolve():
+                first, last = sorted((known, cell), key=lambda one: _begun(one.folder))
+                left_out.append((str(first.folder), f"the same cell as {last.folder}, which was begun later"))
+                cells[key] = last
+    counted = {asked.name for asked, _, made in there if made == best}
     for asked, folder, made in there:
-        if made != best and asked.name not in cells:
+        if made != best and asked.name not in counted:
             left_out.append((folder.name, f"made otherwise: {_difference(made, best)}"))
     return Gathered(list(cells.values()), left_out)
+
+
+def _cell(asked: Asked) -> tuple[object, ...]:
+    return (*asked.axes.items(), asked.seed)
+
+
+def _begun(folder: Path) -> float:
+    return float(read_json(folder / "status.json").get("started") or 0)
+
+
+def varying(found: Gathered) -> Gathered:
+    """The same runs, without the axes along which none of them differs from another."""
+    axes = [axis for axis in (found.cells[0].axes if found.cells else ()) if _several(found.cells, axis)]
+    kept = [replace(cell, axes={axis: cell.axes[axis] for axis in axes}) for cell in found.cells]
+    return Gathered(kept, found.left_out)
+
+
+def _several(cells: Sequence[Made], axis: str) -> bool:
+    return len({cell.axes.get(axis) for cell in cells}) > 1
 
 
 def making(folder: Path, *, mixed: bool) -> str:
@@ -104,8 +131,10 @@ def making(folder: Path, *, mixed: bool) -> str:
 
 
 def _prevailing(there: Sequence[tuple[Asked, Path, str]]) -> str:
-    covered = Counter({made: len({asked.name for asked, _, other in there if other == made}) for _, _, made in there})
-    begun = {made: read_json(folder / "status.json").get("started", 0) for _, folder, made in there}
+    covered = Counter(made for made, _ in {(made, _cell(asked)) for asked, _, made in there})
+    begun: dict[str, float] = {}
+    for _, folder, made in there:
+        begun[made] = max(begun.get(made, 0.0), _begun(folder))
     return max(covered, key=lambda made: (covered[made], begun[made]), default="")
 
 
@@ -125,7 +154,7 @@ def _difference(made: str, best: str) -> str:
 
 def _shown(key: str, one: Any, other: Any) -> str:
     if isinstance(one, dict) and isinstance(other, dict):
-        return ", ".join(f"{key}.{name}" for name in one if one[name] != other.get(name))
+        return ", ".join(f"{key}.{name}" for name in sorted(one | other) if one.get(name) != other.get(name))
     return f"{key} {one} instead of {other}"
 
 

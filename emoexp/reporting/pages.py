@@ -1,11 +1,13 @@
-"""A report as Markdown, CSV, LaTeX and one HTML page that needs nothing else."""
+"""A report as Markdown, CSV, JSON, LaTeX and one HTML page that needs nothing else."""
 
 import base64
 import html
+import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from emoexp import checkpoint, results
 from emoexp.reporting.pictures import Picture
@@ -14,7 +16,8 @@ from emoexp.reporting.tables import Table
 
 @dataclass(frozen=True)
 class Page:
-    """What a report says: a title, facts, sentences, tables, figures, and what was left out with its reason."""
+    """What a report says: a title, facts, sentences, tables, figures, what was left out with its reason, and a row for
+    each run."""
 
     title: str
     facts: list[tuple[str, str]]
@@ -22,15 +25,31 @@ class Page:
     tables: list[Table]
     pictures: list[Picture]
     left_out: list[tuple[str, str]]
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+
+_TABLES = ("arms_test", "arms_test_clean", "differences_test", "differences_test_clean", "costs", "runs")
+_FIGURES = ("seeds", "differences", "confusions", "tradeoff", "recalls", "precision_recall")
 
 
 def write(folder: Path, page: Page) -> None:
-    """report.md, report.tex, report.html and a CSV for each table."""
+    """report.md, report.tex, report.html, summary.json and a CSV for each table; what an earlier report left there and
+    this one does not have is removed."""
     (folder / "tables").mkdir(parents=True, exist_ok=True)
-    for table in page.tables:
-        results.write_table(folder / "tables" / f"{table.name}.csv", table.rows)
+    rows = {table.name: table.rows for table in page.tables} | {"runs": page.runs}
+    for name, lines in rows.items():
+        results.write_table(folder / "tables" / f"{name}.csv", lines)
     for name, text in (("md", markdown(page)), ("tex", latex(page)), ("html", web(page))):
         checkpoint.write_atomically(folder / f"report.{name}", text.encode())
+    told: dict[str, Any] = {"title": page.title, "facts": dict(page.facts), "sentences": page.sentences, "tables": rows}
+    told["left_out"] = [{"what": what, "why": why} for what, why in page.left_out]
+    text = json.dumps(results.plain(told), indent=1, ensure_ascii=False, allow_nan=False)
+    checkpoint.write_atomically(folder / "summary.json", text.encode() + b"\n")
+    figures = {picture.path.name for picture in page.pictures}
+    stale = [folder / "tables" / f"{name}.csv" for name in _TABLES if name not in rows]
+    stale += [folder / "figures" / f"{name}.png" for name in _FIGURES if f"{name}.png" not in figures]
+    for path in stale:
+        path.unlink(missing_ok=True)
 
 
 def markdown(page: Page) -> str:
@@ -83,6 +102,7 @@ def latex(page: Page) -> str:
 
 _TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "–": "--"}
 _TEX |= {"<": "$<$", ">": "$>$", "−": "$-$"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+_TEX |= {"[": "{[}", "]": "{]}"}  # \\ and \midrule would take a bracket after them for their own
 
 
 def _tex(text: str) -> str:
@@ -91,13 +111,15 @@ def _tex(text: str) -> str:
 
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --line: #ddd; --soft: #666; --band: #f6f6f4 }
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --line: #ddd; --soft: #666; --band: #f6f6f4;
+  --better: #007a58; --worse: #b84d00 }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --paper: #181818; --line: #3a3a3a; --soft: #aaa; --band: #222 }
+  :root { --ink: #e8e8e8; --paper: #181818; --line: #3a3a3a; --soft: #aaa; --band: #222;
+    --better: #35c79b; --worse: #ff9a4d }
 }
 body {
   font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 76rem; margin: 2rem auto; padding: 0 1.2rem;
+  max-width: 80rem; margin: 2rem auto; padding: 0 1.2rem;
 }
 h1 { font-size: 1.6rem }
 h2 { font-size: 1.15rem; margin-top: 2.4rem; border-top: 1px solid var(--line); padding-top: 1rem }
@@ -105,16 +127,21 @@ nav a { margin-right: 1.1rem }
 a { color: inherit }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
-th, td { padding: .28rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child { text-align: left }
+th, td { padding: .28rem .55rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top }
+th { vertical-align: bottom }
+td { white-space: nowrap }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 9rem }
+tr.apart td { border-top: 2px solid var(--soft) }
+td small { display: block; color: var(--soft) }
 tbody tr:nth-child(even) { background: var(--band) }
 p.note, figcaption, dt { color: var(--soft); font-size: .88rem }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem }
 dd { margin: 0; overflow-wrap: anywhere }
 figure { margin: 1.4rem 0 }
 img { max-width: 100%; background: #fff; border-radius: 4px }
-td.better { color: #00825f; font-weight: 600 }
-td.worse { color: #d55e00; font-weight: 600 }
+td.better { color: var(--better); font-weight: 600 }
+td.worse { color: var(--worse); font-weight: 600 }
+@media print { nav { display: none } section, figure { break-inside: avoid-page } }
 """
 
 
@@ -145,7 +172,11 @@ def _web_table(table: Table) -> str:
         return "<p>Nothing to compare.</p>"
     columns = list(dict.fromkeys(key for row in table.shown for key in row))
     head = "".join(f"<th>{html.escape(key)}</th>" for key in columns)
-    body = "".join(f"<tr>{''.join(_cell(row.get(key, '–')) for key in columns)}</tr>" for row in table.shown)
+    body, before = "", table.shown[0].get("metric")
+    for row in table.shown:
+        apart = "" if row.get("metric") == before else ' class="apart"'
+        body += f"<tr{apart}>{''.join(_cell(row.get(key, '–')) for key in columns)}</tr>"
+        before = row.get("metric")
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         f'<p class="note">{html.escape(table.note)}</p>'
@@ -154,7 +185,13 @@ def _web_table(table: Table) -> str:
 
 def _cell(text: str) -> str:
     kind = f' class="{text}"' if text in ("better", "worse") else ""
-    return f"<td{kind}>{html.escape(text)}</td>"
+    return f"<td{kind}>{_broken(html.escape(text))}</td>"
+
+
+def _broken(text: str) -> str:
+    """A mean with its interval on a line of its own, a name that may break after an underscore: a table as wide as a
+    page."""
+    return re.sub(r"^(\d\S* ± \S+) (\[.*\])$", r"\1<small>\2</small>", text).replace("_", "_<wbr>")
 
 
 def _web_figure(picture: Picture) -> str:

@@ -14,6 +14,7 @@ from emoexp.reporting import cells, pages, pictures, tables
 from emoexp.reporting.arms import Arm, Compared
 from emoexp.reporting.cells import Asked, Gathered
 from emoexp.reporting.pages import Page
+from emoexp.reporting.tables import TITLES
 from emoexp.session import logging_to_stdout
 from emoexp.tracking import Settings
 from emoexp.tracking.search import search
@@ -41,19 +42,28 @@ def report(options: Node, words: list[str]) -> Page:
         ValueError: nothing is finished, or an option that does not fit.
     """
     logging_to_stdout()
-    if options["metric"] not in METRICS:
-        raise ValueError(f"metric is one of {', '.join(METRICS)}; it is {options['metric']}")
-    if not 0 < options["level"] < 1 or options["resamples"] < 1:
-        raise ValueError("level lies between 0 and 1, and resamples is at least 1")
+    check(options)
     found = find(options, words)
     if not found.gathered.cells:
         reasons = "\n".join(f"  {what}: {why}" for what, why in found.gathered.left_out[:12])
-        raise ValueError(f"no cell is finished; run\n  {found.command}\n{reasons}")
+        how = f"; run\n  {found.command}" if words else " among them:"
+        raise ValueError(f"no cell is finished{how}\n{reasons}")
     page = judged(found, options)
     pages.write(found.folder, page)
     show(page, found)
     mirrored(found.folder, settings_of(options))
     return page
+
+
+def check(options: Node) -> None:
+    """Raises ValueError for an option that does not fit."""
+    if options["metric"] not in METRICS:
+        raise ValueError(f"metric is one of {', '.join(METRICS)}; it is {options['metric']}")
+    level, resamples = options["level"], options["resamples"]
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise ValueError(f"level lies between 0 and 1, such as 0.95; it is {level}")
+    if not isinstance(resamples, int) or isinstance(resamples, bool) or resamples < 1:
+        raise ValueError(f"resamples is a whole number of at least 1, such as 2000; it is {resamples}")
 
 
 def find(options: Node, words: list[str]) -> Found:
@@ -66,8 +76,8 @@ def find(options: Node, words: list[str]) -> Found:
     if chosen:
         folders = listed(options["runs"]) if chosen == ["runs"] else search(settings_of(options), options["filter"])
         named = f"{chosen[0]}={options[chosen[0]]}"
-        gathered = cells.gather(cells.listed(folders), mixed=mixed)
-        return Found(f"Comparison of {named}", "python -m emoexp.train ...", out or Path("report"), gathered)
+        gathered = cells.varying(cells.gather(cells.listed(folders), mixed=mixed))
+        return Found(f"Comparison of {named}", f'python -m emoexp.report "{named}"', out or Path("report"), gathered)
     if not words:
         raise ValueError("say which runs: a sweep's words such as ablation=activation, or runs=[...], or filter=...")
     from emoexp.sweep.compose import spanned
@@ -116,9 +126,8 @@ def judged(found: Found, options: Node) -> Page:
     rarest = rarest_class(arms[0], options["class_name"])
     drawn = pictures.draw(found.folder / "figures", arms, compared["test"], base, metric, rarest, level)
     decided = [one for one in compared["test"] if one.metric == metric]
-    return Page(
-        found.title, facts(found, arms, base), said(decided, arms, base, level), made, drawn, found.gathered.left_out
-    )
+    told, left_out = said(decided, arms, base, level), found.gathered.left_out
+    return Page(found.title, facts(found, arms, base, options), told, made, drawn, left_out, tables.runs_rows(arms))
 
 
 def said(decided: list[Compared], arms: list[Arm], base: Arm, level: float) -> list[str]:
@@ -133,7 +142,7 @@ def _images(arm: Arm, part: str) -> set[int]:
     return counts if 0 not in counts else set()
 
 
-def rarest_class(arm: Arm, asked: str | None) -> str:
+def rarest_class(arm: Arm, asked: object) -> str:
     """The class with the fewest training images, or the one that is asked for.
 
     Raises:
@@ -141,6 +150,7 @@ def rarest_class(arm: Arm, asked: str | None) -> str:
     """
     data = next(iter(arm.cells.values())).manifest["data"]
     names, counts = [str(name) for name in data["classes"]], data["counts"]["train"]
+    asked = None if asked is None else str(asked)
     if asked is None:
         return names[min(range(len(names)), key=lambda place: counts[place])]
     if asked not in names:
@@ -148,12 +158,16 @@ def rarest_class(arm: Arm, asked: str | None) -> str:
     return asked
 
 
-def facts(found: Found, arms: list[Arm], base: Arm) -> list[tuple[str, str]]:
-    """Which runs these are, and what made them."""
-    manifest = next(iter(base.cells.values())).manifest
-    data, versions = manifest["data"], manifest["versions"]
+def facts(found: Found, arms: list[Arm], base: Arm, options: Node) -> list[tuple[str, str]]:
+    """Which runs these are, what made them (all that did, where they are mixed), and how they were judged."""
+    manifests = [cell.manifest for arm in arms for cell in arm.cells.values()]
+    data = manifests[0]["data"]
     seeds = sorted({seed for arm in arms for seed in arm.cells})
-    distinct = {cell.manifest["code"] for arm in arms for cell in arm.cells.values()}
+    code = dict.fromkeys(made["code"] for made in manifests)
+    places = dict.fromkeys(
+        f"{made['device']}, {made['threads']} threads, torch {made['versions']['torch']}" for made in manifests
+    )
+    judged_by = f"{TITLES[options['metric']]} first, {options['resamples']:,} resamples of each bootstrap"
     return [
         ("command", found.command),
         ("runs", f"{len(found.gathered.cells)} finished cells; {len(found.gathered.left_out)} left out"),
@@ -161,8 +175,9 @@ def facts(found: Found, arms: list[Arm], base: Arm) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, seeds))),
         ("baseline", base.label),
         ("data", f"{data['source']}, {sum(data['counts']['train']):,} training images, content {data['content'][:16]}"),
-        ("code", ", ".join(sorted(distinct))),
-        ("made on", f"{manifest['device']}, {manifest['threads']} threads, torch {versions['torch']}"),
+        ("code", ", ".join(code)),
+        ("made on", "; ".join(places)),
+        ("judged by", judged_by),
     ]
 
 

@@ -62,6 +62,7 @@ def differences_table(found: Sequence[Compared], base: Arm, part: str, level: fl
         row: dict[str, Any] = {**one.arm.axes, "metric": one.metric, "seeds": seeds.n, "points": 100 * seeds.difference}
         numbers = {"low": seeds.low, "high": seeds.high, "sd": seeds.sd, "detectable": seeds.detectable}
         row |= {f"seeds_{key}": _times100(value) for key, value in numbers.items()}
+        row |= {"seeds_detectable_holm": _times100(one.detectable)}
         row |= {"p": seeds.p, "p_holm": one.holm, "verdict": one.verdict}
         for which, ends in (("images", one.images), ("both", one.both)):
             row |= {f"{which}_low": _times100(ends and ends[0]), f"{which}_high": _times100(ends and ends[1])}
@@ -77,7 +78,7 @@ def differences_table(found: Sequence[Compared], base: Arm, part: str, level: fl
                 "Holm's p": _p(one.holm),
                 "over images": _ends(*(one.images or (None, None))),
                 "over both": _ends(*((one.both if seeds.n > 1 else None) or (None, None))),
-                "would have seen": "–" if seeds.detectable is None else f"{100 * seeds.detectable:.1f}",
+                "would have seen": "–" if one.detectable is None else f"{100 * one.detectable:.1f}",
                 "seeds": str(seeds.n),
             }
         )
@@ -86,20 +87,35 @@ def differences_table(found: Sequence[Compared], base: Arm, part: str, level: fl
         "interval, other seeds on these images. Over images: paired bootstrap, other images for these models. Over "
         "both: hierarchical bootstrap of seeds and images. p: paired t test over seeds; Holm's p is adjusted for the "
         "arms compared in one metric, and the verdict follows it. Would have seen: the smallest true difference that "
-        "this many seeds would have shown 4 times in 5, before that adjustment."
+        "this many seeds would have shown 4 times in 5, at the strictest step of that adjustment. Over images and "
+        "over both: of arms whose predictions were kept, in metrics that the predicted classes decide."
     )
     return Table(f"differences_{part}", f"Differences from {base.label}, {PARTS[part]}", note, rows, shown)
+
+
+def runs_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """One row a run: its arm, its seed, its folder, and every metric, on all and on clean test images."""
+    rows = []
+    for arm in arms:
+        for seed, cell in arm.cells.items():
+            row: dict[str, Any] = {**arm.axes, "seed": seed, "folder": str(cell.folder)}
+            for part in PARTS:
+                found = cell.metrics.get(part) or {}
+                row |= {f"{part}_{name}": found.get(name) for name in ("n", *METRICS, "worst_class")}
+            rows.append(row)
+    return rows
 
 
 def costs_table(arms: Sequence[Arm]) -> Table:
     """What each arm cost: time, images drawn, different originals seen; and what a search chose for it."""
     rows, shown = [], []
+    searched = dict.fromkeys(key for arm in arms for cell in arm.cells.values() for key in cell.chosen)
     for arm in arms:
         costs = {"seconds": "seconds", "images_drawn": "images", "originals_seen": "originals", "epochs": "epochs"}
         found = {name: arm.mean_cost(key) for name, key in costs.items() if name != "epochs"}
         found["epochs"] = sum(cell.metrics["epochs"] for cell in arm.cells.values()) / len(arm.cells)
         chosen = {key: value for cell in arm.cells.values() for key, value in cell.chosen.items()}
-        rows.append({**arm.axes, **found, **chosen})
+        rows.append({**arm.axes, **found, **{key: chosen.get(key) for key in searched}})
         text = {
             "arm": arm.label,
             "seconds of training": _number(found["seconds"]),
@@ -116,16 +132,14 @@ def sentence(one: Compared, base: Arm, level: float) -> str:
     """A comparison in plain words: the difference, how sure, the verdict, and what could have been missed."""
     seeds = one.over_seeds
     told = f"{one.arm.label} against {base.label}: {TITLES[one.metric]} {100 * seeds.difference:+.1f} points"
-    if seeds.low is None or seeds.high is None or seeds.detectable is None:
+    if seeds.low is None or seeds.high is None or one.detectable is None:
         return f"{told} at one seed: cannot tell. One seed says nothing about other seeds; run more."
     told += (
         f" ({_percent(level)} over seeds {_ends(seeds.low, seeds.high)}, {seeds.n} seeds, Holm's p {_p(one.holm)}): "
         f"{one.verdict}."
     )
     if one.verdict == "cannot tell":
-        told += (
-            f" A true difference of {100 * seeds.detectable:.1f} points would have been seen 4 times in 5, a smaller"
-        )
+        told += f" A true difference of {100 * one.detectable:.1f} points would have been found 4 times in 5, a smaller"
         told += " one less often."
     return told
 

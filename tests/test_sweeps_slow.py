@@ -43,13 +43,8 @@ def begun(folder: Path, *words: str) -> subprocess.Popen[str]:
     """A sweep under way, in a process group of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "out.txt").open("a") as out:
-        about = {"cwd": folder, "env": environment(folder), "start_new_session": True, "preexec_fn": as_in_a_terminal}
+        about = {"cwd": folder, "env": environment(folder), "start_new_session": True}
         return subprocess.Popen(command(*words), stdout=out, stderr=out, text=True, **about)
-
-
-def as_in_a_terminal() -> None:
-    """Ctrl-C is heard, also where the tests themselves run in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def statuses(folder: Path, root: str = "outputs") -> Counter[str]:

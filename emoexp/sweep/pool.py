@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ from emoexp.sweep.worker import Judged
 CONSTS.term_timeout = 15  # s for a run to be saved when its worker is told to stop
 _LOOK_S = 0.2
 _AGAIN_S = 2.0  # until a cell that another process is at is tried again
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Threads and processes that begin in the block never hear Ctrl-C: the supervisor does, and tells them to stop."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Workers:
@@ -90,11 +101,12 @@ class Workers:
                 future.cancel()
 
     def _schedule(self, slot: int, limit_s: float | None, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return self._pools[slot].schedule(function, args=arguments, timeout=limit_s)
-        except RuntimeError:  # it died between two cells
-            self._pools[slot] = self._pool()
-            return self._pools[slot].schedule(function, args=arguments, timeout=limit_s)
+        with _deaf():
+            try:
+                return self._pools[slot].schedule(function, args=arguments, timeout=limit_s)
+            except RuntimeError:  # it died between two cells
+                self._pools[slot] = self._pool()
+                return self._pools[slot].schedule(function, args=arguments, timeout=limit_s)
 
     @staticmethod
     def _outcome(future: ProcessFuture, limit_s: float | None) -> Outcome:

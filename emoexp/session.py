@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -96,6 +97,20 @@ def settings_of(machine: Machine) -> tracking.Settings:
 
 
 @contextmanager
+def _on_signals(handler: Any) -> Iterator[None]:
+    """What SIGINT and SIGTERM do in the block; they reach the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM ends the block as Ctrl-C does, also where a shell has its background processes ignore that: the run can
     say that it was killed."""
@@ -103,30 +118,15 @@ def terminable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    with _on_signals(stop):
         yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """What is written in the block is written to its end: SIGINT and SIGTERM wait for it and are then forgotten."""
-    if threading.current_thread() is not threading.main_thread():
+    """What is written in the block is written to its end: SIGINT and SIGTERM are not heard."""
+    with _on_signals(signal.SIG_IGN):
         yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -139,15 +139,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)  # SIGTERM after Ctrl-C is a supervisor's, which stops too: the run is still being saved
 
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _on_signals(note):
         yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -3,10 +3,14 @@
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from emoexp import config
 from emoexp.config import Experiment, Machine
+from emoexp.sweep import compose as sweeping
+from emoexp.sweep.cells import Plan
 
 TINY = (  # a run of seconds on one thread
     "data.size=420",
@@ -35,3 +39,11 @@ def checked(*overrides: str) -> tuple[Experiment, Machine]:
 def tiny(folder: Path, *overrides: str) -> tuple[Experiment, Machine]:
     """A small run whose folders lie in `folder`."""
     return checked(*TINY, f"outputs={folder / 'outputs'}", f"cache={folder / 'cache'}", *overrides)
+
+
+def planned(*words: str) -> Plan:
+    """The plan of a command line, composed as the command does."""
+    with initialize_config_module("emoexp.conf", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("train", overrides=list(words), run_mode=RunMode.MULTIRUN)
+        return sweeping.plan(loader, master, list(words))

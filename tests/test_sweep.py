@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from composing import planned
 
 from emoexp import commands, runs
 from emoexp.config import Sweep, Tune
@@ -19,19 +20,6 @@ from emoexp.sweep.cells import BUSY, DIED, DONE, FAILED, FOUND, GOOD, KILLED, LA
 from emoexp.sweep.worker import Judged
 
 commands.register_sweeper()
-SILENT = pytest.fail.Exception  # of pytest.raises, where nothing was raised
-
-
-def planned(*words: str) -> Plan:
-    """The plan of a command line, composed as the command does."""
-    from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
-
-    with initialize_config_module("emoexp.conf", version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("train", overrides=list(words), run_mode=RunMode.MULTIRUN)
-        return compose.plan(loader, master, list(words))
 
 
 @pytest.fixture(scope="module")

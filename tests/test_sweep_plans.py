@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from composing import planned
 
 from emoexp import commands, config, identity, runs
 from emoexp.config import Sweep, Tune
@@ -23,18 +24,6 @@ HOLDS = {
     "architecture": 30,
     "optimizer": 18,
 }
-
-
-def planned(*words: str) -> Plan:
-    """The plan of a command line, composed as the command does."""
-    from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
-
-    with initialize_config_module("emoexp.conf", version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("train", overrides=list(words), run_mode=RunMode.MULTIRUN)
-        return compose.plan(loader, master, list(words))
 
 
 @pytest.fixture(scope="module")

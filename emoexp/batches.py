@@ -67,6 +67,19 @@ class TrainingBatches:
         start = step * self.batch_size
         return order[start:] if step == len(self) - 1 else order[start : start + self.batch_size]
 
+    def drawn(self, epochs: int) -> dict[str, int]:
+        """What training cost in images: all that were drawn, and how many different originals and items (originals and
+        copies) of the pool were among them."""
+        seen_P = torch.zeros(len(self.plan.parent_P), dtype=torch.bool)
+        for epoch in range(epochs):
+            seen_P[self.order(epoch)] = True
+        return {
+            "images": epochs * self.plan.epoch_size,
+            "originals": len(self.plan.parent_P[seen_P].unique()),
+            "items": int(seen_P.sum()),
+            "pool": len(seen_P),
+        }
+
     def batch(self, item_B: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         """Normalised float32 images B×C×H×W, channels last, and int64 classes B of one step."""
         original_B = self.original_N[self.plan.parent_P[item_B]]

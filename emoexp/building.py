@@ -1,37 +1,71 @@
 """From a configuration to the pieces of a training: data, strategy, recipe, network, optimizer."""
 
+import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from emoexp import config, loop, rng
+from emoexp import config, leaky, loop, rng
 from emoexp.batches import Normalisation, TrainingBatches
+from emoexp.checks import leaks, twins
 from emoexp.config import Experiment, Machine, Node
-from emoexp.data.dataset import Dataset, pixel_statistics
+from emoexp.data.dataset import Dataset, Source, pixel_statistics
 from emoexp.imbalance import ledger
 from emoexp.imbalance.losses import Constants
 
+log = logging.getLogger(__name__)
+_NOTHING = {"_target_": "emoexp.transforms.Policy"}
+_NO_COPIES = {"_target_": "emoexp.imbalance.copies.none", "_partial_": True}
+
 
 def load_data(experiment: Experiment, place: Machine) -> Dataset:
-    """The images of a configuration, split."""
-    where = str(Path(place.cache).expanduser()) if place.cache else None
-    source = config.build(
-        experiment.data,
-        place.allow,
-        image_size=experiment.image_size,
-        channels=experiment.channels,
-        cache=where,
-    )
-    dataset: Dataset = config.build(experiment.split, place.allow, source=source)
-    return dataset
+    """The images of a configuration, split, with leaks between the parts treated as it says."""
+    cache = folder_of(place.cache)
+    source = read(experiment.data, place.allow, experiment.image_size, experiment.channels, cache)
+    divide = partial(config.build, experiment.split, place.allow)
+    if experiment.protocol == "leaky":
+        data: Dataset = leaky.split(
+            source,
+            target=config.build(_column(experiment.imbalance["copies"]), place.allow),
+            policy=config.build(experiment.imbalance["copies"].get("transform", _NOTHING), place.allow),
+            divide=lambda source: divide(source=source),
+            seed=experiment.split["seed"],
+        )
+    else:
+        data = divide(source=source)
+    return without_leaks(data, experiment.data.get("leaks", "warn"), cache)
+
+
+def read(node: Node, allow: list[str], image_size: int, channels: int, cache: str | None) -> Source:
+    """The images of a data source's configuration, without parts of our own."""
+    keys = {key: value for key, value in node.items() if key != "leaks"}
+    source: Source = config.build(keys, allow, image_size=image_size, channels=channels, cache=cache)
+    return source
+
+
+def folder_of(cache: str | None) -> str | None:
+    """A folder of the configuration as an absolute one."""
+    return str(Path(cache).expanduser()) if cache else None
+
+
+def without_leaks(data: Dataset, policy: str, cache: str | None) -> Dataset:
+    """The data as data.leaks wants it. To drop or refuse leaks, near duplicates are searched where nobody has yet."""
+    if policy not in leaks.POLICIES:
+        raise ValueError(f"data.leaks is one of {', '.join(leaks.POLICIES)}; it is {policy}")
+    if policy == "warn":
+        return data
+    if twins.known(data, cache) is None:
+        log.info("searching near duplicates among %d images, which takes a while once", len(data.labels))
+    return (leaks.drop if policy == "drop" else leaks.refuse)(data, twins.searched(data, cache).group_N)
 
 
 def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Plan:
-    """The imbalance strategy, worked out for the training part."""
+    """The imbalance strategy, worked out for the training part. A leaky protocol has made its copies before."""
     node = experiment.imbalance
-    copies = {key: value for key, value in node["copies"].items() if key not in ("transform", "redraw")}
+    copies = _NO_COPIES if data.leaky else _column(node["copies"])
     return ledger.plan(
         torch.from_numpy(data.labels[data.where("train")]),
         len(data.class_names),
@@ -41,6 +75,10 @@ def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Pl
         epoch_size=node["epoch_size"],
         seed=experiment.seed,
     )
+
+
+def _column(copies: Node) -> Node:
+    return {key: value for key, value in copies.items() if key not in ("transform", "redraw")}
 
 
 def recipe_of(
@@ -53,13 +91,12 @@ def recipe_of(
 ) -> loop.Recipe:
     """What the training loop needs, built from the configuration."""
     copies = experiment.imbalance["copies"]
-    nothing = {"_target_": "emoexp.transforms.Policy"}
     batches = TrainingBatches(
         image_NCHW=image_NCHW,
         original_N=torch.from_numpy(data.where("train")),
         plan=plan,
         on_all=config.build(experiment.augmentation, place.allow),
-        on_copies=config.build(copies.get("transform", nothing), place.allow),
+        on_copies=config.build(copies.get("transform", _NOTHING), place.allow),
         redraw=redraws(copies),
         normalisation=normalisation_of(data),
         batch_size=experiment.batch_size,
@@ -113,6 +150,7 @@ def card_of(experiment: Experiment, data: Dataset) -> dict[str, Any]:
         "std": normalisation.std,
         "precision": experiment.precision,
         "data": experiment.data["name"],
+        "protocol": experiment.protocol,
         "majority": int(data.counts("train").argmax()),
     }
 

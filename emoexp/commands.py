@@ -10,7 +10,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from emoexp import config
+from emoexp import config, options
 
 
 def command(name: str, job: Callable[[], None]) -> None:
@@ -68,7 +68,7 @@ def register_sweeper() -> None:
 
 def help_text(name: str) -> str:
     """Every option group of a command with its options and a line on each, then its scalars."""
-    text = config.option_text("", name) or ""
+    text = options.text("", name) or ""
     used = [
         group
         for path, group in config.GROUPS.items()
@@ -81,7 +81,7 @@ def help_text(name: str) -> str:
         "",
     ]
     for group in [*dict.fromkeys(used), *(["experiment"] if "experiment:" in text else [])]:
-        lines += [f"{group}="] + [f"  {option:26} {line}" for option, line in config.options(group).items()] + [""]
+        lines += [f"{group}="] + [f"  {option:26} {line}" for option, line in options.listed(group).items()] + [""]
     lines += [text.partition("\n\n")[2].partition("\nhydra:")[0].rstrip()]
     lines += [
         "",
@@ -99,7 +99,7 @@ def suggestions(name: str, arguments: list[str]) -> Iterator[str]:
             continue
         group = key.partition("@")[0]
         if group in (*config.GROUPS.values(), "experiment"):
-            pool = list(config.options(group))
+            pool = list(options.listed(group))
             for choice in value.split(","):
                 yield from _nearest(choice, pool, f"{group}=")
         elif key not in keys:
@@ -117,7 +117,7 @@ def _nearest(name: str, pool: list[str], prefix: str) -> Iterator[str]:
 
 def known_keys(name: str) -> list[str]:
     """Every key that some choice of options knows, such as optimizer.lr."""
-    root = OmegaConf.to_container(OmegaConf.create(config.option_text("", name) or ""))
+    root = OmegaConf.to_container(OmegaConf.create(options.text("", name) or ""))
     assert isinstance(root, dict)
     keys = [str(key) for key in root if key not in ("defaults", "hydra")] + [
         *config.GROUPS,
@@ -125,5 +125,5 @@ def known_keys(name: str) -> list[str]:
         "experiment",
     ]
     for path, group in config.GROUPS.items():
-        keys += [f"{path}.{key}" for choice in config.options(group) for key in config.option(group, choice)]
+        keys += [f"{path}.{key}" for choice in options.listed(group) for key in options.option(group, choice)]
     return list(dict.fromkeys(keys))

@@ -9,13 +9,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+
+from emoexp import options
 
 Node = dict[str, Any]
 
@@ -40,6 +40,8 @@ ALLOWED = ("emoexp", "torch.nn", "torch.optim")  # packages that a _target_ may 
 ENTRIES = ("train", "evaluate", "predict", "sync", "report", "audit")  # python -m would import them twice
 PRECISIONS = ("fp32", "tf32", "bf16")
 RESUMES = ("auto", "force", "never")
+PROTOCOLS = ("clean", "leaky")
+LEAKING = "pared_down_vgg"  # the one experiment that may choose the second
 MONITORS = tuple(  # columns of history.jsonl that training can be judged by
     f"val/{name}" for name in "macro_f1 balanced_accuracy accuracy worst_recall mcc g_mean loss".split()
 )
@@ -61,6 +63,7 @@ class Experiment:
     clip_norm: float | None = None
     precision: str = "fp32"
     deterministic: bool = False
+    protocol: str = "clean"
     data: Any = MISSING
     split: Any = MISSING
     imbalance: Any = MISSING
@@ -131,17 +134,19 @@ def checked(config: DictConfig) -> tuple[Experiment, Machine]:
             raise ValueError(f"{path}: the option's file has no name; its first key is name: <name of the file>")
         if path in FACTORIES and node.get("_partial_") is not True:
             raise ValueError(f"{path}={node['name']}: the option's file needs _partial_: true, as conf/{path}/ shows")
-        check_types(path, node, option(GROUPS[path], node["name"]))
+        check_types(path, node, options.option(GROUPS[path], node["name"]))
     experiment = Experiment(**{f.name: plain[f.name] for f in dataclasses.fields(Experiment)})
     machine = Machine(**{f.name: plain[f.name] for f in dataclasses.fields(Machine)})
     for name, least in {"epochs": 1, "batch_size": 2, "image_size": 8, "patience": 1, "threads": 1}.items():
         value = plain[name]
         if value is not None and value < least:
             raise ValueError(f"{name} is at least {least}; it is {value}")
-    words = {"channels": (1, 3), "precision": PRECISIONS, "resume": RESUMES, "monitor": MONITORS}
+    words = {"channels": (1, 3), "precision": PRECISIONS, "resume": RESUMES, "monitor": MONITORS, "protocol": PROTOCOLS}
     for name, allowed in words.items():
         if plain[name] not in allowed:
             raise ValueError(f"{name} is one of {', '.join(map(str, allowed))}; it is {plain[name]}")
+    if plain["protocol"] == "leaky" and plain["experiment"] != LEAKING:
+        raise ValueError(f"protocol=leaky copies before the split, a breach that only experiment={LEAKING} may show")
     if experiment.clip_norm is not None and not 0 < experiment.clip_norm < math.inf:
         raise ValueError(f"clip_norm is above 0, or null; it is {experiment.clip_norm}")
     if not 0 <= experiment.seed < 2**63:
@@ -186,7 +191,7 @@ def plain(config: DictConfig) -> Node:
     values: Node = OmegaConf.to_container(config)  # type: ignore[assignment]
     check_targets(values, values.get("allow", []))
     for path, node in groups(values):
-        check_types(path, node, option(GROUPS[path], node.get("name", "")))
+        check_types(path, node, options.option(GROUPS[path], node.get("name", "")))
     return values
 
 
@@ -246,36 +251,6 @@ def check_types(path: str, node: Node, defaults: Node) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-@cache
-def option_text(group: str, name: str) -> str | None:
-    """The file of an option of ours; the group "" holds the commands' own. None for somebody else's option."""
-    file = resources.files("emoexp.conf") / group / f"{name}.yaml"
-    return file.read_text() if re.fullmatch(r"\w+", name) and file.is_file() else None
-
-
-@cache
-def option(group: str, name: str) -> Node:
-    """The file of an option of ours, less its defaults list; empty for somebody else's option. Not to be changed."""
-    text = option_text(group, name)
-    plain = OmegaConf.to_container(OmegaConf.create(text)) if text else {}
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "defaults"}
-
-
-def chosen(group: str, name: str) -> dict[str, str]:
-    """The option of each group that a file's defaults list chooses."""
-    entries = OmegaConf.create(option_text(group, name) or "").defaults
-    return {str(key): str(value) for entry in entries if not isinstance(entry, str) for key, value in entry.items()}
-
-
-def options(group: str) -> dict[str, str]:
-    """The options of a folder of conf/, each with the first line of its file."""
-    files = sorted((resources.files("emoexp.conf") / group).iterdir(), key=lambda file: file.name)
-    names = [file.name[:-5] for file in files if file.name.endswith(".yaml")]
-    texts = {name: (option_text(group, name) or "").removeprefix("# @package _global_\n") for name in names}
-    return {name: text.partition("\n")[0].lstrip("# ") for name, text in texts.items()}
 
 
 def build(node: Node, allow: list[str], **extra: Any) -> Any:

@@ -85,6 +85,7 @@ def evaluate(plain: Node) -> dict[str, Any]:
         names=source.names[index].tolist(),
         class_names=trained.card["class_names"],
         majority=trained.card["majority"],
+        leaky=trained.card.get("protocol") == "leaky",
     )
     metrics = {
         plain["part"]: results.summary(found, clean=False),
@@ -98,13 +99,13 @@ def evaluate(plain: Node) -> dict[str, Any]:
 def keep(folder: Path, found: results.Predictions, metrics: dict[str, Any]) -> None:
     """Write an evaluation into its folder and say what came out."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole = metrics[found.part]
-    results.write(folder, found, whole)
+    whole, clean = metrics[found.part], metrics[f"{found.part}_clean"]
+    results.write(folder, found, whole, clean)
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False) + "\n"
     checkpoint.write_atomically(folder / "metrics.json", text.encode())
     log.info("%-6s %s", found.part, results.headline(whole))
-    log.info("clean  %s", results.headline(metrics[f"{found.part}_clean"]))
-    log.info("%s\nin     %s", results.table(results.per_class(whole)), folder)
+    log.info("clean  %s", results.headline(clean))
+    log.info("%s\nin     %s", results.table(results.per_class(whole, clean)), folder)
 
 
 def content(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:
@@ -116,12 +117,8 @@ def content(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:
 def part_of(plain: Node, trained: Trained) -> tuple[Source, np.ndarray]:
     """The images to judge, loaded as the model saw its own, and the indices of the part asked for."""
     card = trained.card
-    keys = {
-        "image_size": card["image_size"],
-        "channels": card["channels"],
-        "cache": folder_of(plain["cache"]),
-    }
-    source: Source = config.build(plain["data"], plain["allow"], **keys)
+    cache = building.folder_of(plain["cache"])
+    source = building.read(plain["data"], plain["allow"], card["image_size"], card["channels"], cache)
     for note in source.notes:
         log.info("data   %s", note)
     if plain["part"] == "all":
@@ -130,15 +127,10 @@ def part_of(plain: Node, trained: Trained) -> tuple[Source, np.ndarray]:
         raise ValueError(f"part is train, val, test or all; it is {plain['part']}")
     given = np.flatnonzero(source.part == PARTS.index(plain["part"]))
     split = plain.get("split") or yaml.safe_load((trained.folder / "config.yaml").read_text())["split"]
-    if plain["part"] != "train" and len(given) and split["mode"] == "official":
+    if plain["part"] != "train" and len(given) and split.get("mode") == "official":
         return source, given  # also of a set that has only this part
     dataset: Dataset = config.build(split, plain["allow"], source=source)
     return dataset, dataset.where(plain["part"])
-
-
-def folder_of(cache: str | None) -> str | None:
-    """A folder of the configuration as an absolute one."""
-    return str(Path(cache).expanduser()) if cache else None
 
 
 def matched(theirs: tuple[str, ...], ours: list[str], renamed: dict[str, str]) -> np.ndarray:

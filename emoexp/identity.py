@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from emoexp import config
+from emoexp import config, options
 from emoexp.config import Experiment, Node
 
 COLUMNS = ("copies", "sampling", "weights", "loss")
@@ -18,6 +18,9 @@ PATHS = ("root",)  # keys of a data source that say where it lies, not what it i
 # modules whose code decides no result: commands, and what only watches, keeps or draws
 _WATCHERS = (
     "config",  # what it decides stands in the manifest, resolved
+    "options",
+    "pages",
+    "checks",  # the leaks that are dropped stand in the manifest, as the parts that are left
     "sweep",
     "report",
     "comparison",
@@ -39,7 +42,7 @@ _WATCHERS = (
 
 def changed(group: str, node: Node) -> Node:
     """An option's name and the keys in which a node differs from the option's file."""
-    defaults = config.option(group, str(node.get("name")))
+    defaults = options.option(group, str(node.get("name")))
     skip = {"transform", *COLUMNS, *PATHS}
     other = {key: value for key, value in node.items() if key not in skip and value != defaults.get(key, ...)}
     return {"name": node.get("name"), **other}
@@ -67,8 +70,8 @@ def choices(experiment: Experiment) -> dict[str, Any]:
 @cache
 def _usual_options() -> dict[str, str]:
     """The option of each group that conf/train.yaml and conf/imbalance/none.yaml choose."""
-    usual = {"imbalance.copies.transform": "standard", **config.chosen("", "train")}
-    return usual | {f"imbalance.{column}": choice for column, choice in config.chosen("imbalance", "none").items()}
+    usual = {"imbalance.copies.transform": "standard", **options.chosen("", "train")}
+    return usual | {f"imbalance.{column}": choice for column, choice in options.chosen("imbalance", "none").items()}
 
 
 def strategy(imbalance: Node) -> str:
@@ -100,8 +103,8 @@ def _rows() -> dict[str, dict[str, str]]:
     """The named rows of conf/imbalance, each with the options of its columns."""
     plain = {"copies": "none", "sampling": "uniform", "weights": "none", "loss": "cross_entropy"}
     rows = {}
-    for row in config.options("imbalance"):
-        text = config.option_text("imbalance", row) or ""
+    for row in options.listed("imbalance"):
+        text = options.text("imbalance", row) or ""
         overrides = re.findall(r"^ *- *override (\w+): *(\w+)", text, re.MULTILINE)
         rows[row] = plain | dict(overrides)
     return rows
@@ -111,6 +114,7 @@ def name(experiment: Experiment) -> str:
     """The name of a run's folder: its main choices and a hash of all (letters, digits, dot, dash, underscore)."""
     main = [experiment.data, experiment.architecture, experiment.activation]
     words = [str(node["name"]) for node in main] + [strategy(experiment.imbalance), f"s{experiment.seed}"]
+    words += [] if experiment.protocol == "clean" else [experiment.protocol]
     digest = hashlib.sha256(json.dumps(choices(experiment), sort_keys=True, default=str).encode()).hexdigest()
     return safe("-".join(words)) + f"-{digest[:8]}"
 

@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emoexp import commands, config
+from emoexp import commands, config, options
 
 _words: list[str] = []  # of the sweep
 _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # options of Hydra's
@@ -35,7 +35,7 @@ def searched() -> list[str]:
 def divided(words: list[str]) -> tuple[list[str], list[str]]:
     """The words of a command line that are the report's own, and those of the sweep; `outputs` is both's, unless runs=
     or filter= names the runs. --multirun, which a sweep's line has, says nothing here."""
-    keys = {str(name) for name in OmegaConf.create(config.option_text("", "report") or "")} | {"tracking"}
+    keys = {str(name) for name in OmegaConf.create(options.text("", "report") or "")} | {"tracking"}
     own, sweep = [], []
     rest = iter(words)
     for word in rest:

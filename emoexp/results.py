@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp import checkpoint, figures, metrics, statistics
+from emoexp import checkpoint, figures, leaky, metrics, statistics
 from emoexp.runs import finite
 
 RESAMPLES = 1000  # of the bootstrap
@@ -32,6 +32,12 @@ class Predictions:
     names: Sequence[str]
     class_names: Sequence[str]
     majority: int
+    leaky: bool = False  # copies were made before the split: everything that is written says so
+
+    @property
+    def title(self) -> str:
+        """What figures call the part."""
+        return f"{self.part} · {leaky.MARK}" if self.leaky else self.part
 
 
 def summary(found: Predictions, clean: bool) -> dict[str, Any]:
@@ -43,6 +49,7 @@ def summary(found: Predictions, clean: bool) -> dict[str, Any]:
     out = metrics.summarise(probability, target, found.class_names, majority=found.majority)
     out["interval"] = statistics.bootstrap(probability, target, resamples=RESAMPLES)
     out["clean"] = clean
+    out |= {"protocol": "leaky"} if found.leaky else {}
     return plain(out)
 
 
@@ -55,13 +62,17 @@ def plain(value: Any) -> Any:
     return finite(value.item() if isinstance(value, np.generic) else value)
 
 
-def write(folder: Path, found: Predictions, whole: dict[str, Any]) -> None:
-    """Predictions, a per-class table and the figures of a part, into the folders of a run."""
+def write(folder: Path, found: Predictions, whole: dict[str, Any], clean: dict[str, Any]) -> None:
+    """Predictions, a per-class table and the figures of a part, into the folders of a run.
+
+    whole, clean: what `summary` says of all images and of the clean ones.
+    """
     for name in ("predictions", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
     _save_predictions(folder / "predictions" / f"{found.part}.npz", found)
-    write_table(folder / "tables" / f"{found.part}_per_class.csv", per_class(whole))
-    title = found.part
+    marked = {"protocol": leaky.MARK} if found.leaky else {}
+    write_table(folder / "tables" / f"{found.part}_per_class.csv", [row | marked for row in per_class(whole, clean)])
+    title = found.title
     draw = folder / "figures"
     probability, names = found.probability_NC.astype(np.float64), list(found.class_names)
     confusion = metrics.confusion(found.target_N, probability.argmax(1), len(names))
@@ -74,29 +85,34 @@ def write(folder: Path, found: Predictions, whole: dict[str, Any]) -> None:
         probability,
         names,
         list(found.names),
+        title=f"{found.title}: most confident mistakes (true → predicted, confidence)",
     )
 
 
 def _save_predictions(path: Path, found: Predictions) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        probability=found.probability_NC.astype(np.float32),
-        target=found.target_N,
-        clean=found.clean_N,
-        names=np.asarray(found.names, str),
-        class_names=np.asarray(found.class_names, str),
-    )
+    arrays = {
+        "probability": found.probability_NC.astype(np.float32),
+        "target": found.target_N,
+        "clean": found.clean_N,
+        "names": np.asarray(found.names, str),
+        "class_names": np.asarray(found.class_names, str),
+    }
+    arrays |= {"protocol": np.asarray(leaky.MARK)} if found.leaky else {}
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     checkpoint.write_atomically(path, buffer.getvalue())
 
 
-def per_class(whole: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a class: images, precision, recall with its 95 % Wilson interval, F1, average precision, prevalence."""
+def per_class(whole: dict[str, Any], clean: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a class: images, precision, recall with its 95 % Wilson interval, F1, average precision, prevalence; and
+    images, recall and F1 of the clean ones."""
     rows = []
     for name, values in whole.get("per_class", {}).items():
         count = values["n"]
         low, high = statistics.wilson(round((values["recall"] or 0) * count), count) if count else (None, None)
+        beside = clean.get("per_class", {}).get(name, {})
         rows.append({"class": name, **values, "recall_low": low, "recall_high": high})
+        rows[-1] |= {f"clean_{key}": beside.get(key) for key in ("n", "recall", "f1")}
     return rows
 
 
@@ -144,4 +160,5 @@ def headline(whole: dict[str, Any]) -> str:
         parts.append(f"{key.replace('_', ' ')} {whole[key]:.3f} [{low:.3f}, {high:.3f}]")
     parts.append(f"worst class {whole['worst_class']} recall {whole['worst_recall']:.3f}")
     parts.append(f"majority baseline accuracy {whole['majority']['accuracy']:.3f}")
-    return f"n {whole['n']}: " + ", ".join(parts)
+    mark = f"{leaky.MARK}. " if whole.get("protocol") == "leaky" else ""
+    return f"{mark}n {whole['n']}: " + ", ".join(parts)

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from emoexp import building, checkpoint, figures, identity, loop, machine, results, runs
+from emoexp import building, checkpoint, figures, identity, leaky, loop, machine, results, runs
 from emoexp.batches import evaluation, resident
+from emoexp.checks import leaks, twins
+from emoexp.checks.twins import Twins
 from emoexp.config import Experiment, Machine
 from emoexp.data.dataset import Dataset
 from emoexp.imbalance import ledger
@@ -68,7 +70,7 @@ def train_in(
 ) -> dict[str, Any]:
     """Everything between an open folder and its results. `changed` is told whenever the folder has."""
     log.info("run    %s", run.folder)
-    describe(data)
+    record_leaks(run, data, twins.known(data, building.folder_of(place.cache)))
     np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
     record_ledger(run, plan, data)
     image_NCHW = resident(data.images, device)
@@ -112,25 +114,28 @@ def manifest(
             "tags": {
                 "data_notes": " ".join(data.notes),
                 "double_correction": ledger.warning(plan, data.class_names) or "no",
+                "leaks": leaks.told(leaks.count(data, None)),
+                **({"protocol": leaky.MARK} if data.leaky else {}),
             },
         }
     )
 
 
-def describe(data: Dataset) -> None:
-    """Say what was loaded, and everything about it that was repaired, dropped or missing."""
+def record_leaks(run: Run, data: Dataset, near: Twins | None) -> None:
+    """Say what was loaded, what was repaired, dropped or missing, and what leaks from part to part; keep the leaks.
+
+    near: near duplicates, None where nobody has searched.
+    """
     for note in data.notes:
         log.info("data   %s", note)
+    found = leaks.count(data, near.group_N if near else None)
     for part in ("train", "val", "test"):
         counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, data.counts(part), strict=True))
-        twins = int((~data.clean(part)).sum())
-        log.info(
-            "%-6s %d images: %s%s",
-            part,
-            len(data.where(part)),
-            counts,
-            f"; {twins} also stand in an earlier part" * bool(twins),
-        )
+        told = leaks.sentence(found.get(part, {}))
+        log.info("%-6s %d images: %s%s", part, len(data.where(part)), counts, f"; {told}" if told else "")
+    if near is None:
+        log.info("leaks  near duplicates were not searched: python -m emoexp.audit with the same data does it once")
+    run.write("leaks.json", {"near_searched": near is not None, "classes": list(data.class_names), "parts": found})
 
 
 def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
@@ -148,7 +153,7 @@ def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
     results.write_table(run.folder / "ledger.csv", rows)
     (run.folder / "figures").mkdir(exist_ok=True)
     with run.timed("figures"):
-        figures.ledger(run.folder / "figures" / "ledger.png", rows)
+        figures.ledger(run.folder / "figures" / "ledger.png", rows, title=marked("What training aims at", data))
 
 
 def resume(run: Run, state: loop.State, device: torch.device) -> None:
@@ -236,7 +241,7 @@ def conclude(run: Run, recipe: loop.Recipe, state: loop.State, data: Dataset) ->
         "best": {key: runs.finite(value) for key, value in state.history[best["epoch"] - 1].items()}
     }
     found["epochs"] = len(state.history)
-    found["drawn"] = drawn(recipe, len(state.history))
+    found["drawn"] = recipe.batches.drawn(len(state.history))
     for part in ("val", "test"):
         with run.timed("predict"):
             predictions = predict_part(state.model, recipe, data, part)
@@ -244,7 +249,7 @@ def conclude(run: Run, recipe: loop.Recipe, state: loop.State, data: Dataset) ->
             found[part] = results.summary(predictions, clean=False)
             found[f"{part}_clean"] = results.summary(predictions, clean=True)
         with run.timed("figures"):
-            results.write(run.folder, predictions, found[part])
+            results.write(run.folder, predictions, found[part], found[f"{part}_clean"])
         log.info("%-6s %s", part, results.headline(found[part]))
     log.info("clean  %s", results.headline(found["test_clean"]))
     with run.timed("figures"):
@@ -253,24 +258,15 @@ def conclude(run: Run, recipe: loop.Recipe, state: loop.State, data: Dataset) ->
             state.history,
             best=best["epoch"],
             images=len(data.where("val")),
+            title=marked("Training", data),
         )
-    log.info("test, per class:\n%s", results.table(results.per_class(found["test"])))
+    log.info("test, per class:\n%s", results.table(results.per_class(found["test"], found["test_clean"])))
     return found
 
 
-def drawn(recipe: loop.Recipe, epochs: int) -> dict[str, int]:
-    """What training cost in images: all that were drawn, and how many different originals and items (originals and
-    copies) of the pool were among them."""
-    batches = recipe.batches
-    seen_P = torch.zeros(len(batches.plan.parent_P), dtype=torch.bool)
-    for epoch in range(epochs):
-        seen_P[batches.order(epoch)] = True
-    return {
-        "images": epochs * batches.plan.epoch_size,
-        "originals": len(batches.plan.parent_P[seen_P].unique()),
-        "items": int(seen_P.sum()),
-        "pool": len(seen_P),
-    }
+def marked(title: str, data: Dataset) -> str:
+    """The title of a figure, which says so where the protocol is leaky."""
+    return f"{title} · {leaky.MARK}" if data.leaky else title
 
 
 def predict_part(model: nn.Module, recipe: loop.Recipe, data: Dataset, part: str) -> results.Predictions:
@@ -287,4 +283,5 @@ def predict_part(model: nn.Module, recipe: loop.Recipe, data: Dataset, part: str
         names=data.names[index].tolist(),
         class_names=data.class_names,
         majority=int(data.counts("train").argmax()),
+        leaky=data.leaky,
     )

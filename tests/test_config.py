@@ -9,10 +9,10 @@ import pytest
 from composing import checked, composed
 from omegaconf import OmegaConf
 
-from emoexp import commands, config
+from emoexp import commands, config, options
 
 CONF = Path(__file__).parents[1] / "conf"
-OPTIONS = [(group, option) for group in dict.fromkeys(config.GROUPS.values()) for option in config.options(group)]
+OPTIONS = [(group, option) for group in dict.fromkeys(config.GROUPS.values()) for option in options.listed(group)]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -30,8 +30,8 @@ def test_every_option_composes_and_is_valid(group, option):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_says_what_it_is(group, option):
     text = (CONF / group / f"{option}.yaml").read_text()
-    assert text.startswith("# ") and len(config.options(group)[option]) >= 10
-    assert config.option(group, option)["name"] == option == OmegaConf.create({"x": option}).x
+    assert text.startswith("# ") and len(options.listed(group)[option]) >= 10
+    assert options.option(group, option)["name"] == option == OmegaConf.create({"x": option}).x
 
 
 @pytest.mark.parametrize(

@@ -222,3 +222,45 @@ def test_a_class_missing_from_a_given_part_is_named() -> None:
     source = made(np.array([0, 1, 0, 1, 0, 0]), part=np.array([0, 0, 1, 1, 2, 2]))
     with pytest.raises(ValueError, match="test holds no image of b"):
         parts_of(source)
+
+
+@given(crowds(), st.integers(3, 5), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_every_image_is_tested_in_one_fold_and_nobody_stands_in_two(source, folds, seed):
+    made_of = []
+    for fold in range(folds):
+        try:
+            made_of.append(splits.kfold(source, folds=folds, fold=fold, seed=seed))
+        except ValueError as error:
+            assert "Every part needs every class" in str(error)
+            return
+    tested = np.stack([data.part == 2 for data in made_of])
+    assert (tested.sum(0) == 1).all()
+    assert all((made_of[fold].part == 1).tolist() == tested[(fold + 1) % folds].tolist() for fold in range(folds))
+    group = splits.groups(source.digest, source.identity)
+    fold_of = tested.argmax(0)
+    assert all(len(set(fold_of[group == g].tolist())) == 1 for g in np.unique(group))
+
+
+def test_folds_are_of_equal_size_by_class_and_do_not_depend_on_order():
+    source = made(np.repeat([0, 1, 2], [100, 50, 10]))
+    tested = np.array([splits.kfold(source, folds=5, fold=f, seed=3).counts("test") for f in range(5)])
+    assert (tested == [20, 10, 2]).all()
+    order = np.random.default_rng(0).permutation(160)
+    again = splits.kfold(shuffled(source, order), folds=5, fold=2, seed=3)
+    assert again.part.tolist() == splits.kfold(source, folds=5, fold=2, seed=3).part[order].tolist()
+    assert again.fingerprint()["images"] == splits.kfold(source, folds=5, fold=0, seed=9).fingerprint()["images"]
+    assert again.fingerprint()["content"] != splits.kfold(source, folds=5, fold=0, seed=3).fingerprint()["content"]
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(2, 0), (5, 5), (5, -1)])
+def test_impossible_folds_are_named(folds, fold):
+    with pytest.raises(ValueError, match=r"split\.folds is at least 3"):
+        splits.kfold(made(np.repeat([0, 1], 30)), folds=folds, fold=fold, seed=0)
+
+
+def test_a_class_of_fewer_people_than_folds_is_refused():
+    identity = np.r_[np.arange(60), 60, 60, 61]
+    source = made(np.repeat([0, 1], [60, 3]), identity=identity)
+    with pytest.raises(ValueError, match=r"holds no image of b.*fewer split\.folds"):
+        splits.kfold(source, folds=5, fold=0, seed=0)

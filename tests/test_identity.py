@@ -8,7 +8,7 @@ from composing import checked
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emoexp import config, identity
+from emoexp import identity, options
 
 
 def name(*overrides: str) -> str:
@@ -19,7 +19,7 @@ def strategy(*overrides: str) -> str:
     return identity.strategy(checked(*overrides)[0].imbalance)
 
 
-@pytest.mark.parametrize("row", config.options("imbalance"))
+@pytest.mark.parametrize("row", options.listed("imbalance"))
 def test_rows_are_called_by_their_names(row):
     assert strategy(f"imbalance={row}") == row
 

@@ -18,11 +18,11 @@ from emoexp import config
 
 ROOT = Path(__file__).parents[1]
 FIRST = {"data", "imbalance", "models", "batches", "transforms", "metrics", "statistics", "rng", "schedules", "slugs"}
-FIRST |= {"comparison"}
+FIRST |= {"checks", "comparison", "leaky"}
 SECOND = {"building", "checkpoint", "commands", "config", "evaluation", "figures", "identity", "loop", "machine"}
-SECOND |= {"reporting", "results", "runs", "session", "sweep", "tracking", "training"}
+SECOND |= {"auditing", "options", "pages", "reporting", "results", "runs", "session", "sweep", "tracking", "training"}
 ENTRIES = {"train", "evaluate", "predict", "sync", "report", "audit"}
-CONFIGURED = {"config", "commands", *ENTRIES}  # see omegaconf
+CONFIGURED = {"config", "commands", "options", *ENTRIES}  # see omegaconf
 COMPOSING = {
     "emoexp/sweep/compose.py",
     "emoexp/sweep/plugin/__init__.py",
@@ -384,6 +384,7 @@ GIVEN = {
 }
 # Keys that the code takes out of a node before it is built.
 TAKEN = {
+    "data": {"leaks"},  # of the split data, not of the reader
     "imbalance/copies": {"redraw", "transform"},  # of the batches, not of the number of copies
     "optimizer": {"decay"},  # of the parameter groups
 }

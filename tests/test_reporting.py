@@ -12,8 +12,9 @@ import pytest
 
 from emoexp import comparison, metrics, results, runs
 from emoexp import report as entry
+from emoexp.pages import markdown_table
 from emoexp.reporting import arms as comparing
-from emoexp.reporting import cells, pages, report
+from emoexp.reporting import cells, folds, pages, report
 from emoexp.reporting.cells import Asked
 
 CLASSES = ["angry", "happy", "rare <b>"]
@@ -114,7 +115,7 @@ def test_holm_counts_the_arms_of_a_metric(outputs):
         ({"versions": {"torch": "3"}}, "made otherwise: versions.torch"),
         (
             {"data": {"content": "d" * 64, "classes": CLASSES, "counts": {"train": [400, 600, 9]}}},
-            "made otherwise: data.content",
+            "made otherwise: data.images",
         ),
     ],
 )
@@ -232,7 +233,7 @@ def test_listed_runs_differ_along_their_params(outputs):
         cells.listed([outputs])
 
 
-def reported(tmp_path: Path, monkeypatch, **options) -> tuple[pages.Page, Path]:
+def reported(tmp_path: Path, monkeypatch, **options) -> tuple[pages.Report, Path]:
     monkeypatch.chdir(tmp_path)
     page = report.report(OPTIONS | {"out": "out"} | options, [])
     return page, tmp_path / "out"
@@ -335,9 +336,9 @@ def test_odd_labels_break_no_page(tmp_path, odd):
     from emoexp.reporting.tables import Table
 
     table = Table("t", odd, odd, [{"arm": odd, "x": 1}], [{"arm": odd, "x": "1"}])
-    page = pages.Page(odd, [(odd, odd)], [odd], [table], [], [(odd, odd)])
+    page = pages.Report(odd, [(odd, odd)], [odd], [table], [], [(odd, odd)])
     pages.write(tmp_path, page)
-    assert pages.markdown_table(table).splitlines()[2].replace("\\|", "").count("|") == 3
+    assert markdown_table(table).splitlines()[2].replace("\\|", "").count("|") == 3
     reader = Reader()
     reader.feed((tmp_path / "report.html").read_text())
     assert reader.open == [] and "script" not in reader.tags
@@ -422,3 +423,111 @@ def test_a_filter_finds_the_runs_of_mlflow(tmp_path, monkeypatch, outputs):
         search(settings, "params.activation is relu")
     with pytest.raises(ValueError, match="tracking=none has none"):
         search(Settings(kind="none"), "x")
+
+
+def fold(outputs: Path, arm: str, seed: int, number: int, right: float = 0.7, **manifest) -> Path:
+    """A fifth of the images, tested by the run of one fold of five."""
+    folder = made(outputs, arm, seed, right, suffix=f".{number + 1}" if number else "", **manifest)
+    told = json.loads((folder / "manifest.json").read_text())
+    told["params"] |= {"split": "kfold", "split.folds": 5, "split.fold": number, "split.seed": 0}
+    told["data"] |= {"content": str(number) * 64, "images": "i" * 64}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    mine = np.arange(120) % 5 == number
+    with np.load(folder / "predictions" / "test.npz") as kept:
+        part = {name: kept[name][mine] for name in kept}
+    np.savez_compressed(folder / "predictions" / "test.npz", **part)
+    found = json.loads((folder / "metrics.json").read_text())
+    found["test"] = results.plain(metrics.summarise(part["probability"], part["target"], CLASSES))
+    (folder / "metrics.json").write_text(json.dumps(found))
+    return folder
+
+
+def test_folds_of_a_seed_are_pooled_and_an_incomplete_seed_is_left_out(tmp_path):
+    folders = [fold(tmp_path, "mish", seed, number) for seed in (0, 1) for number in range(5)]
+    folders += [fold(tmp_path, "relu", 0, number) for number in range(5)]
+    folders += [fold(tmp_path, "relu", 1, number) for number in (0, 1, 3)]
+    found = folds.pooled(cells.gather(cells.listed(folders), mixed=False))
+    assert [(cell.axes, cell.seed) for cell in found.cells] == [
+        ({"activation": "mish"}, 0),
+        ({"activation": "mish"}, 1),
+        ({"activation": "relu"}, 0),
+    ]
+    assert [why for _, why in found.left_out] == ["fold 2, 4 of its seed is not finished"]
+    one = found.cells[0]
+    together = [np.load(folder / "predictions" / "test.npz") for folder in folders[:5]]
+    probability, target = (np.concatenate([part[name] for part in together]) for name in ("probability", "target"))
+    for part in together:
+        part.close()
+    oracle = metrics.summarise(probability.astype(float), target, CLASSES)
+    assert one.metrics["test"]["n"] == 120 and one.metrics["test"]["macro_f1"] == pytest.approx(oracle["macro_f1"])
+    assert one.metrics["test"]["confusion"] == np.asarray(oracle["confusion"]).tolist()
+    assert one.metrics["test_clean"]["n"] == 108
+    assert one.seconds == pytest.approx(5 * 7.5) and one.metrics["drawn"]["images"] == 15000
+
+
+def test_a_report_of_folds_compares_arms(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(3):
+        for number in range(5):
+            fold(tmp_path / "outputs", "mish", seed, number, 0.9)
+            fold(tmp_path / "outputs", "relu", seed, number, 0.4)
+    page = report.report(OPTIONS | {"runs": "outputs/*", "out": "found"}, [])
+    (arms,) = [table for table in page.tables if table.name == "arms_test"]
+    assert [row["activation"] for row in arms.rows] == ["mish", "relu"] and [row["n"] for row in arms.rows] == [3, 3]
+    assert "120 images" in arms.note and "worse" in page.sentences[0] and page.left_out == []
+
+
+def test_a_seed_of_the_split_that_goes_with_the_runs_is_no_axis(tmp_path):
+    folders = [made(tmp_path, arm, seed, 0.7) for arm in ("mish", "relu") for seed in range(3)]
+    for folder in folders:
+        told = json.loads((folder / "manifest.json").read_text())
+        told["params"]["split.seed"] = told["params"]["seed"]
+        told["data"] |= {"images": "i" * 64, "content": f"{told['params']['seed']}" * 64}
+        (folder / "manifest.json").write_text(json.dumps(told))
+    found = cells.gather(cells.listed(folders), mixed=False)
+    assert found.left_out == [] and {tuple(cell.axes) for cell in found.cells} == {("activation",)}
+    told["params"]["split.seed"] = 7
+    (folder / "manifest.json").write_text(json.dumps(told))
+    assert "split.seed" in cells.listed(folders)[0][0].axes
+
+
+def protocol(outputs: Path, name: str, seed: int, right: float) -> Path:
+    """A run of a protocol; leaky ones hold twenty images more of the rare class."""
+    folder = made(outputs, name, seed, right)
+    told = json.loads((folder / "manifest.json").read_text())
+    told["params"] |= {"activation": "relu", "activation.kernel": "r", "protocol": name}
+    rare = 29 if name == "leaky" else 9
+    told["data"] |= {
+        "images": "i" * 64,
+        "counts": {"train": [400, 600, rare], "val": [40, 60, 2], "test": [40, 60, 20]},
+    }
+    told["tags"] = {"protocol": "LEAKY PROTOCOL"} if name == "leaky" else {}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_what_a_leaky_protocol_is_worth_is_told_beside_guessing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(3):
+        protocol(tmp_path / "outputs", "leaky", seed, 0.9)
+        protocol(tmp_path / "outputs", "clean", seed, 0.6)
+    page = report.report(OPTIONS | {"runs": "outputs/*", "out": "found"}, [])
+    (table,) = [table for table in page.tables if table.name == "protocols"]
+    rows = {row["arm"]: row for row in table.rows}
+    assert rows["leaky"]["majority"] == pytest.approx(0.5) and rows["leaky"]["two"] == pytest.approx(100 / 120)
+    confusions = [
+        np.array(json.loads((folder / "metrics.json").read_text())["test"]["confusion"])
+        for folder in sorted((tmp_path / "outputs").glob("*leaky*"))
+    ]
+    by_hand = np.mean([confusion[[0, 1], [0, 1]].sum() / 100 for confusion in confusions])
+    assert rows["leaky"]["without"] == pytest.approx(by_hand)
+    assert rows["leaky"]["accuracy"] > rows["clean"]["accuracy"] and "Copied classes: rare <b>" in table.note
+    (classes,) = [table for table in page.tables if table.name == "protocols_per_class"]
+    assert classes.rows[2]["leaky n"] == 60 and classes.rows[2]["leaky recall"] > classes.rows[2]["clean recall"]
+    assert ("protocol", "LEAKY PROTOCOL: copies were made before the split") in page.facts
+    assert (tmp_path / "found" / "figures" / "leak_worth.png").is_file()
+
+
+def test_reports_of_clean_runs_do_not_speak_of_protocols(outputs, tmp_path, monkeypatch):
+    page, _ = reported(tmp_path, monkeypatch, runs=f"{outputs}/*", out=str(tmp_path / "found"))
+    assert not any("protocol" in table.name for table in page.tables) and "protocol" not in dict(page.facts)

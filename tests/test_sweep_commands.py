@@ -393,3 +393,17 @@ def results_of_finished(folder: Path) -> dict:
         if not (run / "metrics.json").is_file():
             subprocess.run(["rm", "-r", run], check=True)
     return results(folder)
+
+
+def test_folds_are_swept_in_one_command_and_reported_as_one(tmp_path):
+    words = ["ablation=kfold", "split.folds=3", "split.fold=range(3)", "seed=0,1"]
+    done = sweep(tmp_path, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(tmp_path) == {"FINISHED": 6}
+    asked = [sys.executable, "-m", "emoexp.report", *words, *BASE]
+    told = subprocess.run(asked, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=100)
+    assert told.returncode == 0, told.stdout + told.stderr
+    (summary,) = tmp_path.glob("multirun/*/report/summary.json")
+    found = json.loads(summary.read_text())
+    (arm,) = found["tables"]["arms_test"]
+    assert arm["n"] == 2 and [row["test_n"] for row in found["tables"]["runs"]] == [420, 420]  # every image once a seed

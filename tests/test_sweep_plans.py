@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from composing import planned
 
-from emoexp import commands, config, identity, runs
+from emoexp import commands, identity, options, runs
 from emoexp.config import Sweep, Tune
 from emoexp.sweep import compose, launchers, settle, supervise, table, tune
 from emoexp.sweep.cells import DIED, DONE, FAILED, FOUND, LATE, WAITING, Cell, Folder, Outcome, Plan
@@ -23,6 +23,7 @@ HOLDS = {
     "imbalance_x_activation": 192,
     "architecture": 30,
     "optimizer": 18,
+    "kfold": 15,
 }
 
 
@@ -32,7 +33,7 @@ def plan() -> Plan:
 
 
 def test_the_ablations_are_all_known():
-    assert set(config.options("ablation")) == set(HOLDS)
+    assert set(options.listed("ablation")) == set(HOLDS)
 
 
 @pytest.mark.parametrize("name", HOLDS)
@@ -45,7 +46,7 @@ def test_an_ablation_spans_what_it_says(name):
 
 def test_all_eight_rows_stand_in_the_ablation():
     rows = {cell.axes["imbalance"] for cell in compose.spanned(["ablation=imbalance"]).cells}
-    assert rows == set(config.options("imbalance")) and len(rows) == 8
+    assert rows == set(options.listed("imbalance")) and len(rows) == 8
 
 
 def test_an_ablation_is_narrowed_and_widened_by_words():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from composing import TINY, tiny
 
-from emoexp import building, checkpoint, config, identity, loop, session, training
+from emoexp import building, checkpoint, identity, loop, options, session, training
 
 LEFT = [
     "config.yaml",
@@ -254,7 +254,7 @@ def test_a_full_disk_fails_the_run_and_keeps_what_there_is(tmp_path, monkeypatch
     assert (folder / "last.pt").read_bytes() == before
 
 
-ROWS = config.options("imbalance")
+ROWS = options.listed("imbalance")
 
 
 def only_train(*arguments) -> Path:

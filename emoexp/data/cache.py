@@ -95,7 +95,7 @@ def _pack(file: BinaryIO, source: Source, key: str, stamp: str) -> None:
             "crc": _checksum(data),
         }
         offset += -(-len(data) // _ALIGN) * _ALIGN
-    about = {"name": source.name, "class_names": source.class_names, "notes": source.notes}
+    about = {key: getattr(source, key) for key in ("name", "class_names", "notes", "left_out")}
     header = json.dumps({"key": key, "stamp": stamp, "length": offset, "source": about, "arrays": entries}).encode()
     header += b" " * (-(len(_MAGIC) + 12 + len(header)) % _ALIGN)
     file.write(_MAGIC + len(header).to_bytes(8, "little") + zlib.crc32(header).to_bytes(4, "little") + header)
@@ -130,6 +130,7 @@ def _read(path: Path, key: str, stamp: str) -> Source | None:
         name=about["name"],
         class_names=tuple(about["class_names"]),
         notes=tuple(about["notes"]),
+        left_out=tuple((name, why) for name, why in about["left_out"]),
         images=arrays["images"],
         labels=arrays["labels"],
         names=arrays["names"],

@@ -16,7 +16,8 @@ class Source:
     class_names. names: where each image stands inside the root, for people. part: int8 N, the position in
     PARTS, -1 where the source does not say. identity: int64 N, equal for pictures of one person, -1 where
     unknown; None without identities. digest: bytes N (32 hexadecimal digits), equal if and only if the pixels
-    are. notes: sentences for the log on what was dropped, repaired, or stands out.
+    are. notes: sentences for the log on what was dropped, repaired, or stands out. left_out: name and reason of each
+    file that is none of the images: unreadable, without a label, with several.
     """
 
     name: str
@@ -28,13 +29,18 @@ class Source:
     identity: np.ndarray | None
     digest: np.ndarray
     notes: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset(Source):
-    """A source after splitting: every image stands in one of PARTS. split: the mode that was asked for."""
+    """A source after splitting: every image stands in one of PARTS, or in none (-1) where a leak was taken out.
+
+    split: the mode that was asked for. leaky: copies were made before the split, so that `digest` is the originals'.
+    """
 
     split: str
+    leaky: bool = False
 
     def where(self, part: str) -> np.ndarray:
         """Ascending indices (int64) of a part's images."""
@@ -50,11 +56,13 @@ class Dataset(Source):
         Earlier than test are train and val, earlier than val is train: what training or choosing has already
         seen.
         """
-        earlier = self.part < PARTS.index(part)
+        earlier = (self.part >= 0) & (self.part < PARTS.index(part))
         return ~np.isin(self.digest[self.where(part)], self.digest[earlier])
 
     def fingerprint(self) -> dict[str, object]:
-        """What identifies the data, ready for JSON; `content` depends on no file's name and on no order.
+        """What identifies the data, ready for JSON; `content` and `images` depend on no file's name and on no order.
+
+        `images` is the same for every split of the same pictures, `content` is not.
 
         `pixel_mean` and `pixel_std` are those of the training part, in 0..1, over all pixels and channels.
         `seen_before` counts the images of val and test whose pixels stand in an earlier part.
@@ -64,6 +72,7 @@ class Dataset(Source):
         return {
             "source": self.name,
             "content": _content(self),
+            "images": _images(self),
             "classes": list(self.class_names),
             "split": self.split,
             "counts": {part: [int(count) for count in self.counts(part)] for part in PARTS},
@@ -92,6 +101,13 @@ def pixel_statistics(image_NCHW: np.ndarray, index: np.ndarray) -> tuple[float, 
     mean = int((count * grey).sum()) / total
     variance = int((count * grey * grey).sum()) / total - mean * mean
     return mean / 255, max(variance, 0.0) ** 0.5 / 255
+
+
+def _images(data: Dataset) -> str:
+    pairs = np.unique(np.char.add(data.digest, np.char.mod(b"%d", data.labels)))
+    sha = hashlib.sha256(repr((data.class_names, data.images.shape[1:])).encode())
+    sha.update(pairs.tobytes())
+    return sha.hexdigest()
 
 
 def _content(data: Dataset) -> str:

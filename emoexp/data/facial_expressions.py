@@ -18,6 +18,7 @@ from emoexp.data.archive import Tree
 from emoexp.data.dataset import Source, digests
 
 CLASS_NAMES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+COUNTS = np.array([6864, 5693, 367, 268, 252, 208, 21, 9])  # distinct images of each class in the whole set
 _ALIASES = {
     "happy": "happiness",
     "surprised": "surprise",
@@ -32,9 +33,11 @@ _WHAT = "the facial_expressions set (data/legend.csv and images/, or an archive 
 
 @dataclass(frozen=True)
 class Legend:
-    """What legend.csv says: each image's label (position in CLASS_NAMES), and notes on what was repaired."""
+    """What legend.csv says: each image's label (position in CLASS_NAMES), the different labels of images that have
+    several, and notes on what was repaired."""
 
     label: dict[str, int]
+    conflicts: dict[str, list[str]]
     notes: tuple[str, ...]
 
 
@@ -87,10 +90,15 @@ def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str) -> Source
         on_corrupt,
     )
     names = [wanted[index] for index in decoded.kept]
-    spare = sum(image.startswith(folder) and images.is_image(image) for image in held - set(wanted))
+    labelled = {folder + image for image in legend.conflicts}
+    spare = sorted(image for image in held - set(wanted) if image.startswith(folder) and images.is_image(image))
+    left_out = [
+        (folder + image, f"has different labels: {', '.join(said)}") for image, said in legend.conflicts.items()
+    ]
+    left_out += [*decoded.bad, *((image, "has no label") for image in spare if image not in labelled)]
     notes = [*legend.notes, *decoded.notes]
     if spare:
-        notes.append(f"{spare} images without a usable label are left out")
+        notes.append(f"{len(spare)} images without a usable label are left out")
     notes.append("labels were given by an emotion service, not by people")
     return Source(
         name="facial_expressions",
@@ -102,6 +110,7 @@ def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str) -> Source
         identity=identities(names),
         digest=digests(decoded.pixels),
         notes=tuple(notes),
+        left_out=tuple(left_out),
     )
 
 
@@ -145,15 +154,20 @@ def parse(data: bytes, name: str) -> Legend:
         labels.setdefault(image, set()).add(CLASS_NAMES.index(known))
     if not labels:
         raise ValueError(f"{name} lists no image")
-    conflicts = sorted(image for image, given in labels.items() if len(given) > 1)
+    conflicts = {
+        image: [CLASS_NAMES[label] for label in sorted(given)]
+        for image, given in sorted(labels.items())
+        if len(given) > 1
+    }
     notes = []
     if cased:
         notes.append(f"{cased} labels are written differently (upper case, blanks, synonyms) and were merged")
     if repeats:
         notes.append(f"{repeats} repeated rows of {name} were merged")
     if conflicts:
-        notes.append(f"{len(conflicts)} images carry different labels and are left out: {', '.join(conflicts[:5])}")
-    return Legend({image: given.pop() for image, given in labels.items() if len(given) == 1}, tuple(notes))
+        notes.append(f"{len(conflicts)} images carry different labels and are left out: {', '.join([*conflicts][:5])}")
+    usable = {image: given.pop() for image, given in labels.items() if len(given) == 1}
+    return Legend(usable, conflicts, tuple(notes))
 
 
 def _rows(data: bytes, name: str) -> Iterator[tuple[str, str, str]]:

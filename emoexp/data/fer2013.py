@@ -51,6 +51,7 @@ class Rows:
     usage: np.ndarray
     names: np.ndarray
     notes: tuple[str, ...]
+    bad: tuple[tuple[str, str], ...] = ()
 
 
 def load(*, image_size: int, channels: int, cache: str | None, root: str, strict: bool, on_corrupt: str) -> Source:
@@ -90,8 +91,7 @@ def _read(tree: Tree, on_corrupt: str) -> Rows:
     if found:
         return _read_images(tree, found, on_corrupt)
     if table is not None:
-        pixels, labels, usage, names, notes = read_csv(tree, table, on_corrupt)
-        return Rows(pixels, labels, usage, names, notes)
+        return Rows(*read_csv(tree, table, on_corrupt))
     raise ValueError(f"{tree.root.absolute()} holds neither images nor a CSV file; expected {_WHAT}")
 
 
@@ -110,7 +110,7 @@ def _read_images(tree: Tree, found: list[str], on_corrupt: str) -> Rows:
     notes = [*decoded.notes, *_odd_sizes(decoded.size), *_odd_folders(names, usage)]
     if not (usage == 1).any() and not any(_PREFIX.match(name.rsplit("/", 1)[-1]) for name in names):
         notes.append("file names do not tell PublicTest from PrivateTest: the whole test folder is the test part")
-    return Rows(decoded.pixels, label, usage, np.array(names), tuple(notes))
+    return Rows(decoded.pixels, label, usage, np.array(names), tuple(notes), decoded.bad)
 
 
 def _place(name: str) -> tuple[int, int]:
@@ -174,6 +174,7 @@ def _source(rows: Rows, image_size: int, channels: int) -> Source:
         identity=None,
         digest=digests(pixels),
         notes=tuple(notes),
+        left_out=rows.bad,
     )
 
 

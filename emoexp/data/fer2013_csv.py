@@ -9,7 +9,7 @@ _SIDE = 48
 _KNOWN = ("fer2013.csv", "icml_face_data.csv")
 _VALUES = {str(value): value for value in range(256)}
 _USAGES = {"training": 0, "publictest": 1, "privatetest": 2}
-Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...], tuple[tuple[str, str], ...]]
 
 
 def csv_file(tree: Tree) -> str | None:
@@ -29,7 +29,8 @@ def csv_file(tree: Tree) -> str | None:
 
 
 def read_csv(tree: Tree, name: str, on_corrupt: str) -> Columns:
-    """Pixels (uint8 N×1×48×48), labels, usage (0 Training, 1 PublicTest, 2 PrivateTest), row names and notes.
+    """Pixels (uint8 N×1×48×48), labels, usage (0 Training, 1 PublicTest, 2 PrivateTest), row names, notes, and rows
+    that were left out with the reason.
 
     A table without a Usage column is taken as Training as a whole, with a note.
 
@@ -40,7 +41,7 @@ def read_csv(tree: Tree, name: str, on_corrupt: str) -> Columns:
     rows = table.read(tree.read(name, table.MAX_BYTES), name)
     column = _header(next(rows)[1], name)
     kept: list[tuple[int, bytes, int, str]] = []
-    bad: list[str] = []
+    bad: list[tuple[str, str]] = []
     for where, row in rows:
         if len(row) <= max(column.values()):
             raise ValueError(f"{where}: {len(row)} fields, expected {max(column.values()) + 1}")
@@ -48,17 +49,17 @@ def read_csv(tree: Tree, name: str, on_corrupt: str) -> Columns:
         usage = _usage(row[column["usage"]], where) if "usage" in column else 0
         pixels = _pixels(row[column["pixels"]])
         if isinstance(pixels, str):
-            bad.append(f"{where}: {pixels}")
+            bad.append((where, pixels))
         else:
             kept.append((label, pixels, usage, where))
     if not kept and not bad:
         raise ValueError(f"{name} holds a header and no rows")
-    notes = images.report_bad(bad, len(kept) + len(bad), on_corrupt)
+    notes = images.report_bad([f"{where}: {why}" for where, why in bad], len(kept) + len(bad), on_corrupt)
     if "usage" not in column:
         notes += (f"{name} has no Usage column: all of it is taken as Training",)
     labels, packed, usages, places = zip(*kept, strict=True)
     pixels_N1HW = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(-1, 1, _SIDE, _SIDE)
-    return pixels_N1HW, np.array(labels), np.array(usages), np.array(places), notes
+    return pixels_N1HW, np.array(labels), np.array(usages), np.array(places), notes, tuple(bad)
 
 
 def _header(titles: list[str], name: str) -> dict[str, int]:

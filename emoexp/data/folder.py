@@ -96,6 +96,7 @@ def _read(tree: Tree, image_size: int, channels: int, pattern: re.Pattern[str] |
         identity=identity,
         digest=digests(decoded.pixels),
         notes=tuple(notes),
+        left_out=decoded.bad,
     )
 
 

@@ -25,12 +25,13 @@ class Decoded:
     """Images that could be read.
 
     pixels: uint8 N×C×S×S. kept: positions (int64 N) among the files that were asked for.
-    size: width and height in the files, int64 N×2. notes: what was dropped and why."""
+    size: width and height in the files, int64 N×2. notes: what was dropped and why. bad: name and reason of each."""
 
     pixels: np.ndarray
     kept: np.ndarray
     size: np.ndarray
     notes: tuple[str, ...]
+    bad: tuple[tuple[str, str], ...]
 
 
 def is_image(name: str) -> bool:
@@ -69,8 +70,8 @@ def decode_all(
     notes = report_bad([f"{name} {reason}" for name, reason in bad.items()], len(names), on_corrupt)
     kept = np.array([place[name] for name in names if name not in bad], dtype=np.int64)
     if len(kept) == len(names):
-        return Decoded(pixels, kept, size, notes)
-    return Decoded(pixels[kept], kept, size[kept], notes)
+        return Decoded(pixels, kept, size, notes, ())
+    return Decoded(pixels[kept], kept, size[kept], notes, tuple(bad.items()))
 
 
 def check_policy(on_corrupt: str) -> None:
@@ -192,7 +193,13 @@ def _looks_like(data: bytes) -> str:
     )
 
 
+def contrast(image_NCHW: np.ndarray) -> np.ndarray:
+    """Standard deviation of each image's values, in grey levels of 0..255: float64 N."""
+    chunks: Iterator[np.ndarray] = (image_NCHW[start : start + 4096] for start in range(0, len(image_NCHW), 4096))
+    found = [chunk.reshape(len(chunk), math.prod(chunk.shape[1:])).std(1) for chunk in chunks]
+    return np.concatenate(found) if found else np.empty(0)
+
+
 def blank(image_NCHW: np.ndarray) -> int:
     """How many images are (nearly) one flat tone: a standard deviation below one of 255 grey levels."""
-    chunks: Iterator[np.ndarray] = (image_NCHW[start : start + 4096] for start in range(0, len(image_NCHW), 4096))
-    return sum(int((chunk.reshape(len(chunk), math.prod(chunk.shape[1:])).std(1) < 1).sum()) for chunk in chunks)
+    return int((contrast(image_NCHW) < 1).sum())

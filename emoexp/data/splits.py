@@ -39,7 +39,34 @@ def split(source: Source, *, mode: str, val: float, test: float, seed: int) -> D
         chosen = _assign(source.digest[pool], identity, source.labels[pool], shares, seed)
         part[pool] = np.array([0, *wanted], dtype=np.int8)[chosen]
     part[part < 0] = 0
-    _check_parts(part, source)
+    check_parts(part, source)
+    return _dataset(source, part, mode)
+
+
+def kfold(source: Source, *, folds: int, fold: int, seed: int) -> Dataset:
+    """One of k divisions of all images, in which each is test once: fold `fold` is test, the next one validation.
+
+    Pictures with the same pixels, and of one person where identities are known, stay in one fold.
+
+    Args:
+        folds: at least 3. fold: from 0 on.
+        seed: another seed, other folds; the folds of one seed and number of folds belong together.
+
+    Raises:
+        ValueError: an impossible fold, fewer than two classes, and a class that not every part can have.
+    """
+    if folds < 3 or not 0 <= fold < folds:
+        raise ValueError(f"split.folds is at least 3 and split.fold from 0 to folds - 1; they are {folds} and {fold}")
+    _check_classes(source)
+    chosen = _assign(source.digest, source.identity, source.labels, np.full(folds, 1 / folds), seed)
+    part = np.zeros(len(chosen), np.int8)
+    part[chosen == fold] = 2
+    part[chosen == (fold + 1) % folds] = 1
+    check_parts(part, source)
+    return _dataset(source, part, "kfold")
+
+
+def _dataset(source: Source, part: np.ndarray, mode: str) -> Dataset:
     values = {field.name: getattr(source, field.name) for field in fields(Source)}
     return Dataset(**(values | {"part": part}), split=mode)
 
@@ -183,7 +210,8 @@ def _check_classes(source: Source) -> None:
         raise ValueError(f"data={source.name} holds no image of class {', '.join(empty)}")
 
 
-def _check_parts(part: np.ndarray, source: Source) -> None:
+def check_parts(part: np.ndarray, source: Source) -> None:
+    """Raises ValueError unless every part has images of every class."""
     gaps = []
     for p, part_name in enumerate(PARTS):
         count_C = np.bincount(source.labels[part == p], minlength=len(source.class_names))
@@ -195,5 +223,5 @@ def _check_parts(part: np.ndarray, source: Source) -> None:
         raise ValueError(
             f"data={source.name}: {'; '.join(gaps)}. Every part needs every class, in pictures of different "
             "people where identities are kept: add images, leave the class out, or split anew "
-            "(split=stratified, split.val, split.test)"
+            "(split=stratified, split.val, split.test; fewer split.folds)"
         )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def mistakes(
         for place, i in enumerate(shown_M):
             said = f"→ {label_C[predicted_N[i]]} {confidence_N[i]:.2f}"
             corner = (_MARGIN + place % columns * _CELL, place // columns * _ROW + _HEAD)
-            _picture(axes, corner, np.asarray(image_NCHW[i]))
+            picture(axes, corner, np.asarray(image_NCHW[i]))
             _words(axes, corner, label_C[target_N[i]], said, str(names[i]))
         if not len(shown_M):
             axes.text(width / 2, height / 2, f"No mistakes in {len(target_N):,} images", ha="center", fontsize=12)
@@ -57,19 +58,19 @@ def mistakes(
     return path
 
 
-def _picture(axes: Axes, corner: tuple[float, float], image_CHW: np.ndarray) -> None:
-    """A picture with its upper left corner there, in inches."""
+def picture(
+    axes: Axes, corner: tuple[float, float], image_CHW: np.ndarray, side: float = _PICTURE, **look: Any
+) -> None:
+    """A picture, grey or RGB, with its upper left corner there and a longer side of `side`, in inches. `look` is for
+    `imshow`, in place of grey levels 0..255 and nearest pixels."""
     assert image_CHW.ndim == 3 and len(image_CHW) in (1, 3), image_CHW.shape
     grey, (height, width), (x, y) = len(image_CHW) == 1, image_CHW.shape[1:], corner
-    pixels, scale = image_CHW[0] if grey else image_CHW.transpose(1, 2, 0), _PICTURE / max(height, width)
+    pixels, scale = image_CHW[0] if grey else image_CHW.transpose(1, 2, 0), side / max(height, width)
     axes.imshow(
         pixels,
-        cmap="gray" if grey else None,
-        vmin=0,
-        vmax=255,
-        interpolation="nearest",
         extent=(x, x + scale * width, y + scale * height, y),
         aspect="auto",
+        **{"cmap": "gray" if grey else None, "vmin": 0, "vmax": 255, "interpolation": "nearest"} | look,
     )
 
 

@@ -27,6 +27,13 @@ def cap(count_C: Tensor, *, factor: float) -> Tensor:
     return torch.minimum(count_C.max(), (count_C.double() * factor).round().long())
 
 
+def floor(count_C: Tensor, *, least: int) -> Tensor:
+    """Up to `least` images (at least 1) for every class that has any, and no copies of a class that has them."""
+    if least < 1:
+        raise ValueError(f"imbalance.copies.least is a number of images, at least 1; it is {least}")
+    return torch.where(count_C > 0, count_C.clamp(min=least), count_C)
+
+
 def power(count_C: Tensor, *, exponent: float) -> Tensor:
     """n_max·(n_c/n_max)^exponent with an exponent in [0, 1]: 1 changes nothing, 0 equalises."""
     if not 0 <= exponent <= 1:

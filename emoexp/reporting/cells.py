@@ -126,7 +126,8 @@ def making(folder: Path, *, mixed: bool) -> str:
     """Who made a run, as text that two runs made alike share."""
     manifest = read_json(folder / "manifest.json")
     data = manifest.get("data") or {}
-    found = {"data": {key: data.get(key) for key in ("content", "classes", "counts")}}
+    # the same pictures, however they are split: the split is one of the choices that name a run
+    found = {"data": {"images": data.get("images") or data.get("content"), "classes": data.get("classes")}}
     return json.dumps(found if mixed else found | {key: manifest.get(key) for key in MAKING}, sort_keys=True)
 
 
@@ -161,7 +162,7 @@ def _shown(key: str, one: Any, other: Any) -> str:
 def listed(folders: Iterable[Path]) -> list[tuple[Asked, list[Path]]]:
     """Runs that were named one by one as cells: their axes are the params in which they differ, besides the seed.
 
-    A key below a group that differs itself (activation.kernel) is no axis.
+    A key below a group that differs itself (activation.kernel) is no axis, nor is a seed that goes with the run's.
 
     Raises:
         ValueError: a folder that is no run.
@@ -180,6 +181,7 @@ def listed(folders: Iterable[Path]) -> list[tuple[Asked, list[Path]]]:
 
 def _varying(params: Sequence[dict[str, Any]]) -> Iterator[str]:
     keys = [key for key in dict.fromkeys(key for one in params for key in one) if key != "seed"]
+    keys = [key for key in keys if not key.endswith(".seed") or any(one.get(key) != one.get("seed") for one in params)]
     varying = [key for key in keys if len({json.dumps(one.get(key), default=str) for one in params}) > 1]
     for key in varying:
         parents = [key.rsplit(".", depth)[0] for depth in range(1, key.count(".") + 1)]

@@ -1,23 +1,15 @@
 """The figures of a report, each with its caption."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emoexp import figures
+from emoexp.pages import Picture
 from emoexp.reporting.arms import Arm, Compared, precision_recall
 from emoexp.reporting.tables import TITLES
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure's file and what to see in it."""
-
-    path: Path
-    caption: str
 
 
 def draw(

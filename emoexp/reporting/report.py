@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emoexp import config, runs, tracking
+from emoexp import config, leaky, runs, tracking
 from emoexp.comparison import METRICS
 from emoexp.config import Node
+from emoexp.pages import markdown_table
 from emoexp.reporting import arms as comparing
-from emoexp.reporting import cells, pages, pictures, tables
+from emoexp.reporting import cells, folds, pages, pictures, protocols, tables
 from emoexp.reporting.arms import Arm, Compared
-from emoexp.reporting.cells import Asked, Gathered
-from emoexp.reporting.pages import Page
+from emoexp.reporting.cells import Asked, Gathered, Made
+from emoexp.reporting.pages import Report
 from emoexp.reporting.tables import TITLES
 from emoexp.session import logging_to_stdout
 from emoexp.tracking import Settings
@@ -32,7 +33,7 @@ class Found:
     gathered: Gathered
 
 
-def report(options: Node, words: list[str]) -> Page:
+def report(options: Node, words: list[str]) -> Report:
     """Put finished cells together and write the report.
 
     Args:
@@ -76,7 +77,7 @@ def find(options: Node, words: list[str]) -> Found:
     if chosen:
         folders = listed(options["runs"]) if chosen == ["runs"] else search(settings_of(options), options["filter"])
         named = f"{chosen[0]}={options[chosen[0]]}"
-        gathered = cells.varying(cells.gather(cells.listed(folders), mixed=mixed))
+        gathered = cells.varying(folds.pooled(cells.gather(cells.listed(folders), mixed=mixed)))
         return Found(f"Comparison of {named}", f'python -m emoexp.report "{named}"', out or Path("report"), gathered)
     if not words:
         raise ValueError("say which runs: a sweep's words such as ablation=activation, or runs=[...], or filter=...")
@@ -84,7 +85,7 @@ def find(options: Node, words: list[str]) -> Found:
 
     span = spanned(words)
     asked = [Asked(cell.name, cell.axes, cell.seed, cell.chosen) for cell in span.cells]
-    gathered = cells.gather(((cell, runs.folders(outputs, cell.name)) for cell in asked), mixed=mixed)
+    gathered = folds.pooled(cells.gather(((cell, runs.folders(outputs, cell.name)) for cell in asked), mixed=mixed))
     command = f"python -m emoexp.train --multirun {' '.join(words)}"
     return Found(f"Comparison: {span.folder.name}", command, out or span.folder / "report", gathered)
 
@@ -110,7 +111,7 @@ def listed(given: Any) -> list[Path]:
     return list(dict.fromkeys(folders))
 
 
-def judged(found: Found, options: Node) -> Page:
+def judged(found: Found, options: Node) -> Report:
     """Tables, figures and sentences of the cells."""
     level, metric = options["level"], options["metric"]
     arms = comparing.group(found.gathered.cells)
@@ -123,11 +124,13 @@ def judged(found: Found, options: Node) -> Page:
     if len(arms) > 1:
         made += [tables.differences_table(compared[part], base, part, level) for part in parts]
     made.append(tables.costs_table(arms))
+    leaks, shown = protocols.section(found.folder / "figures", arms, level)
+    made[1:1] = leaks
     rarest = rarest_class(arms[0], options["class_name"])
-    drawn = pictures.draw(found.folder / "figures", arms, compared["test"], base, metric, rarest, level)
+    drawn = shown + pictures.draw(found.folder / "figures", arms, compared["test"], base, metric, rarest, level)
     decided = [one for one in compared["test"] if one.metric == metric]
     told, left_out = said(decided, arms, base, level), found.gathered.left_out
-    return Page(found.title, facts(found, arms, base, options), told, made, drawn, left_out, tables.runs_rows(arms))
+    return Report(found.title, facts(found, arms, base, options), told, made, drawn, left_out, tables.runs_rows(arms))
 
 
 def said(decided: list[Compared], arms: list[Arm], base: Arm, level: float) -> list[str]:
@@ -158,9 +161,14 @@ def rarest_class(arm: Arm, asked: object) -> str:
     return asked
 
 
+def cells_of(arms: list[Arm]) -> list[Made]:
+    """The runs of all arms."""
+    return [cell for arm in arms for cell in arm.cells.values()]
+
+
 def facts(found: Found, arms: list[Arm], base: Arm, options: Node) -> list[tuple[str, str]]:
     """Which runs these are, what made them (all that did, where they are mixed), and how they were judged."""
-    manifests = [cell.manifest for arm in arms for cell in arm.cells.values()]
+    manifests = [cell.manifest for cell in cells_of(arms)]
     data = manifests[0]["data"]
     seeds = sorted({seed for arm in arms for seed in arm.cells})
     code = dict.fromkeys(made["code"] for made in manifests)
@@ -178,12 +186,13 @@ def facts(found: Found, arms: list[Arm], base: Arm, options: Node) -> list[tuple
         ("code", ", ".join(code)),
         ("made on", "; ".join(places)),
         ("judged by", judged_by),
+        *([("protocol", leaky.MARK)] if any(map(protocols.is_leaky, cells_of(arms))) else []),
     ]
 
 
-def show(page: Page, found: Found) -> None:
+def show(page: Report, found: Found) -> None:
     """The first table and the sentences, and what was left out, on the terminal."""
-    log.info("%s\n\n%s\n", page.title, pages.markdown_table(page.tables[0]))
+    log.info("%s\n\n%s\n", page.title, markdown_table(page.tables[0]))
     for text in page.sentences:
         log.info("- %s", text)
     for what, why in page.left_out:

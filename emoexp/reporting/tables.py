@@ -1,11 +1,11 @@
 """A comparison as tables and sentences."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from emoexp import comparison
 from emoexp.comparison import METRICS
+from emoexp.pages import Table
 from emoexp.reporting.arms import PARTS, Arm, Compared
 
 TITLES = {
@@ -15,17 +15,6 @@ TITLES = {
     "worst_recall": "worst class's recall",
     "macro_ap": "macro AP",
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the report: its file's name, its title, what to know of it, its rows as numbers and as text."""
-
-    name: str
-    title: str
-    note: str
-    rows: list[dict[str, Any]]
-    shown: list[dict[str, str]]
 
 
 def arms_table(arms: Sequence[Arm], part: str, level: float) -> Table:

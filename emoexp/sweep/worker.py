@@ -67,7 +67,9 @@ def _load(experiment: Experiment, place: Machine) -> Any:
     """The images of a configuration, kept from one cell to the next."""
     from emoexp import building
 
-    key = json.dumps([experiment.data, experiment.split, experiment.image_size, experiment.channels, place.cache])
+    about = [experiment.data, experiment.split, experiment.image_size, experiment.channels, place.cache]
+    copies = experiment.imbalance["copies"] if experiment.protocol == "leaky" else None
+    key = json.dumps([*about, experiment.protocol, copies])
     if key not in _kept:
         _kept.clear()
         _kept[key] = building.load_data(experiment, place)

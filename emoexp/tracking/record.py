@@ -18,7 +18,7 @@ KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in ch
 FINAL_STEP = 0  # of metrics that a run has once: a constant, so that MLflow always shows the newest
 
 _FOLDERS = ("figures", "tables", "predictions", "report")
-_FILES = ("config.yaml", "manifest.json", "ledger.json", "ledger.csv", "metrics.json", "seconds.json")
+_FILES = ("config.yaml", "manifest.json", "ledger.json", "ledger.csv", "metrics.json", "seconds.json", "leaks.json")
 _GROWING = ("history.jsonl", "times.jsonl", "run.log", "cells.json", "sweep.log")  # shown when the run has ended
 
 
@@ -107,6 +107,7 @@ def final_points(path: Path, epochwise: set[str]) -> list[Point]:
             for key, value in flat(summary, part).items():
                 safe = name(key)
                 numbers[_best(key) if safe in epochwise else safe] = float(value)
+    numbers |= {name(f"audit/{key}"): value for key, value in _numbers(metrics.get("audit", {})).items()}
     chosen = metrics.get("best", {})
     numbers |= {_best(key): value for key, value in _numbers(chosen).items()}
     if "epoch" in chosen:

@@ -1,0 +1,34 @@
+"""What is wrong with a data set, before anyone trains: python -m emoexp.audit data=fer2013 data.root=..."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from emoexp import commands, config
+
+FOUND = 3  # exit code where a finding that audit.fail_on names is there
+
+
+@hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="audit")
+def job(composed: DictConfig) -> None:
+    """One configuration, composed by Hydra."""
+    commands.guarded(run, composed)
+
+
+def run(composed: DictConfig) -> None:
+    """Check a configuration, then audit."""
+    plain = config.plain(composed)
+    from emoexp.auditing import audit  # torch and figures, only now
+
+    if audit.audit(plain):
+        sys.exit(FOUND)
+
+
+def main() -> None:
+    """The command."""
+    commands.command("audit", job)
+
+
+if __name__ == "__main__":
+    main()

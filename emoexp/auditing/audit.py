@@ -1,0 +1,173 @@
+"""An audit from its configuration to its pages, top to bottom."""
+
+import difflib
+import fcntl
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from emoexp import building, checkpoint, config, pages, results, tracking
+from emoexp.auditing import classes, odd, origins, repeated
+from emoexp.auditing.subject import KINDS, Chapter, Finding, Subject, table_of
+from emoexp.checks import twins
+from emoexp.config import Node
+from emoexp.data import files
+from emoexp.data.dataset import Dataset
+from emoexp.pages import Page, Section
+from emoexp.runs import Run
+from emoexp.session import ending, logging_to_stdout, terminable
+
+log = logging.getLogger("emoexp")
+
+
+def audit(plain: Node) -> list[str]:
+    """Look at a data set and write <outputs>/audit-<data>-<split>-<hash>/report/audit.{html,md,json}.
+
+    Args:
+        plain: the keys of conf/audit.yaml.
+
+    Returns:
+        The findings that audit.fail_on names and that are there.
+
+    Raises:
+        ValueError: an option that does not fit, or data that cannot be read at all.
+    """
+    logging_to_stdout()
+    options = checked(plain["audit"])
+    if plain["threads"]:
+        torch.set_num_threads(plain["threads"])
+    data = load(plain)
+    folder = Path(plain["outputs"]) / f"audit-{data.name}-{data.split}-{str(data.fingerprint()['content'])[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock, terminable():
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = Run(folder, lock)
+        begin(run, plain, data)
+        with ending(run):
+            chapters = chapters_of(subject_of(plain, data, folder), options)
+            write(run, data, chapters)
+    mirrored(folder, plain)
+    log.info("page   %s", folder / "report" / "audit.html")
+    found = {finding.kind for chapter in chapters for finding in chapter.findings if finding.count}
+    failed = [kind for kind in options["fail_on"] if kind in found]
+    if failed:
+        log.warning("audit.fail_on: %s", ", ".join(failed))
+    return failed
+
+
+def checked(options: Node) -> Node:
+    """The node `audit`, if its values fit.
+
+    Raises:
+        ValueError: one that does not.
+    """
+    kinds = options["fail_on"]
+    if not isinstance(kinds, list):
+        raise ValueError(f"audit.fail_on is a list such as [leaks,conflicts]; it is {kinds}")
+    for kind in kinds:
+        if kind not in KINDS:
+            near = difflib.get_close_matches(str(kind), KINDS, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"audit.fail_on names {kind}; {hint}It may name {', '.join(KINDS)}")
+    if not isinstance(options["pictures"], int) or options["pictures"] < 1:
+        raise ValueError(f"audit.pictures is a whole number of at least 1; it is {options['pictures']}")
+    return options
+
+
+def load(plain: Node) -> Dataset:
+    """The data, split; unreadable images are listed and not refused."""
+    node = dict(plain["data"])
+    node |= {"on_corrupt": "drop"} if "on_corrupt" in node else {}
+    cache = building.folder_of(plain["cache"])
+    source = building.read(node, plain["allow"], plain["image_size"], plain["channels"], cache)
+    data: Dataset = config.build(plain["split"], plain["allow"], source=source)
+    return data
+
+
+def subject_of(plain: Node, data: Dataset, folder: Path) -> Subject:
+    """The data with what has to be found out first: near duplicates and facts of the files."""
+    near, cache = None, building.folder_of(plain["cache"])
+    if plain["audit"]["near"]:
+        if twins.known(data, cache) is None:
+            log.info(
+                "search near duplicates among %d images; they are kept for runs and later audits", len(data.labels)
+            )
+        near = twins.searched(data, cache)
+    root = plain["data"].get("root")
+    facts = files.facts(Path(str(root)).expanduser(), data.names.tolist()) if root else None
+    return Subject(data, near, facts, folder, plain["audit"]["pictures"])
+
+
+def chapters_of(subject: Subject, options: Node) -> list[Chapter]:
+    """Everything that is looked at, in the order of the page."""
+    steps = {
+        "classes": lambda: classes.balance(subject),
+        "this copy": lambda: origins.copy(subject),
+        "leaks": lambda: repeated.leaking(subject),
+        "duplicates": lambda: repeated.duplicates(subject),
+        "people": lambda: origins.people(subject),
+        "sources": lambda: origins.sources(subject),
+        "pictures": lambda: odd.pictures(subject),
+        "labels": lambda: odd.suspicious(subject, options["runs"]),
+        "faces": lambda: classes.faces(subject),
+    }
+    found = []
+    for name, step in steps.items():
+        chapter = step()
+        found.append(chapter)
+        for finding in chapter.findings:
+            log.info("%-9s %s", name, finding.text)
+    return found
+
+
+def begin(run: Run, plain: Node, data: Dataset) -> None:
+    """Write what the audit is of, as a run does, so that MLflow can show it."""
+    checkpoint.write_atomically(run.folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False).encode())
+    params = {"data": data.name, "split": data.split, "image_size": plain["image_size"], "channels": plain["channels"]}
+    tags = {"kind": "audit", "data_notes": " ".join(data.notes)}
+    run.write("manifest.json", {"run": run.folder.name, "params": params, "data": data.fingerprint(), "tags": tags})
+
+
+def write(run: Run, data: Dataset, chapters: list[Chapter]) -> None:
+    """The pages, a CSV for each table, and the counts of all findings as metrics."""
+    findings = [finding for chapter in chapters for finding in chapter.findings]
+    sections = [summary(findings), *[chapter.section for chapter in chapters]]
+    counts = data.fingerprint()
+    facts = [
+        ("data", f"{data.name}, split={data.split}, {len(data.labels):,} images of {len(data.class_names)} classes"),
+        ("content", str(counts["content"])[:16]),
+        *[("note", note) for note in data.notes],
+    ]
+    page = Page(f"Audit of {data.name}", facts, sections)
+    folder = run.folder / "report"
+    for place in (folder, run.folder / "tables"):
+        place.mkdir(exist_ok=True)
+    checkpoint.write_atomically(folder / "audit.md", pages.markdown(page, figures="../figures").encode())
+    checkpoint.write_atomically(folder / "audit.html", pages.web(page).encode())
+    numbers = {key: value for chapter in chapters for key, value in chapter.numbers.items()}
+    told = {"findings": {one.kind: {"count": one.count, "text": one.text} for one in findings}, "numbers": numbers}
+    text = json.dumps(results.plain(told | {"data": counts}), indent=1, ensure_ascii=False, allow_nan=False)
+    checkpoint.write_atomically(folder / "audit.json", text.encode() + b"\n")
+    for section in sections:
+        for table in section.tables:
+            results.write_table(run.folder / "tables" / f"{table.name}.csv", table.rows)
+    run.write("metrics.json", {"audit": {one.kind: one.count for one in findings}})
+
+
+def summary(findings: list[Finding]) -> Section:
+    """What was found, a row for each thing that was looked for."""
+    rows: list[dict[str, Any]] = [{"finding": one.kind, "count": one.count, "what": one.text} for one in findings]
+    return Section("Findings", [], [table_of("findings", "Findings", "audit.fail_on takes these names.", rows)])
+
+
+def mirrored(folder: Path, plain: Node) -> None:
+    """Show the audit in MLflow; what cannot be shown now is added by make sync."""
+    settings: tracking.Settings = config.build(plain["tracking"], plain["allow"])
+    try:
+        tracking.mirror(folder, settings)
+    except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the pages are written
+        log.warning("tracking: the audit is not shown yet: %s; `make sync` adds it", error)

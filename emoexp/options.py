@@ -1,0 +1,38 @@
+"""The files of conf/: the options of each group, what they hold, and what they choose."""
+
+import re
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from omegaconf import OmegaConf
+
+
+@cache
+def text(group: str, name: str) -> str | None:
+    """The file of an option of ours; the group "" holds the commands' own. None for somebody else's option."""
+    file = resources.files("emoexp.conf") / group / f"{name}.yaml"
+    return file.read_text() if re.fullmatch(r"\w+", name) and file.is_file() else None
+
+
+@cache
+def option(group: str, name: str) -> dict[str, Any]:
+    """The file of an option of ours, less its defaults list; empty for somebody else's option. Not to be changed."""
+    file = text(group, name)
+    plain = OmegaConf.to_container(OmegaConf.create(file)) if file else {}
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "defaults"}
+
+
+def chosen(group: str, name: str) -> dict[str, str]:
+    """The option of each group that a file's defaults list chooses."""
+    entries = OmegaConf.create(text(group, name) or "").defaults
+    return {str(key): str(value) for entry in entries if not isinstance(entry, str) for key, value in entry.items()}
+
+
+def listed(group: str) -> dict[str, str]:
+    """The options of a folder of conf/, each with the first line of its file."""
+    files = sorted((resources.files("emoexp.conf") / group).iterdir(), key=lambda file: file.name)
+    names = [file.name[:-5] for file in files if file.name.endswith(".yaml")]
+    texts = {name: (text(group, name) or "").removeprefix("# @package _global_\n") for name in names}
+    return {name: file.partition("\n")[0].lstrip("# ") for name, file in texts.items()}

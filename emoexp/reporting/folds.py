@@ -1,0 +1,93 @@
+"""Folds of one seed put together: their test parts, in which every image stands once, judged as one."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from emoexp import results
+from emoexp.reporting.cells import Gathered, Made
+
+AXIS = "split.fold"
+
+
+@dataclass(frozen=True)
+class Pooled(Made):
+    """The runs of all folds of one seed as one: its metrics are those of their test parts together."""
+
+    folds: tuple[Made, ...] = ()
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray] | None:
+        """Those of all folds, one after another; None where a fold's were not kept."""
+        kept = [fold.predictions for fold in self.folds]
+        found = [one for one in kept if one is not None]
+        if len(found) < len(kept):
+            return None
+        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """As a run's metrics.json has them, of test alone."""
+        kept = self.predictions
+        if kept is None:
+            return {"epochs": 0}
+        data = self.folds[0].manifest["data"]
+        joined = results.Predictions(
+            part="test",
+            probability_NC=kept["probability"],
+            target_N=kept["target"],
+            clean_N=kept["clean"].astype(bool),
+            image_NCHW=np.empty(0, np.uint8),
+            names=[],
+            class_names=data["classes"],
+            majority=int(np.argmax(data["counts"]["train"])),
+        )
+        found: dict[str, Any] = {"test": results.summary(joined, clean=False)}
+        found["test_clean"] = results.summary(joined, clean=True)
+        found["epochs"] = sum(fold.metrics["epochs"] for fold in self.folds) / len(self.folds)
+        costs = [fold.metrics.get("drawn") for fold in self.folds]
+        if all(costs):
+            found["drawn"] = {key: sum(cost[key] for cost in costs if cost) for key in ("images", "originals")}
+        return found
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """Of all folds together; None where one's were not kept."""
+        found = [fold.seconds for fold in self.folds]
+        kept = [one for one in found if one is not None]
+        return sum(kept) if len(kept) == len(found) else None
+
+
+def pooled(found: Gathered) -> Gathered:
+    """Runs that were swept over folds, put together by seed; a seed that lacks a fold is left out. Others stay."""
+    if not any(AXIS in cell.axes for cell in found.cells):
+        return found
+    groups: dict[tuple[object, ...], list[Made]] = {}
+    for cell in found.cells:
+        others = {axis: value for axis, value in cell.axes.items() if axis != AXIS}
+        groups.setdefault((*others.items(), cell.seed), []).append(cell)
+    cells: list[Made] = []
+    left_out = list(found.left_out)
+    for folds in groups.values():
+        folds.sort(key=lambda cell: int(cell.axes[AXIS]))
+        missing = _missing(folds)
+        if missing:
+            left_out.append((folds[0].folder.name, f"fold {', '.join(missing)} of its seed is not finished"))
+        else:
+            cells.append(_joined(folds))
+    return Gathered(cells, left_out)
+
+
+def _joined(folds: Sequence[Made]) -> Pooled:
+    axes = {axis: value for axis, value in folds[0].axes.items() if axis != AXIS}
+    return Pooled(folds[0].folder, axes, folds[0].seed, folds[0].chosen, tuple(folds))
+
+
+def _missing(folds: Iterable[Made]) -> list[str]:
+    there = {int(fold.axes[AXIS]): fold for fold in folds}
+    wanted = int(next(iter(there.values())).manifest["params"]["split.folds"])
+    lost = [number for number in range(wanted) if number not in there or there[number].predictions is None]
+    return [str(number) for number in lost]

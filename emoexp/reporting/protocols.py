@@ -1,0 +1,111 @@
+"""What a leaky protocol pretends: its arms beside clean ones, against what guessing reaches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emoexp import comparison, figures, leaky
+from emoexp.pages import Picture, Table
+from emoexp.reporting.arms import Arm
+from emoexp.reporting.cells import Made
+
+_COLUMNS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "without": "accuracy without the copied classes",
+    "majority": "always the largest class",
+    "two": "right on the two largest classes alone",
+}
+
+
+def is_leaky(cell: Made) -> bool:
+    """Whether copies were made before the split."""
+    return bool((cell.manifest.get("tags") or {}).get("protocol"))
+
+
+def section(folder: Path, arms: Sequence[Arm], level: float) -> tuple[list[Table], list[Picture]]:
+    """Tables and figure where some arm is leaky; nothing elsewhere."""
+    firsts = [next(iter(arm.cells.values())) for arm in arms]
+    if not any(map(is_leaky, firsts)):
+        return [], []
+    copied = copied_classes(firsts)
+    recalls = [(name, [_recall(arm, name, level) for arm in arms]) for name in firsts[0].manifest["data"]["classes"]]
+    rows = [{"class": name, "arms": list(found)} for name, found in recalls]
+    facts = f"mean over seeds, {100 * level:g} % t intervals · {leaky.MARK} in the leaky arms"
+    path = figures.leak_worth(folder / "leak_worth.png", rows, title="Recall by protocol, on test", facts=facts)
+    picture = Picture(path, "What each protocol says of each class. A leaky arm is tested on relatives of what it saw.")
+    return [_arms_table(arms, copied), _classes_table(rows)], [picture]
+
+
+def copied_classes(cells: Sequence[Made]) -> list[int]:
+    """Classes of which a leaky run holds more images than a clean one: those that were copied before the split."""
+    total = {is_leaky(cell): _images(cell) for cell in cells}
+    return [] if len(total) < 2 else np.flatnonzero(total[True] > total[False]).tolist()
+
+
+def _images(cell: Made) -> np.ndarray:
+    return np.array([cell.manifest["data"]["counts"][part] for part in ("train", "val", "test")]).sum(0)
+
+
+def baselines(cell: Made, copied: Sequence[int]) -> dict[str, float | None]:
+    """A run's accuracy and macro-F1 on test; its accuracy without some classes; and what guessing reaches there."""
+    test = cell.metrics["test"]
+    confusion, train = np.array(test["confusion"], float), np.array(cell.manifest["data"]["counts"]["train"])
+    count_C, largest = confusion.sum(1), np.argsort(-train, kind="stable")
+    kept = np.setdiff1d(np.arange(len(count_C)), copied)
+    return {
+        "accuracy": test["accuracy"],
+        "macro_f1": test["macro_f1"],
+        "without": float(confusion[kept, kept].sum() / count_C[kept].sum()) if len(copied) else None,
+        "majority": float(count_C[largest[0]] / count_C.sum()),
+        "two": float(count_C[largest[:2]].sum() / count_C.sum()),
+    }
+
+
+def _arms_table(arms: Sequence[Arm], copied: Sequence[int]) -> Table:
+    rows, shown = [], []
+    for arm in arms:
+        found = [baselines(cell, copied) for cell in arm.cells.values()]
+        row: dict[str, Any] = {"arm": arm.label, "seeds": len(found)}
+        text = {"arm": arm.label, "seeds": str(len(found))}
+        for key, title in _COLUMNS.items():
+            values = [one[key] for one in found]
+            kept = [value for value in values if value is not None]
+            row[key] = float(np.mean(kept)) if kept else None
+            text[title] = "–" if not kept else _pm(kept)
+        rows.append(row)
+        shown.append(text)
+    names = next(iter(arms[0].cells.values())).manifest["data"]["classes"]
+    said = ", ".join(names[c] for c in copied) or "unknown, for want of a clean arm"
+    note = f"Mean ± standard deviation over seeds. In the leaky arms test holds copies too. Copied classes: {said}."
+    return Table("protocols", "What the protocol is worth", note, rows, shown)
+
+
+def _pm(values: Sequence[float]) -> str:
+    sd = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{sd}"
+
+
+def _recall(arm: Arm, name: str, level: float) -> dict[str, Any]:
+    found = arm.recall(name)
+    spread = comparison.spread(found, level) if found else None
+    low, high = (spread.low, spread.high) if spread else (None, None)
+    images = sum(cell.metrics["test"]["per_class"].get(name, {}).get("n") or 0 for cell in arm.cells.values())
+    mean = float(np.mean(found)) if found else float("nan")
+    low, high = (max(0.0, low), min(1.0, high)) if low is not None and high is not None else (mean, mean)
+    return {"label": arm.label, "recall": mean, "low": low, "high": high, "n": images}
+
+
+def _classes_table(rows: Sequence[dict[str, Any]]) -> Table:
+    numbers = [
+        {"class": row["class"]} | {f"{arm['label']} {key}": arm[key] for arm in row["arms"] for key in ("recall", "n")}
+        for row in rows
+    ]
+    shown = [
+        {"class": row["class"]} | {arm["label"]: f"{arm['recall']:.3f} (n {arm['n']})" for arm in row["arms"]}
+        for row in rows
+    ]
+    note = "Recall on test, mean over seeds; n: test images of all seeds together."
+    return Table("protocols_per_class", "What the protocol is worth, by class", note, numbers, shown)

@@ -1,0 +1,155 @@
+"""Near duplicates: planted ones of each kind are found, different pictures are not, and order changes nothing."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from emoexp.checks import near
+
+
+def picture(number: int, side: int = 48) -> np.ndarray:
+    """A picture of its own: blotches of several sizes, uint8."""
+    rng = np.random.default_rng(number)
+    layers = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n)).astype(np.uint8)).resize((side, side), 3), float)
+        for n in (4, 8, 14)
+    ]
+    return np.clip(sum(layers) / 3, 0, 255).astype(np.uint8)
+
+
+def stacked(pictures: list[np.ndarray]) -> np.ndarray:
+    return np.stack(pictures)[:, None]
+
+
+CROWD = [picture(number) for number in range(60)]
+
+
+def moved(pixels: np.ndarray, dy: int, dx: int) -> np.ndarray:
+    """A picture moved down and right, its border repeated."""
+    wide = np.pad(pixels, 8, mode="edge")
+    return wide[8 - dy : 8 - dy + len(pixels), 8 - dx : 8 - dx + len(pixels)]
+
+
+def encoded(pixels: np.ndarray, kind: str) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=30)
+    return np.asarray(Image.open(buffer).convert("L"))
+
+
+NOISE = np.random.default_rng(5).normal(0, 8, (48, 48))
+KINDS = {
+    "moved": lambda pixels: moved(pixels, 4, -3),
+    "mirrored": lambda pixels: pixels[:, ::-1],
+    "JPEG": lambda pixels: encoded(pixels, "JPEG"),
+    "WebP": lambda pixels: encoded(pixels, "WEBP"),
+    "brighter": lambda pixels: np.clip(pixels * 1.2 + 20, 0, 255).astype(np.uint8),
+    "darker": lambda pixels: np.clip(pixels * 0.7 - 10, 0, 255).astype(np.uint8),
+    "flatter": lambda pixels: (127 + (pixels - 127.0) * 0.7).astype(np.uint8),
+    "resized": lambda pixels: np.asarray(Image.fromarray(pixels).resize((24, 24)).resize((48, 48))),
+    "blurred": lambda pixels: np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1))),
+    "noisy": lambda pixels: np.clip(pixels + NOISE, 0, 255).astype(np.uint8),
+    "mirrored, then moved": lambda pixels: moved(pixels[:, ::-1], -2, 2),
+    "moved, then JPEG": lambda pixels: encoded(moved(pixels, 3, 3), "JPEG"),
+    "brighter, then mirrored": lambda pixels: np.clip(pixels[:, ::-1] + 40.0, 0, 255).astype(np.uint8),
+}
+
+
+def test_different_pictures_are_no_duplicates():
+    found = near.search(stacked(CROWD))
+    assert len(found.first) == 0 and found.shift.shape == (0, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_planted_duplicate_is_found_and_nothing_else(kind):
+    planted = [KINDS[kind](CROWD[index]) for index in (3, 17, 44)]
+    found = near.search(stacked(CROWD + planted))
+    assert list(zip(found.first, found.second, strict=True)) == [(3, 60), (17, 61), (44, 62)]
+    assert (found.mirrored == ("mirrored" in kind)).all() and (found.similarity >= near.THRESHOLD).all()
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(0, 0), (4, 0), (0, -4), (-3, 2), (1, 4)])
+@pytest.mark.parametrize("side", [48, 96])
+def test_the_shift_is_told_in_pixels_of_the_images(dy, dx, side):
+    pixels = picture(7, side)
+    scale = side // 48
+    found = near.search(
+        stacked([pixels, np.clip(moved(pixels, dy * scale, dx * scale) + 3.0, 0, 255).astype(np.uint8)])
+    )
+    assert found.shift.tolist() == [[dy * scale, dx * scale]] and not found.mirrored.any()
+
+
+@pytest.mark.parametrize(("side", "channels"), [(20, 1), (48, 3), (200, 1), (64, 3)])
+def test_any_size_and_colour(side, channels):
+    made = [picture(number, side) for number in range(12)]
+    made.append(np.clip(made[5][:, ::-1] + 15.0, 0, 255).astype(np.uint8))
+    images = np.repeat(stacked(made), channels, 1)
+    found = near.search(images)
+    assert (found.first.tolist(), found.second.tolist(), found.mirrored.tolist()) == ([5], [12], [True])
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_few_pictures(size):
+    assert len(near.search(stacked(CROWD)[:size]).first) == 0
+
+
+def test_flat_pictures_match_nothing():
+    flat = [np.full((48, 48), tone, np.uint8) for tone in range(40, 60)]
+    faint = [tone + (np.arange(48) % 2).astype(np.uint8)[None].repeat(48, 0) for tone in flat]
+    assert len(near.search(stacked(CROWD[:5] + flat + faint)).first) == 0
+
+
+def test_order_changes_nothing():
+    images = stacked(CROWD + [KINDS[kind](CROWD[place]) for place, kind in enumerate(KINDS)])
+    order = np.random.default_rng(1).permutation(len(images))
+    one, other = near.search(images), near.search(images[order])
+    pairs = {frozenset(pair) for pair in zip(one.first.tolist(), one.second.tolist(), strict=True)}
+    again = {frozenset(order[[a, b]].tolist()) for a, b in zip(other.first, other.second, strict=True)}
+    assert pairs == again and len(pairs) == len(KINDS)
+    assert np.array_equal(near.search(images).similarity, one.similarity)
+
+
+def test_the_correlation_is_that_of_a_naive_count():
+    """At every shift, over the overlap, written out with loops."""
+    torch = near.torch
+    one, other = (near._details(torch.from_numpy(CROWD[k])[None]) for k in (0, 1))
+    fast = (near._products(one, other) / near._energies(one, other))[0]
+    for row, dy in enumerate(range(-5, 6)):
+        for column, dx in enumerate(range(-5, 6)):
+            a = one[0, max(-dy, 0) : 48 - max(dy, 0), max(-dx, 0) : 48 - max(dx, 0)]
+            b = other[0, max(dy, 0) : 48 + min(dy, 0), max(dx, 0) : 48 + min(dx, 0)]
+            assert float(fast[row, column]) == pytest.approx(float((a * b).sum() / (a.norm() * b.norm())), abs=1e-4)
+
+
+def test_the_filter_is_a_gaussian():
+    from scipy.ndimage import gaussian_filter
+
+    ours = near._blurred(near.torch.from_numpy(CROWD[2])[None].float(), 3.0)[0].numpy()
+    theirs = gaussian_filter(CROWD[2].astype(float), 3.0, mode="nearest", radius=9)
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+def test_thousands_of_one_picture_stay_bounded(monkeypatch):
+    monkeypatch.setattr(near, "PARTNERS", 8)
+    rng = np.random.default_rng(0)
+    same = [np.clip(CROWD[0] + rng.normal(0, 4, (48, 48)), 0, 255).astype(np.uint8) for _ in range(150)]
+    found = near.search(stacked(same))
+    from emoexp.checks import twins
+
+    assert len(found.first) <= 150 * 8 and twins.components(found.first, found.second, 150).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "threshold", "why"),
+    [((3, 2, 48, 48), 0.9, "1 or 3 channels"), ((3, 1, 48, 40), 0.9, "S×S"), ((3, 1, 48, 48), 1.5, "threshold lies")],
+)
+def test_bad_input_is_named(shape, threshold, why):
+    with pytest.raises(ValueError, match=why):
+        near.search(np.zeros(shape, np.uint8), threshold=threshold)
+
+
+def test_progress_is_told():
+    told: list[float] = []
+    near.search(stacked(CROWD), told=told.append)
+    assert told[-1] == 1 and told == sorted(told)

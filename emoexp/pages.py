@@ -106,10 +106,14 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem }
 dd { margin: 0; overflow-wrap: anywhere }
 figure { margin: 1.4rem 0 }
 img { max-width: 100%; background: #fff; border-radius: 4px }
+td.text { text-align: left; white-space: normal }
 td.better { color: var(--better); font-weight: 600 }
 td.worse { color: var(--worse); font-weight: 600 }
 @media print { nav { display: none } section, figure { break-inside: avoid-page } }
 """
+
+
+_LONG = 32  # letters from which a cell is text and not a number
 
 
 def web(page: Page) -> str:
@@ -155,7 +159,7 @@ def _web_table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    kind = f' class="{text}"' if text in ("better", "worse") else ""
+    kind = f' class="{text}"' if text in ("better", "worse") else ' class="text"' if len(text) > _LONG else ""
     return f"<td{kind}>{_broken(html.escape(text))}</td>"
 
 

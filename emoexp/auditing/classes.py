@@ -35,7 +35,7 @@ def balance(subject: Subject) -> Chapter:
         table_of("counts", "Images of each class", "Share: of all parts together.", rows),
         table_of("expected", "What this test part can tell", _NOTE, expected),
     ]
-    title = "95 % intervals that test can give of a class's recall"
+    title = "What this test part can tell of a class's recall"
     path = figures.expected_intervals(subject.figure("expected"), expected, title=title)
     stacked = np.stack(list(counts.values()))
     bars = figures.class_counts(subject.figure("counts"), stacked, names, PARTS, title="Images of each class by part")

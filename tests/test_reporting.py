@@ -526,6 +526,10 @@ def test_what_a_leaky_protocol_is_worth_is_told_beside_guessing(tmp_path, monkey
     assert classes.rows[2]["leaky n"] == 60 and classes.rows[2]["leaky recall"] > classes.rows[2]["clean recall"]
     assert ("protocol", "LEAKY PROTOCOL: copies were made before the split") in page.facts
     assert (tmp_path / "found" / "figures" / "leak_worth.png").is_file()
+    (differences,) = [table for table in page.tables if table.name == "differences_test"]
+    assert {row["verdict"] for row in differences.rows} == {"leaky"} and "a difference of protocols" in page.sentences[
+        0
+    ]
 
 
 def test_reports_of_clean_runs_do_not_speak_of_protocols(outputs, tmp_path, monkeypatch):

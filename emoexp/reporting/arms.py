@@ -12,6 +12,7 @@ from emoexp.comparison import METRICS, Difference, Spread
 from emoexp.reporting.cells import Made
 
 _IMAGES = ("target", "clean", "names")  # of predictions: what says which images they are of
+LEAKY = "leaky"  # the verdict where one of both was tested on relatives of what it was trained on
 PARTS = {"test": "all test images", "test_clean": "clean test images"}
 
 
@@ -22,6 +23,11 @@ class Arm:
     label: str
     axes: dict[str, str]
     cells: dict[int, Made]
+
+    @property
+    def is_leaky(self) -> bool:
+        """Whether its copies were made before the split."""
+        return any(cell.is_leaky for cell in self.cells.values())
 
     def values(self, metric: str, part: str) -> dict[int, float]:
         """A metric of each seed that has it."""
@@ -118,6 +124,7 @@ def compare(arms: Sequence[Arm], base: Arm, part: str, level: float, resamples: 
         for arm, difference in rows_with:
             p = adjusted.get(arm.label)
             said = comparison.verdict(difference.difference, p, 1 - level)
+            said = said if arm.is_leaky == base.is_leaky else LEAKY
             boot = boots[arm.label].get(metric, {})
             seen = _detectable(difference, 1 - level, len(tested))
             found.append(Compared(arm, metric, difference, p, seen, said, boot.get("images"), boot.get("both")))

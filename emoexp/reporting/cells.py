@@ -35,6 +35,11 @@ class Made:
         """manifest.json."""
         return read_json(self.folder / "manifest.json")
 
+    @property
+    def is_leaky(self) -> bool:
+        """Whether copies were made before the split, so that test has relatives in training."""
+        return bool((self.manifest.get("tags") or {}).get("protocol"))
+
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
         """Kept predictions of the test part: probability N x C, target, clean, names; None where they were not kept."""

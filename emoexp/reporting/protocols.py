@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp import comparison, figures, leaky
+from emoexp import comparison, figures, statistics
 from emoexp.pages import Picture, Table
 from emoexp.reporting.arms import Arm
 from emoexp.reporting.cells import Made
@@ -20,20 +20,17 @@ _COLUMNS = {
 }
 
 
-def is_leaky(cell: Made) -> bool:
-    """Whether copies were made before the split."""
-    return bool((cell.manifest.get("tags") or {}).get("protocol"))
-
-
 def section(folder: Path, arms: Sequence[Arm], level: float) -> tuple[list[Table], list[Picture]]:
     """Tables and figure where some arm is leaky; nothing elsewhere."""
     firsts = [next(iter(arm.cells.values())) for arm in arms]
-    if not any(map(is_leaky, firsts)):
+    if not any(one.is_leaky for one in firsts):
         return [], []
     copied = copied_classes(firsts)
     recalls = [(name, [_recall(arm, name, level) for arm in arms]) for name in firsts[0].manifest["data"]["classes"]]
     rows = [{"class": name, "arms": list(found)} for name, found in recalls]
-    facts = f"mean over seeds, {100 * level:g} % t intervals · {leaky.MARK} in the leaky arms"
+    facts = (
+        f"mean over seeds; the wider of the {100 * level:g} % t and Wilson intervals · leaky: copied before the split"
+    )
     path = figures.leak_worth(folder / "leak_worth.png", rows, title="Recall by protocol, on test", facts=facts)
     picture = Picture(path, "What each protocol says of each class. A leaky arm is tested on relatives of what it saw.")
     return [_arms_table(arms, copied), _classes_table(rows)], [picture]
@@ -41,7 +38,7 @@ def section(folder: Path, arms: Sequence[Arm], level: float) -> tuple[list[Table
 
 def copied_classes(cells: Sequence[Made]) -> list[int]:
     """Classes of which a leaky run holds more images than a clean one: those that were copied before the split."""
-    total = {is_leaky(cell): _images(cell) for cell in cells}
+    total = {cell.is_leaky: _images(cell) for cell in cells}
     return [] if len(total) < 2 else np.flatnonzero(total[True] > total[False]).tolist()
 
 
@@ -89,12 +86,16 @@ def _pm(values: Sequence[float]) -> str:
 
 
 def _recall(arm: Arm, name: str, level: float) -> dict[str, Any]:
+    """Mean recall over seeds with an interval that neither few seeds nor few images make too narrow."""
     found = arm.recall(name)
-    spread = comparison.spread(found, level) if found else None
-    low, high = (spread.low, spread.high) if spread else (None, None)
     images = sum(cell.metrics["test"]["per_class"].get(name, {}).get("n") or 0 for cell in arm.cells.values())
     mean = float(np.mean(found)) if found else float("nan")
-    low, high = (max(0.0, low), min(1.0, high)) if low is not None and high is not None else (mean, mean)
+    if not images:
+        return {"label": arm.label, "recall": mean, "low": mean, "high": mean, "n": 0}
+    spread = comparison.spread(found, level)
+    low, high = statistics.wilson(round(mean * images), images, level)
+    low = low if spread.low is None else max(0.0, min(low, spread.low))
+    high = high if spread.high is None else min(1.0, max(high, spread.high))
     return {"label": arm.label, "recall": mean, "low": low, "high": high, "n": images}
 
 

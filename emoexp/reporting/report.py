@@ -186,7 +186,7 @@ def facts(found: Found, arms: list[Arm], base: Arm, options: Node) -> list[tuple
         ("code", ", ".join(code)),
         ("made on", "; ".join(places)),
         ("judged by", judged_by),
-        *([("protocol", leaky.MARK)] if any(map(protocols.is_leaky, cells_of(arms))) else []),
+        *([("protocol", leaky.MARK)] if any(cell.is_leaky for cell in cells_of(arms)) else []),
     ]
 
 

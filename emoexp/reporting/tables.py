@@ -6,7 +6,7 @@ from typing import Any
 from emoexp import comparison
 from emoexp.comparison import METRICS
 from emoexp.pages import Table
-from emoexp.reporting.arms import PARTS, Arm, Compared
+from emoexp.reporting.arms import LEAKY, PARTS, Arm, Compared
 
 TITLES = {
     "macro_f1": "macro-F1",
@@ -127,6 +127,10 @@ def sentence(one: Compared, base: Arm, level: float) -> str:
         f" ({_percent(level)} over seeds {_ends(seeds.low, seeds.high)}, {seeds.n} seeds, Holm's p {_p(one.holm)}): "
         f"{one.verdict}."
     )
+    if one.verdict == LEAKY:
+        told += (
+            " One of both was tested on relatives of what it was trained on: a difference of protocols, not of methods."
+        )
     if one.verdict == "cannot tell":
         told += f" A true difference of {100 * one.detectable:.1f} points would have been found 4 times in 5, a smaller"
         told += " one less often."

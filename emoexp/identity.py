@@ -22,6 +22,8 @@ _WATCHERS = (
     "pages",
     "checks",  # the leaks that are dropped stand in the manifest, as the parts that are left
     "sweep",
+    "audit",
+    "auditing",
     "report",
     "comparison",
     "reporting",

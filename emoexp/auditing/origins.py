@@ -109,7 +109,7 @@ def sources(subject: Subject) -> Chapter:
     guilty = [row for row in found if row.verdict == confounding.PREDICTS]
     told = [
         f"{row.feature} predicts the class: macro-F1 {row.macro_f1:.3f} where chance has {row.chance_macro_f1:.3f}; it "
-        f"gives away {subject.names[row.gives_away]} most."
+        f"gives away {subject.names[row.gives_away]} most ({row.informedness[row.gives_away]:.2f} of 1)."
         for row in guilty
     ] or ["Nothing that was looked at predicts the class clearly better than chance."]
     rows = [
@@ -122,6 +122,7 @@ def sources(subject: Subject) -> Chapter:
             "chance_balanced_accuracy": row.chance_balanced_accuracy,
             "verdict": row.verdict,
             "gives_away": subject.names[row.gives_away],
+            "how_far": float(row.informedness[row.gives_away]),
         }
         for row in found
     ]
@@ -140,5 +141,6 @@ def sources(subject: Subject) -> Chapter:
 
 _NOTE = (
     "Cross-validated over all parts, people kept together where they are known: a small decision tree that sees "
-    "nothing else. Chance: the same with permuted labels, mean and 95th percentile. Gives away: the class told best."
+    "nothing else. Chance: the same with permuted labels, mean and 95th percentile. Gives away: the class told best, "
+    "and how far: its recall less the false alarms, 1 for all of it."
 )

@@ -5,6 +5,7 @@ manifest; where it differs, nothing is continued or returned in silence.
 """
 
 import fcntl
+import glob
 import json
 import logging
 import os
@@ -164,6 +165,21 @@ def folders(outputs: Path, name: str) -> list[Path]:
     pattern = re.compile(re.escape(name) + r"(\.\d+)?")
     found = (path for path in outputs.glob(f"{name}*") if pattern.fullmatch(path.name))
     return sorted(found, key=lambda folder: _number(folder, name))
+
+
+def matching(given: Any, option: str) -> list[Path]:
+    """The folders of paths and patterns, each once; `option` is what gave them.
+
+    Raises:
+        ValueError: one that finds nothing.
+    """
+    found: list[Path] = []
+    for pattern in given if isinstance(given, list) else [given]:
+        hits = sorted(glob.glob(str(Path(str(pattern)).expanduser())))  # noqa: PTH207 - a pattern may be absolute
+        if not hits:
+            raise ValueError(f"{option}={pattern} finds no folder")
+        found += [Path(hit) for hit in hits]
+    return list(dict.fromkeys(found))
 
 
 def _number(folder: Path, name: str) -> int:

@@ -1,14 +1,14 @@
 """Pictures and labels that stand out."""
 
-import glob
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emoexp import figures
+from emoexp import runs as running
 from emoexp.auditing.subject import Chapter, Finding, Subject, by_class, table_of
 from emoexp.checks import labels, standouts
 from emoexp.pages import Picture, Section
@@ -89,7 +89,7 @@ def suspicious(subject: Subject, runs: Any) -> Chapter:
     title = "Labels that look wrong"
     if runs is None:
         return Chapter(Section(title, [_HOW]))
-    folders = list(_folders(runs))
+    folders = running.matching(runs, "audit.runs")
     probability_NC, said = _probabilities(subject, folders)
     found = labels.suspects(probability_NC, subject.data.labels)
     names, label_N = subject.names, subject.data.labels
@@ -139,14 +139,6 @@ def _suspects_sheet(subject: Subject, found: labels.Suspects) -> list[Picture]:
         facts=f"{len(captions)} of {len(found.index):,}",
     )
     return [Picture(path, "Labels that look wrong: as given, and what the runs would rather say.")]
-
-
-def _folders(runs: Any) -> Iterator[Path]:
-    for pattern in runs if isinstance(runs, list) else [runs]:
-        hits = sorted(glob.glob(str(Path(str(pattern)).expanduser())))  # noqa: PTH207 - a pattern may be absolute
-        if not hits:
-            raise ValueError(f"audit.runs={pattern} finds no folder")
-        yield from map(Path, hits)
 
 
 def _probabilities(subject: Subject, folders: Sequence[Path]) -> tuple[np.ndarray, list[str]]:

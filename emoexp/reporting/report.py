@@ -1,10 +1,8 @@
 """A report from its words to its pages, top to bottom."""
 
-import glob
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from emoexp import config, leaky, runs, tracking
 from emoexp.comparison import METRICS
@@ -75,7 +73,11 @@ def find(options: Node, words: list[str]) -> Found:
         raise ValueError(f"either {' or '.join([*chosen, 'the words of a sweep'])}: one says which runs are meant")
     out = Path(options["out"]) if options["out"] else None
     if chosen:
-        folders = listed(options["runs"]) if chosen == ["runs"] else search(settings_of(options), options["filter"])
+        folders = (
+            runs.matching(options["runs"], "runs")
+            if chosen == ["runs"]
+            else search(settings_of(options), options["filter"])
+        )
         named = f"{chosen[0]}={options[chosen[0]]}"
         gathered = cells.varying(folds.pooled(cells.gather(cells.listed(folders), mixed=mixed)))
         return Found(f"Comparison of {named}", f'python -m emoexp.report "{named}"', out or Path("report"), gathered)
@@ -94,21 +96,6 @@ def settings_of(options: Node) -> Settings:
     """Where MLflow is."""
     settings: Settings = config.build(options["tracking"], [])
     return settings
-
-
-def listed(given: Any) -> list[Path]:
-    """Run folders of paths and patterns.
-
-    Raises:
-        ValueError: one that finds nothing.
-    """
-    folders: list[Path] = []
-    for pattern in given if isinstance(given, list) else [given]:
-        hits = sorted(glob.glob(str(Path(str(pattern)).expanduser())))  # noqa: PTH207 - a pattern may be absolute
-        if not hits:
-            raise ValueError(f"runs={pattern} finds no folder")
-        folders += [Path(hit) for hit in hits]
-    return list(dict.fromkeys(folders))
 
 
 def judged(found: Found, options: Node) -> Report:

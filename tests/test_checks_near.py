@@ -153,3 +153,44 @@ def test_progress_is_told():
     told: list[float] = []
     near.search(stacked(CROWD), told=told.append)
     assert told[-1] == 1 and told == sorted(told)
+
+
+def warped(pixels: np.ndarray, zoom: float, degrees: float) -> np.ndarray:
+    """Zoomed and rotated about the middle, the border repeated."""
+    cos, sin = np.cos(np.deg2rad(degrees)) / zoom, np.sin(np.deg2rad(degrees)) / zoom
+    wide = Image.fromarray(np.pad(pixels, 8, mode="edge"))
+    middle = wide.size[0] / 2
+    matrix = (cos, -sin, middle * (1 - cos + sin), sin, cos, middle * (1 - sin - cos))
+    return np.asarray(wide.transform(wide.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC))[8:-8, 8:-8]
+
+
+@pytest.mark.parametrize(("zoom", "degrees"), [(1.05, 0), (0.95, 0), (1, 5), (1, -5), (1.03, 3)])
+def test_a_zoomed_or_rotated_one_is_found(zoom, degrees):
+    planted = [warped(CROWD[index], zoom, degrees) for index in (3, 17)]
+    found = near.search(stacked(CROWD + planted))
+    assert list(zip(found.first, found.second, strict=True)) == [(3, 60), (17, 61)]
+
+
+@pytest.mark.parametrize("tone", [0, 255])
+def test_what_comes_in_at_the_border_does_not_matter(tone):
+    shifted = moved(CROWD[3], 4, 4).copy()
+    shifted[:4], shifted[:, :4] = tone, tone
+    found = near.search(stacked(CROWD + [shifted]))
+    assert (found.first.tolist(), found.second.tolist(), found.shift.tolist()) == ([3], [60], [[4, 4]])
+
+
+def test_the_first_sieve_is_the_best_of_all_offsets_and_mirrored(monkeypatch):
+    """Worked out one descriptor at a time, each mirrored picture mirrored first, in blocks that end unevenly."""
+    monkeypatch.setattr(near, "_ROWS", 7)
+    monkeypatch.setattr(near, "_COLUMNS", 11)
+    monkeypatch.setattr(near, "SIEVE", 0.3)
+    cells = near._reduced(stacked(CROWD))[1]
+    whole = [
+        [near.torch.cat(near._descriptors(turned, *o), 1) for o in near._OFFSETS] for turned in (cells, cells.flip(2))
+    ]
+    best = near.torch.stack([near.torch.stack([whole[0][near._CENTRE] @ d.T for d in half]).amax(0) for half in whole])
+    expected = {
+        (i, j, bool(best[1, i, j] > best[0, i, j])) for i, j in (best.amax(0) >= 0.3).nonzero().tolist() if i < j
+    }
+    found = near._candidates(cells, lambda share: None)
+    assert set(zip(*(each.tolist() for each in found), strict=True)) == expected and len(expected) > 20

@@ -4,9 +4,12 @@ Two sieves, both of fixed filters, so that what is found of a pair depends on no
 1. A picture's middle, 12x12 of 16x16 cells, as its 63 lowest frequencies (DCT; natural pictures hold more in lower
    ones, hence weights that rise with frequency). Every pair is compared, the second picture at nine offsets of one cell
    (up to a twelfth of the side and a half) and mirrored: what falls below SIEVE is no duplicate.
-2. Of what is left the normalised cross-correlation of the overlap at 48x48, at the best shift within two pixels, of
-   pictures less their large shapes and finest grain (a difference of Gaussians): two bright heads before dark walls
-   correlate at 0.95 as they are, and hardly so.
+2. Of what is left the normalised cross-correlation of the overlap at 48x48, of pictures less their large shapes and
+   finest grain (a difference of Gaussians): two bright heads before dark walls correlate at 0.95 as they are, and
+   hardly so. First at the best shift in whole pixels; where that promises, after alignment in shift, zoom, rotation.
+
+Of a picture with more than PARTNERS candidates only the most alike are kept, counted among the later pictures: there
+the order of the images matters, nowhere else.
 
 Time grows with the square of the number of pictures, memory with the number.
 """
@@ -19,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-THRESHOLD = 0.90  # correlation from which two pictures are taken for one; benchmarks/near.py measures it
+THRESHOLD = 0.93  # correlation from which two pictures are taken for one; benchmarks/near.py measures it
 SIEVE = 0.84  # of the descriptors: random faces reach it in 1 or 2 pairs of 10,000
 FLAT = 3.0  # standard deviation, in grey levels, below which a picture is too flat to be compared
 PARTNERS = 64  # pairs that are kept of one picture, the most alike: of thousands of the same picture not all are needed
@@ -27,8 +30,12 @@ _CELLS, _MIDDLE, _FREQUENCIES = 16, 12, 8
 _SIDE = 48  # of the pictures that are correlated
 _REACH = 5  # pixels that one picture may be shifted against the other
 _FAINT = 0.5  # grey levels: details fainter than these are noise and match nothing
-_GRAIN, _SHAPE = 1.2, 3.0  # pixels: standard deviations of the two Gaussians
-_ROWS, _COLUMNS, _PAIRS = 256, 4096, 1024  # held at a time
+_GRAIN, _SHAPE = 1.0, 3.0  # pixels: standard deviations of the two Gaussians
+_RIM = 3  # pixels: what lies outside the overlap is blurred into that much of it
+_HOPE = 0.6  # correlation as shifted from which a pair is aligned more closely
+_STEPS = 3  # of that alignment
+_LIMITS = (0.1, 0.1, 2.0, 2.0)  # of it: zoom, rotation in radians, pixels down and right
+_ROWS, _COLUMNS, _PAIRS = 256, 1024, 256  # held at a time
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ def search(
 
 
 _OFFSETS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]  # cells
+_CENTRE = _OFFSETS.index((0, 0))
 
 
 def _reduced(image_NCHW: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -96,44 +104,52 @@ def _reduced(image_NCHW: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.cat(small), torch.cat(cells)
 
 
-def _descriptors(cell_NHW: Tensor, dy: int, dx: int, mirrored: bool) -> Tensor:
-    """The lowest frequencies of a picture's middle, moved by an offset in cells: N×63, of length 1."""
+def _descriptors(cell_NHW: Tensor, dy: int, dx: int) -> tuple[Tensor, Tensor]:
+    """The lowest frequencies of a picture's middle, moved by an offset in cells: N×31 that are even across and N×32
+    that are odd, together of length 1. Mirrored, the odd ones change sign."""
     edge = (_CELLS - _MIDDLE) // 2
-    turned = cell_NHW.flip(2) if mirrored else cell_NHW
-    middle = turned[:, edge + dy : edge + dy + _MIDDLE, edge + dx : edge + dx + _MIDDLE]
+    middle = cell_NHW[:, edge + dy : edge + dy + _MIDDLE, edge + dx : edge + dx + _MIDDLE]
     k = torch.arange(_FREQUENCIES, dtype=torch.float32)
     basis = torch.cos(torch.pi * (torch.arange(_MIDDLE) + 0.5) * k[:, None] / _MIDDLE)
     basis[0] *= 0.5**0.5
     weight = (k[:, None] ** 2 + k**2) ** 0.25
-    frequency = ((basis @ middle @ basis.T) * weight).flatten(1)[:, 1:]
-    return frequency / frequency.norm(dim=1, keepdim=True).clamp(min=1e-3)
+    frequency = (basis @ middle @ basis.T) * weight
+    frequency = frequency / frequency.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-3)
+    return frequency[:, :, 0::2].flatten(1)[:, 1:], frequency[:, :, 1::2].flatten(1)
 
 
 def _candidates(cell_NHW: Tensor, told: Callable[[float], None]) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs that pass the first sieve: their indices, int64 P, and whether they are more alike mirrored, bool P."""
     size = len(cell_NHW)
-    centre_NF = _descriptors(cell_NHW, 0, 0, mirrored=False)
-    variant_VNF = torch.stack(
-        [_descriptors(cell_NHW, dy, dx, mirrored) for mirrored in (False, True) for dy, dx in _OFFSETS]
-    )
-    found = [torch.empty(0, 3, dtype=torch.int64)]
+    even_VNF, odd_VNF = map(torch.stack, zip(*(_descriptors(cell_NHW, dy, dx) for dy, dx in _OFFSETS), strict=True))
+    found, room = [torch.empty(0, 3, dtype=torch.int64)], torch.empty(min(_ROWS, size), size)
     for start in range(0, size, _ROWS):
-        rows_BF = centre_NF[start : start + _ROWS]
-        pieces = [_alike(rows_BF, piece_VMF) for piece_VMF in variant_VNF[:, start:].split(_COLUMNS, 1)]
-        best_BM, mirrored_BM = (torch.cat(parts, 1) for parts in zip(*pieces, strict=True))
-        best_BM[torch.ones(best_BM.shape, dtype=torch.bool).tril()] = -1.0  # each pair once
+        end = min(start + _ROWS, size)
+        rows = even_VNF[_CENTRE, start:end], odd_VNF[_CENTRE, start:end]
+        best_BM = _alike(*rows, even_VNF[:, start:], odd_VNF[:, start:], room[: end - start, : size - start])
+        best_BM[:, : end - start].masked_fill_(torch.ones(end - start, end - start).tril().bool(), -1.0)  # each once
         row, column = torch.nonzero(_most_alike(best_BM), as_tuple=True)
-        found.append(torch.stack([row + start, column + start, mirrored_BM[row, column].long()], 1))
-        told(1 - (1 - min(start + _ROWS, size) / size) ** 2)
+        # Mirrored at an offset (dy, dx) is the other's middle at (dy, -dx), mirrored; both offsets are tried.
+        even_VP = (even_VNF[:, column + start] * rows[0][row]).sum(2)
+        odd_VP = (odd_VNF[:, column + start] * rows[1][row]).sum(2)
+        mirrored = (even_VP - odd_VP).amax(0) > (even_VP + odd_VP).amax(0)
+        found.append(torch.stack([row + start, column + start, mirrored.long()], 1))
+        told(1 - (1 - end / size) ** 2)
     first, second, mirrored = torch.cat(found).unbind(1)
     return first, second, mirrored.bool()
 
 
-def _alike(rows_BF: Tensor, piece_VMF: Tensor) -> tuple[Tensor, Tensor]:
-    """How alike rows and columns are in their best variant, B×M, and whether that is a mirrored one."""
-    alike_BVM = (rows_BF @ piece_VMF.flatten(0, 1).T).view(len(rows_BF), *piece_VMF.shape[:2])
-    plain, mirrored = (half.amax(1) for half in alike_BVM.chunk(2, 1))
-    return torch.maximum(plain, mirrored), mirrored > plain
+def _alike(even_BF: Tensor, odd_BF: Tensor, even_VMF: Tensor, odd_VMF: Tensor, best_BM: Tensor) -> Tensor:
+    """How alike rows and columns are at their best offset, mirrored or not, written into a given B×M."""
+    room = torch.empty(len(even_BF) * _COLUMNS)  # held once: memory asked for anew costs more than the products
+    for start in range(0, even_VMF.shape[1], _COLUMNS):
+        best_BC = best_BM[:, start : start + _COLUMNS].fill_(-1.0)
+        alike_BC = room[: best_BC.numel()].view(best_BC.shape)
+        for even_MF, odd_MF in zip(even_VMF, odd_VMF, strict=True):
+            columns = slice(start, start + best_BC.shape[1])
+            torch.mm(odd_BF, odd_MF[columns].T, out=alike_BC).abs_().addmm_(even_BF, even_MF[columns].T)
+            torch.maximum(best_BC, alike_BC, out=best_BC)
+    return best_BM
 
 
 def _most_alike(best_BM: Tensor) -> Tensor:
@@ -148,17 +164,87 @@ def _most_alike(best_BM: Tensor) -> Tensor:
 
 
 def _correlated(small_NHW: Tensor, first_P: Tensor, second_P: Tensor, mirrored_P: Tensor) -> tuple[Tensor, Tensor]:
-    """Correlation of each pair's details at their best shift, float32 P, and that shift (down, right), int64 P×2."""
+    """Correlation of each pair's details once aligned, float32 P, and the shift (down, right), int64 P×2."""
     similarity, shift = [torch.empty(0)], [torch.empty(0, 2, dtype=torch.int64)]
-    for chosen in torch.arange(len(first_P)).split(_PAIRS):
+    for start in range(0, len(first_P), _PAIRS):
+        chosen = slice(start, start + _PAIRS)
         one = _details(small_NHW[first_P[chosen]])
         other = small_NHW[second_P[chosen]]
         other = _details(torch.where(mirrored_P[chosen, None, None], other.flip(2), other))
-        alike_PK = (_products(one, other) / _energies(one, other)).flatten(1)
-        best = alike_PK.max(1)
-        similarity.append(best.values)
-        shift.append(torch.stack([best.indices // len(_SHIFTS), best.indices % len(_SHIFTS)], 1) - _REACH)
+        best_B = (_products(one, other) / _energies(one, other)).flatten(1).argmax(1)
+        shift_B2 = torch.stack([best_B // len(_SHIFTS), best_B % len(_SHIFTS)], 1) - _REACH
+        similarity.append(_aligned(one, other, shift_B2))
+        shift.append(shift_B2)
     return torch.cat(similarity), torch.cat(shift)
+
+
+def _aligned(one_BHW: Tensor, other_BHW: Tensor, shift_B2: Tensor) -> Tensor:
+    """The best correlation over the overlap less its rim, as shifted and after each step of a closer alignment: B.
+
+    Steps in shift, zoom and rotation, Gauss-Newton on the first picture's slopes, which stay the same (the inverse
+    compositional algorithm of Baker and Matthews, IJCV 2004). Pairs that start below _HOPE are left as shifted.
+    """
+    inside_BHW = _overlap(shift_B2)
+    guess_B4 = functional.pad(shift_B2.float(), (2, 0))
+    start_B = _correlation(one_BHW, _warped(other_BHW, guess_B4), inside_BHW)[0]
+    hope = torch.nonzero(start_B >= _HOPE).flatten()
+    if len(hope) == 0:
+        return start_B
+    one, other, inside, guess = (each[hope] for each in (one_BHW, other_BHW, inside_BHW, guess_B4))
+    slope_B4P = _slopes(one, inside)
+    curve_B44 = slope_B4P @ slope_B4P.mT
+    curve_B44 = curve_B44 + torch.diag_embed(curve_B44.diagonal(dim1=1, dim2=2) * 1e-3 + 1e-3)
+    low, high = (guess + sign * torch.tensor(_LIMITS) for sign in (-1, 1))
+    best = start_B[hope]
+    for _ in range(_STEPS):
+        _, here, there = _correlation(one, _warped(other, guess), inside)
+        gain = (here * there).sum(1) / (there * there).sum(1).clamp(min=1e-6)
+        rest_B4 = slope_B4P @ (there * gain[:, None] - here)[:, :, None]
+        guess = (guess - torch.linalg.solve(curve_B44, rest_B4)[:, :, 0]).clamp(low, high)
+        best = torch.maximum(best, _correlation(one, _warped(other, guess), inside)[0])
+    return start_B.index_copy(0, hope, best)
+
+
+def _overlap(shift_B2: Tensor) -> Tensor:
+    """Which pixels of the first picture the second one covers, less a rim where borders reach in: float32 B×H×W."""
+    place = torch.arange(_SIDE)
+    on_B2S = (place >= (-shift_B2).clamp(min=0)[:, :, None] + _RIM) & (
+        place < _SIDE - _RIM - shift_B2.clamp(min=0)[:, :, None]
+    )
+    return (on_B2S[:, 0, :, None] & on_B2S[:, 1, None]).float()
+
+
+_MIDST = torch.arange(_SIDE) - (_SIDE - 1) / 2
+
+
+def _warped(image_BHW: Tensor, guess_B4: Tensor) -> Tensor:
+    """Pictures as seen from the first one, by (zoom - 1, rotation in radians, down, right)."""
+    zoom, turn, down, right = guess_B4.unbind(1)
+    half = _SIDE / 2
+    rows = [torch.stack([1 + zoom, -turn, right / half], 1), torch.stack([turn, 1 + zoom, down / half], 1)]
+    grid = functional.affine_grid(torch.stack(rows, 1), [len(image_BHW), 1, _SIDE, _SIDE], align_corners=False)
+    return functional.grid_sample(image_BHW[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+
+
+def _slopes(image_BHW: Tensor, inside_BHW: Tensor) -> Tensor:
+    """How each pixel changes with zoom, rotation, down and right, their means taken out: B×4×P."""
+    down, right = torch.gradient(image_BHW, dim=(1, 2))
+    y, x = _MIDST[:, None], _MIDST
+    slope_B4HW = torch.stack([right * x + down * y, down * x - right * y, down, right], 1)
+    return _centred(slope_B4HW, inside_BHW[:, None])
+
+
+def _centred(image: Tensor, inside: Tensor) -> Tensor:
+    """Pixels inside less their mean, 0 outside; height and width become one dimension."""
+    mean = (image * inside).sum((-2, -1), keepdim=True) / inside.sum((-2, -1), keepdim=True)
+    return ((image - mean) * inside).flatten(-2)
+
+
+def _correlation(one_BHW: Tensor, other_BHW: Tensor, inside_BHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised cross-correlation inside, B, and both pictures there less their means, B×P."""
+    one, other = _centred(one_BHW, inside_BHW), _centred(other_BHW, inside_BHW)
+    faint = inside_BHW.sum((1, 2)) * _FAINT**2
+    return (one * other).sum(1) / (one.norm(dim=1) * other.norm(dim=1)).clamp(min=faint), one, other
 
 
 _SHIFTS = torch.arange(-_REACH, _REACH + 1)

@@ -1,6 +1,6 @@
 """Where data and strategy meet: images of an epoch's order, gathered from one resident tensor and transformed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,10 @@ from torch import Tensor
 from emoexp import transforms
 from emoexp.imbalance import sampling
 from emoexp.imbalance.ledger import Plan
-from emoexp.transforms import Policy
+from emoexp.transforms import Policy, Transformation
+
+Rows = Callable[[Tensor], Tensor]  # of a table with a row for each image of an epoch, those that a step takes
+_CHUNK = {"cpu": 128 * 48 * 48, "cuda": 2048 * 48 * 48}  # pixels a forward pass of evaluation
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,34 @@ class Normalisation:
 
 def resident(images: np.ndarray, device: torch.device) -> Tensor:
     """Images as one uint8 tensor: in the device's memory where they take at most half of what is free, else in RAM or,
-    for a memory-mapped array, on disk."""
+    for a memory-mapped array, on disk. Asked again for the images it placed last, it gives the same tensor."""
+    if device.type == "cpu":
+        return torch.from_numpy(images)
+    for known, there, tensor in _placed:
+        if known is images and there == device:
+            return tensor
+    _placed.clear()
     tensor = torch.from_numpy(images)
-    if device.type == "cuda" and tensor.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
-        return tensor.to(device)
-    return tensor.to(device) if device.type == "mps" else tensor
+    if device.type == "mps" or tensor.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        tensor = tensor.to(device)
+    _placed.append((images, device, tensor))
+    return tensor
+
+
+_placed: list[tuple[np.ndarray, torch.device, Tensor]] = []
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What an epoch draws, a row for each of its E images: worked out at once, so that a step only looks up.
+
+    index_E: int64 index into the resident images, on their device. label_E: int64 class. change: the transformation of
+    each; None where none changes. The last two on the device that computes.
+    """
+
+    index_E: Tensor
+    label_E: Tensor
+    change: Transformation | None
 
 
 @dataclass(frozen=True)
@@ -57,15 +83,19 @@ class TrainingBatches:
         """Steps an epoch. The last one takes what is left; a single left-over joins the step before it."""
         return max(1, (self.plan.epoch_size + self.batch_size - 2) // self.batch_size)
 
+    def span(self, step: int) -> slice:
+        """The rows of one step. Batch normalisation cannot train on one image, so that none stands alone."""
+        start = step * self.batch_size
+        return slice(start, self.plan.epoch_size if step == len(self) - 1 else start + self.batch_size)
+
     def order(self, epoch: int) -> Tensor:
         """Items of the pool in the order of an epoch (int64, CPU)."""
         plan = self.plan
         return sampling.order(plan.label_P, plan.share_C, size=plan.epoch_size, seed=self.seed, epoch=epoch)
 
-    def items(self, order: Tensor, step: int) -> Tensor:
-        """The items of one step. Batch normalisation cannot train on one image, so that none stands alone."""
-        start = step * self.batch_size
-        return order[start:] if step == len(self) - 1 else order[start : start + self.batch_size]
+    def originals(self, epoch: int, step: int) -> Tensor:
+        """Which of the data's images stand behind a step (int64, CPU)."""
+        return self.original_N[self.plan.parent_P[self.order(epoch)[self.span(step)]]]
 
     def drawn(self, epochs: int) -> dict[str, int]:
         """What training cost in images: all that were drawn, and how many different originals and items (originals and
@@ -80,34 +110,47 @@ class TrainingBatches:
             "pool": len(seen_P),
         }
 
-    def batch(self, item_B: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Normalised float32 images B×C×H×W, channels last, and int64 classes B of one step."""
-        original_B = self.original_N[self.plan.parent_P[item_B]]
-        image = self.image_NCHW[original_B.to(self.image_NCHW.device)].to(self.device)
-        image = self._transformed(image.to(torch.float32) * (1 / 255), item_B.to(self.device), epoch, step)
-        image = image.sub_(self.normalisation.mean).div_(self.normalisation.std)
-        label_B = self.plan.label_P[item_B].to(self.device)
-        return image.contiguous(memory_format=torch.channels_last), label_B
-
-    def _transformed(self, image: Tensor, item_B: Tensor, epoch: int, step: int) -> Tensor:
-        copy_B = self.plan.copy_P.to(self.device)[item_B]
+    def draws(self, item_E: Tensor, epoch: int) -> Draws:
+        """Images, classes and transformations of the items that an epoch draws, in their order."""
+        plan = self.plan
+        parent_E, copy_E = plan.parent_P[item_E], plan.copy_P[item_E]
         chain = []
-        if not self.on_copies.idle and bool(self.plan.copy_P.any()):
-            keys = (self.plan.parent_P.to(self.device)[item_B], copy_B, epoch + 1 if self.redraw else 0)
-            chain.append(transforms.draw(self.on_copies, self.seed, "copy", *keys).where(copy_B > 0))
+        if not self.on_copies.idle and bool(copy_E.any()):
+            copy_E = copy_E.to(self.device)
+            keys = (parent_E.to(self.device), copy_E, epoch + 1 if self.redraw else 0)
+            chain.append(transforms.draw(self.on_copies, self.seed, "copy", *keys).where(copy_E > 0))
         if not self.on_all.idle:
-            position = torch.arange(len(item_B), device=self.device) + step * self.batch_size
-            chain.append(transforms.draw(self.on_all, self.seed, "augmentation", epoch, position))
-        if not chain:
-            return image
-        both = chain[0] if len(chain) == 1 else chain[0].then(chain[1])
-        return transforms.apply(image, both, fill=self.normalisation.mean)
+            position_E = torch.arange(len(item_E), device=self.device)
+            chain.append(transforms.draw(self.on_all, self.seed, "augmentation", epoch, position_E))
+        change = None if not chain else chain[0] if len(chain) == 1 else chain[0].then(chain[1])
+        index_E = self.original_N[parent_E].to(self.image_NCHW.device)
+        return Draws(index_E, plan.label_P[item_E].to(self.device), change)
+
+    def batch(self, draws: Draws, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Normalised float32 images B×C×H×W, channels last, and int64 classes B of the rows of one step."""
+        image = moved(self.image_NCHW[rows(draws.index_E)], self.device).to(torch.float32) * (1 / 255)
+        if draws.change is not None:
+            image = transforms.apply(image, draws.change.at(rows), fill=self.normalisation.mean)
+        image = image.sub_(self.normalisation.mean).div_(self.normalisation.std)
+        return image.contiguous(memory_format=torch.channels_last), rows(draws.label_E)
+
+
+def moved(image: Tensor, device: torch.device) -> Tensor:
+    """Images on a device; on their way to CUDA the host does not wait for them."""
+    if device.type == "cuda" and image.device.type == "cpu":
+        return image.pin_memory().to(device, non_blocking=True)
+    return image.to(device)
 
 
 def evaluation(
-    image_NCHW: Tensor, index_N: Tensor, normalisation: Normalisation, device: torch.device, chunk: int
+    image_NCHW: Tensor, index_N: Tensor, normalisation: Normalisation, device: torch.device
 ) -> Iterator[Tensor]:
     """Untouched images of a part in order: normalised float32 chunks, channels last."""
-    for piece in index_N.split(chunk):
-        image = image_NCHW[piece.to(image_NCHW.device)].to(device)
+    for piece in index_N.split(chunk(device, image_NCHW.shape[2] * image_NCHW.shape[3])):
+        image = moved(image_NCHW[piece.to(image_NCHW.device)], device)
         yield normalisation(image).contiguous(memory_format=torch.channels_last)
+
+
+def chunk(device: torch.device, pixels: int) -> int:
+    """Images that a forward pass of evaluation takes: what fills a GPU; on a CPU, where more is not faster, few."""
+    return max(1, _CHUNK.get(device.type, _CHUNK["cpu"]) // pixels)

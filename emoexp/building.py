@@ -1,6 +1,8 @@
 """From a configuration to the pieces of a training: data, strategy, recipe, network, optimizer."""
 
+import json
 import logging
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,16 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emoexp import config, leaky, loop, rng
+from emoexp import config, leaky, loop, machine, rng
 from emoexp.batches import Normalisation, TrainingBatches
 from emoexp.checks import leaks, twins
 from emoexp.config import Experiment, Machine, Node
 from emoexp.data.dataset import Dataset, Source, pixel_statistics
+from emoexp.graphs import Graphs
 from emoexp.imbalance import ledger
 from emoexp.imbalance.losses import Constants
+from emoexp.step import Eager, Executor, Recipe, State
 
 log = logging.getLogger(__name__)
 _NOTHING = {"_target_": "emoexp.transforms.Policy"}
+RECORDED = ("architecture", "activation", "batch_size", "precision", "deterministic", "clip_norm")  # in a captured step
+NOT_HERE = {
+    "graph": "A CPU launches an operation in no time beside what it takes",
+    "compiled": "Compiled whole, the network was no faster on a CPU than step by step (benchmarks/results/speed.md); "
+    "what gains there, Mish's own kernel, is compiled anyway",
+}
 _NO_COPIES = {"_target_": "emoexp.imbalance.copies.none", "_partial_": True}
 
 
@@ -88,8 +98,8 @@ def recipe_of(
     plan: ledger.Plan,
     image_NCHW: Tensor,
     device: torch.device,
-) -> loop.Recipe:
-    """What the training loop needs, built from the configuration."""
+) -> Recipe:
+    """What the training loop needs, built from the configuration. Raises what `executor` raises."""
     copies = experiment.imbalance["copies"]
     batches = TrainingBatches(
         image_NCHW=image_NCHW,
@@ -104,7 +114,7 @@ def recipe_of(
         device=device,
     )
     validation = data.where("val")
-    return loop.Recipe(
+    return Recipe(
         batches=batches,
         validation=(torch.from_numpy(validation), torch.from_numpy(data.labels[validation])),
         num_classes=len(data.class_names),
@@ -117,7 +127,26 @@ def recipe_of(
         clip_norm=experiment.clip_norm,
         precision=experiment.precision,
         seed=experiment.seed,
+        executor=executor(experiment, place, data, device),
     )
+
+
+def executor(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> Executor:
+    """How steps are carried out.
+
+    Raises:
+        ValueError: the device cannot do what was asked for, or only at a loss.
+    """
+    machine.check_precision(device, experiment.precision)
+    if place.executor == "eager" or (place.executor == "auto" and device.type != "cuda"):
+        return Eager()
+    if device.type != "cuda":
+        raise ValueError(f"executor={place.executor} is for CUDA. {NOT_HERE[place.executor]}; leave executor=auto")
+    decides = {key: getattr(experiment, key) for key in RECORDED}
+    decides |= {"optimizer": {key: value for key, value in experiment.optimizer.items() if key != "lr"}}
+    decides |= {"loss": experiment.imbalance["loss"], "data": [data.images.shape[1:], asdict(normalisation_of(data))]}
+    kind = json.dumps(decides | {"classes": len(data.class_names), "how": place.executor}, sort_keys=True)
+    return Graphs(kind, compiled=place.executor == "compiled", insist=place.executor != "auto")
 
 
 def redraws(copies: Node) -> bool:
@@ -155,14 +184,14 @@ def card_of(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     }
 
 
-def initial_state(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> loop.State:
+def initial_state(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> State:
     """A network with weights drawn from the seed, and its optimizer."""
     rng.reseed(experiment.seed, "weights")
     card = card_of(experiment, data) | {"architecture": experiment.architecture}
     model = build_model(card, place.allow).to(device).to(memory_format=torch.channels_last)
     node = {key: value for key, value in experiment.optimizer.items() if key != "decay"}
     groups = loop.parameter_groups(model, experiment.optimizer.get("decay", "all"))
-    return loop.State(model, config.build(node, place.allow)(groups))
+    return State(model, config.build(node, place.allow)(groups))
 
 
 def build_model(card: dict[str, Any], allow: list[str]) -> nn.Module:

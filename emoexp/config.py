@@ -40,6 +40,7 @@ ALLOWED = ("emoexp", "torch.nn", "torch.optim")  # packages that a _target_ may 
 ENTRIES = ("train", "evaluate", "predict", "sync", "report", "audit")  # python -m would import them twice
 PRECISIONS = ("fp32", "tf32", "bf16")
 RESUMES = ("auto", "force", "never")
+EXECUTORS = ("auto", "eager", "graph", "compiled")
 PROTOCOLS = ("clean", "leaky")
 LEAKING = "pared_down_vgg"  # the one experiment that may choose the second
 MONITORS = tuple(  # columns of history.jsonl that training can be judged by
@@ -80,6 +81,7 @@ class Machine:
 
     device: str = "auto"
     threads: int | None = None
+    executor: str = "auto"
     outputs: str = "outputs"
     cache: str | None = "~/.cache/emoexp"
     resume: str = "auto"
@@ -142,6 +144,7 @@ def checked(config: DictConfig) -> tuple[Experiment, Machine]:
         if value is not None and value < least:
             raise ValueError(f"{name} is at least {least}; it is {value}")
     words = {"channels": (1, 3), "precision": PRECISIONS, "resume": RESUMES, "monitor": MONITORS, "protocol": PROTOCOLS}
+    words |= {"executor": EXECUTORS}
     for name, allowed in words.items():
         if plain[name] not in allowed:
             raise ValueError(f"{name} is one of {', '.join(map(str, allowed))}; it is {plain[name]}")

@@ -37,7 +37,7 @@ class Trained:
         """Class probabilities N×C (float32) of uint8 images N×C×H×W."""
         index = torch.arange(len(images))
         scale = Normalisation(self.card["mean"], self.card["std"])
-        chunks = batches.evaluation(torch.from_numpy(images), index, scale, self.device, loop.CHUNK)
+        chunks = batches.evaluation(torch.from_numpy(images), index, scale, self.device)
         return loop.probabilities(loop.predict(self.model, chunks, self.card["precision"])).astype(np.float32)
 
 

@@ -22,6 +22,7 @@ from emoexp.imbalance import ledger
 from emoexp.models import mish
 from emoexp.runs import Run
 from emoexp.session import ending, interruptible, logging_to, logging_to_stdout, mirror, progress, terminable, tracked
+from emoexp.step import Recipe, State
 
 log = logging.getLogger("emoexp")
 
@@ -156,7 +157,7 @@ def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
         figures.ledger(run.folder / "figures" / "ledger.png", rows, title=marked("What training aims at", data))
 
 
-def resume(run: Run, state: loop.State, device: torch.device) -> None:
+def resume(run: Run, state: State, device: torch.device) -> None:
     """Go on from the last checkpoint, where there is one."""
     last = run.folder / "last.pt"
     if last.is_file():
@@ -164,9 +165,7 @@ def resume(run: Run, state: loop.State, device: torch.device) -> None:
         log.info("going on from epoch %d, step %d", state.epoch + 1, state.step)
 
 
-def train_epochs(
-    run: Run, recipe: loop.Recipe, state: loop.State, card: dict[str, Any], changed: Callable[[], None]
-) -> None:
+def train_epochs(run: Run, recipe: Recipe, state: State, card: dict[str, Any], changed: Callable[[], None]) -> None:
     """Train and keep what each epoch leaves. The last checkpoint is the truth; the history is written from it."""
     times = read_times(run, len(state.history))
     with interruptible() as asked, progress(recipe.epochs, lambda: state.epoch) as shown:
@@ -211,7 +210,7 @@ def time_row(epoch: loop.Epoch) -> dict[str, Any]:
     }
 
 
-def epoch_line(epoch: loop.Epoch, recipe: loop.Recipe) -> str:
+def epoch_line(epoch: loop.Epoch, recipe: Recipe) -> str:
     """An epoch in one line of the log."""
     row = epoch.row
     rate = epoch.images / epoch.train_seconds
@@ -233,7 +232,7 @@ def export(run: Run, place: Machine) -> None:
     checkpoint.export(run.folder / "model.pt2", model, card)
 
 
-def conclude(run: Run, recipe: loop.Recipe, state: loop.State, data: Dataset) -> dict[str, Any]:
+def conclude(run: Run, recipe: Recipe, state: State, data: Dataset) -> dict[str, Any]:
     """The best epoch's model on validation and, once, on test: predictions, metrics, tables, figures."""
     best = checkpoint.load(run.folder / "best.pt")
     state.model.load_state_dict(best["model"])
@@ -269,10 +268,10 @@ def marked(title: str, data: Dataset) -> str:
     return f"{title} · {leaky.MARK}" if data.leaky else title
 
 
-def predict_part(model: nn.Module, recipe: loop.Recipe, data: Dataset, part: str) -> results.Predictions:
+def predict_part(model: nn.Module, recipe: Recipe, data: Dataset, part: str) -> results.Predictions:
     """Probabilities of one part."""
     index, batches = data.where(part), recipe.batches
-    chunks = evaluation(batches.image_NCHW, torch.from_numpy(index), batches.normalisation, batches.device, loop.CHUNK)
+    chunks = evaluation(batches.image_NCHW, torch.from_numpy(index), batches.normalisation, batches.device)
     probability = loop.probabilities(loop.predict(model, chunks, recipe.precision)).astype(np.float32)
     return results.Predictions(
         part=part,

@@ -5,7 +5,9 @@ minority copy's own transformation and the augmentation on top of it cost a sing
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -70,6 +72,10 @@ class Transformation:
             self.bias_B * second.gain_B + second.bias_B,
             torch.cat([self.box_BK4, second.box_BK4], 1),
         )
+
+    def at(self, rows: Callable[[Tensor], Tensor]) -> "Transformation":
+        """The transformations of some rows."""
+        return Transformation(*(rows(value) for value in (self.affine_B23, self.gain_B, self.bias_B, self.box_BK4)))
 
     def where(self, mask_B: Tensor) -> "Transformation":
         """This transformation where the mask holds, nothing elsewhere."""
@@ -140,11 +146,16 @@ def apply(image_NCHW: Tensor, transformation: Transformation, fill: float) -> Te
 def _grid(affine_B23: Tensor, height: int, width: int) -> Tensor:
     """torch's affine_grid to rounding, as one matrix product: several times faster on a CPU, where it was the dearest
     part of a batch."""
-    y = (torch.arange(height, device=affine_B23.device) * 2 + 1) / height - 1
-    x = (torch.arange(width, device=affine_B23.device) * 2 + 1) / width - 1
-    pixel_3P = torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones_like(x).repeat(height)])
-    source_2BP = affine_B23.reshape(-1, 3) @ pixel_3P
+    source_2BP = affine_B23.reshape(-1, 3) @ _pixels(height, width, affine_B23.device)
     return source_2BP.view(-1, 2, height, width).permute(0, 2, 3, 1)
+
+
+@lru_cache(maxsize=8)
+def _pixels(height: int, width: int, device: torch.device) -> Tensor:
+    """Homogeneous coordinates 3×P of an image's pixels, -1..1 over the side."""
+    y = (torch.arange(height, device=device) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=device) * 2 + 1) / width - 1
+    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones_like(x).repeat(height)])
 
 
 def _erase(image_NCHW: Tensor, box_BK4: Tensor, fill: float) -> Tensor:

@@ -19,8 +19,9 @@ from emoexp import config
 ROOT = Path(__file__).parents[1]
 FIRST = {"data", "imbalance", "models", "batches", "transforms", "metrics", "statistics", "rng", "schedules", "slugs"}
 FIRST |= {"checks", "comparison", "leaky"}
-SECOND = {"building", "checkpoint", "commands", "config", "evaluation", "figures", "identity", "loop", "machine"}
-SECOND |= {"auditing", "options", "pages", "reporting", "results", "runs", "session", "sweep", "tracking", "training"}
+SECOND = {"building", "checkpoint", "commands", "config", "evaluation", "figures", "graphs", "identity", "loop"}
+SECOND |= {"auditing", "machine", "options", "pages", "reporting", "results", "runs", "session", "step", "sweep"}
+SECOND |= {"tracking", "training"}
 ENTRIES = {"train", "evaluate", "predict", "sync", "report", "audit"}
 CONFIGURED = {"config", "commands", "options", *ENTRIES}  # see omegaconf
 COMPOSING = {

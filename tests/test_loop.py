@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emoexp import config, loop, rng
+from emoexp import batches as batching
+from emoexp import config, loop, rng, step
 from emoexp.batches import Normalisation, TrainingBatches
 from emoexp.imbalance import copies, ledger, losses, sampling, weights
 from emoexp.transforms import Policy
@@ -38,7 +39,7 @@ def cross_entropy(*arguments):
     return losses.cross_entropy(*arguments, smoothing=0.0)
 
 
-def recipe(loss=cross_entropy, share=None, weight=None, target=copies.none, policy=Policy(), **keys) -> loop.Recipe:
+def recipe(loss=cross_entropy, share=None, weight=None, target=copies.none, policy=Policy(), **keys) -> step.Recipe:
     plan = ledger.plan(
         LABEL,
         3,
@@ -66,8 +67,8 @@ def recipe(loss=cross_entropy, share=None, weight=None, target=copies.none, poli
         "monitor": "val/macro_f1",
         "patience": None,
     }
-    usual |= {"clip_norm": None, "precision": "fp32", "seed": 0}
-    return loop.Recipe(
+    usual |= {"clip_norm": None, "precision": "fp32", "seed": 0, "executor": step.Eager()}
+    return step.Recipe(
         batches=batches,
         validation=(torch.arange(46, 60), torch.arange(14) % 3),
         num_classes=3,
@@ -77,10 +78,10 @@ def recipe(loss=cross_entropy, share=None, weight=None, target=copies.none, poli
     )
 
 
-def fresh(lr=0.01) -> loop.State:
+def fresh(lr=0.01) -> step.State:
     torch.manual_seed(0)
     model = Net()
-    return loop.State(
+    return step.State(
         model, torch.optim.AdamW(loop.parameter_groups(model, "weights"), lr=lr, weight_decay=0.1, fused=True)
     )
 
@@ -102,9 +103,9 @@ def test_an_epoch_is_the_loop_written_out():
         [{"params": decayed}, {"params": spared, "weight_decay": 0.0}], lr=0.01, weight_decay=0.1, fused=True
     )
     scale = weight / (COUNT / 41 * weight).sum()
-    for step, item in enumerate(rng.permutation(0, "order", 0, 0, size=41).split(16)):
+    for number, item in enumerate(rng.permutation(0, "order", 0, 0, size=41).split(16)):
         image = ((IMAGE[ORIGINAL[item]].float() / 255) - 0.5) / 0.25
-        torch.manual_seed(rng.fold(0, "dropout", 0, step))
+        torch.manual_seed(rng.fold(0, "dropout", 0, number))
         logits = model(image.contiguous(memory_format=torch.channels_last))
         loss = (functional.cross_entropy(logits, LABEL[item], reduction="none") * scale[LABEL[item]]).mean()
         optimizer.zero_grad()
@@ -120,7 +121,7 @@ def test_an_epoch_is_the_loop_written_out():
 def test_no_image_is_left_out_and_none_stands_alone(size, steps, last):
     batches = recipe(batch_size=size).batches
     order = batches.order(0)
-    parts = [batches.items(order, step) for step in range(len(batches))]
+    parts = [order[batches.span(step)] for step in range(len(batches))]
     assert len(parts) == steps and len(parts[-1]) == last
     assert torch.equal(torch.cat(parts), order)
 
@@ -270,13 +271,18 @@ def test_patience_ends_training():
     assert [epoch.best for epoch in epochs] == [True, False, False, False]
 
 
+def look(made, items, epoch):
+    """Images and classes of some items, drawn first in an epoch."""
+    return made.batch(made.draws(items, epoch), lambda table: table)
+
+
 def test_copies_differ_from_their_parent_and_stay_the_same():
     made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0, translate=0.1)).batches
     copied = torch.nonzero(made.plan.copy_P > 0).flatten()[:8]
-    first, label = made.batch(copied, epoch=0, step=0)
-    again, _ = made.batch(copied.flip(0), epoch=3, step=7)
+    first, label = look(made, copied, epoch=0)
+    again, _ = look(made, copied.flip(0), epoch=3)
     parents = torch.tensor([int(torch.nonzero(made.plan.parent_P[:41] == p)) for p in made.plan.parent_P[copied]])
-    original, parent_label = made.batch(parents, epoch=0, step=0)
+    original, parent_label = look(made, parents, epoch=0)
     assert torch.equal(first, again.flip(0)) and torch.equal(label, parent_label)
     assert (first - original).abs().amax((1, 2, 3)).min() > 0.05
     plain = Normalisation(0.5, 0.25)(IMAGE[ORIGINAL[made.plan.parent_P[parents]]])
@@ -286,24 +292,36 @@ def test_copies_differ_from_their_parent_and_stay_the_same():
 def test_redrawn_copies_change_with_the_epoch():
     made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0), redraw=True).batches
     copied = torch.nonzero(made.plan.copy_P > 0).flatten()[:8]
-    assert not torch.equal(made.batch(copied, 0, 0)[0], made.batch(copied, 1, 0)[0])
-    assert torch.equal(made.batch(copied, 1, 0)[0], made.batch(copied, 1, 5)[0])
+    assert not torch.equal(look(made, copied, 0)[0], look(made, copied, 1)[0])
+    assert torch.equal(look(made, copied, 1)[0], look(made, copied.roll(3), 1)[0].roll(-3, 0))
 
 
 def test_augmentation_differs_by_epoch_and_place():
     made = recipe(policy=Policy(rotate=15.0)).batches
     same = torch.tensor([3, 3])
-    first, _ = made.batch(same, 0, 0)
+    first, _ = look(made, same, 0)
     assert not torch.equal(first[0], first[1])
-    assert not torch.equal(first, made.batch(same, 1, 0)[0]) and not torch.equal(first, made.batch(same, 0, 1)[0])
-    assert torch.equal(first, made.batch(same, 0, 0)[0])
+    assert not torch.equal(first, look(made, same, 1)[0])
+    assert torch.equal(first, look(made, same, 0)[0])
 
 
-def test_predictions_do_not_depend_on_the_chunk():
-    state = fresh()
-    from emoexp.batches import evaluation
+def test_a_step_sees_its_own_rows_of_the_epoch():
+    made = recipe(policy=Policy(rotate=15.0, erase=0.5, erase_area=0.2), batch_size=7).batches
+    draws = made.draws(made.order(1), 1)
+    whole, label = made.batch(draws, lambda table: table)
+    pieces = [made.batch(draws, lambda table, span=made.span(k): table[span]) for k in range(len(made))]
+    assert torch.equal(torch.cat([image for image, _ in pieces]), whole)
+    assert torch.equal(torch.cat([target for _, target in pieces]), label)
+    assert all(torch.equal(made.originals(1, k), draws.index_E[made.span(k)]) for k in range(len(made)))
 
-    scale, cpu = Normalisation(0.5, 0.25), torch.device("cpu")
-    one, many = (loop.predict(state.model, evaluation(IMAGE, torch.arange(60), scale, cpu, c), "fp32") for c in (60, 7))
-    torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_predictions_do_not_depend_on_the_chunk(monkeypatch, size):
+    model = fresh().model
+    with torch.inference_mode():
+        whole = model.eval()(Normalisation(0.5, 0.25)(IMAGE))
+    monkeypatch.setattr(batching, "_CHUNK", {"cpu": size * 64})
+    chunks = batching.evaluation(IMAGE, torch.arange(60), Normalisation(0.5, 0.25), torch.device("cpu"))
+    one = loop.predict(model, chunks, "fp32")
+    torch.testing.assert_close(one, whole, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(loop.probabilities(one).sum(1), 1)

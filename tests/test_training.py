@@ -12,7 +12,7 @@ import pytest
 import torch
 from composing import TINY, tiny
 
-from emoexp import building, checkpoint, identity, loop, options, session, training
+from emoexp import building, checkpoint, identity, loop, machine, options, session, training
 
 LEFT = [
     "config.yaml",
@@ -313,14 +313,34 @@ CHANGES = [
 ]
 
 
-def test_no_option_is_dead(rows, tmp_path):
+def test_no_option_is_dead(rows, tmp_path, monkeypatch):
     """Every option changes what is trained; one that changed nothing would be a lie in a table."""
+    monkeypatch.setattr(machine, "_bf16_arithmetic", lambda: True)  # on other processors it is refused
     folders = [rows["none"], rows["augment"]]
     for k, overrides in enumerate(CHANGES):
         folders.append(run_folder(only_train(tmp_path / str(k), "epochs=1", *overrides.split())))
     called = ["none", "augment", *CHANGES]
     pairs = [(j, k) for k in range(len(folders)) for j in range(k)]
     assert [(called[j], called[k]) for j, k in pairs if equal_weights(folders[j], folders[k])] == []
+
+
+def test_precision_that_would_only_cost_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_bf16_arithmetic", lambda: False)
+    with pytest.raises(ValueError, match="no bf16 arithmetic"):
+        only_train(tmp_path, "precision=bf16")
+
+
+@pytest.mark.parametrize("executor", ["graph", "compiled"])
+def test_what_only_a_gpu_can_do_is_refused_on_a_cpu(executor, tmp_path):
+    with pytest.raises(ValueError, match=f"executor={executor} is for CUDA.*leave executor=auto"):
+        only_train(tmp_path, f"executor={executor}", "device=cpu")
+
+
+def test_eager_steps_are_the_usual_ones_on_a_cpu(tmp_path):
+    """How steps are carried out decides neither the run's name nor its result."""
+    folder = run_folder(only_train(tmp_path / "eager", "epochs=1", "executor=eager", "device=cpu"))
+    other = run_folder(only_train(tmp_path / "auto", "epochs=1", "executor=auto", "device=cpu"))
+    assert folder.name == other.name and equal_weights(folder, other)
 
 
 def command(base: Path, *overrides: str) -> list[str]:

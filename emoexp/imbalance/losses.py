@@ -29,7 +29,7 @@ def cross_entropy(
     target: Tensor,
     feature_BF: Tensor,
     constants: Constants,
-    progress: float,
+    progress: float | Tensor,
     *,
     smoothing: float,
 ) -> Tensor:
@@ -45,7 +45,7 @@ def focal(
     target: Tensor,
     feature_BF: Tensor,
     constants: Constants,
-    progress: float,
+    progress: float | Tensor,
     *,
     gamma: float,
     smoothing: float,
@@ -63,5 +63,10 @@ def distribution(target: Tensor, classes: int, smoothing: float) -> Tensor:
     """Class indices B or soft targets B×C as float32 distributions B×C, smoothed towards the uniform one."""
     if not 0 <= smoothing < 1:
         raise ValueError(f"imbalance.loss.smoothing lies in 0 <= smoothing < 1; it is {smoothing}")
-    soft = target if target.is_floating_point() else functional.one_hot(target, classes).to(torch.float32)
+    soft = target if target.is_floating_point() else _one_hot(target, classes)
     return soft * (1 - smoothing) + smoothing / classes if smoothing else soft
+
+
+def _one_hot(target_B: Tensor, classes: int) -> Tensor:
+    """torch's one_hot, which on a CPU reads the values to check them, and so could not be captured."""
+    return (target_B[:, None] == torch.arange(classes, device=target_B.device)).to(torch.float32)

@@ -1,0 +1,217 @@
+"""Captured steps against eager ones: on a CPU by a stand-in for CUDA graphs, on CUDA by themselves."""
+
+import copy
+import dataclasses
+
+import pytest
+import recorder
+import torch
+from test_loop import fresh, never, recipe
+from torch import nn
+
+from emoexp import graphs, loop, step
+from emoexp.imbalance import copies, losses, sampling
+from emoexp.transforms import Policy
+
+STRONG = Policy(flip=0.5, rotate=10.0, brightness=0.2, erase=0.5, erase_area=0.3)
+
+
+def focal(*arguments):
+    return losses.focal(*arguments, gamma=2.0, smoothing=0.1)
+
+
+def halving(done, total, monitored):
+    """Factors whose rates are float32 numbers, as a device keeps them."""
+    return 2.0 ** -int(done * 3)
+
+
+STRATEGIES = {
+    "none": {},
+    "augmented": {"policy": STRONG},
+    "copies": {
+        "policy": STRONG,
+        "target": copies.equalise,
+        "on_copies": Policy(rotate=20.0, erase=0.5, erase_area=0.2),
+    },
+    "redrawn": {"target": copies.equalise, "on_copies": Policy(rotate=20.0), "redraw": True},
+    "sampler": {"policy": STRONG, "share": lambda n: sampling.power(n, exponent=0.0)},
+    "weights": {"weight": lambda n: 1 / n.double()},
+    "focal": {"loss": focal, "clip_norm": 0.5},
+    "many steps": {"policy": STRONG, "batch_size": 6},
+}
+OPTIMIZERS = {
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0078125, weight_decay=0.1, fused=True),
+    "adam": lambda groups: torch.optim.Adam(groups, lr=0.0078125, weight_decay=0.01, fused=True),
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0078125, momentum=0.9, nesterov=True, fused=True),
+    "sgd without momentum": lambda groups: torch.optim.SGD(groups, lr=0.0078125, fused=True),
+}
+
+
+def begun(optimizer="adamw", seed=0) -> step.State:
+    torch.manual_seed(seed)
+    model = fresh().model
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return step.State(model, OPTIMIZERS[optimizer](loop.parameter_groups(model, "weights")))
+
+
+def trained(made, state):
+    """History and weights after all epochs."""
+    rows = [epoch.row for epoch in loop.fit(made, state, never)]
+    return rows, {name: value.clone() for name, value in state.model.state_dict().items()}
+
+
+def captured(made, kind="a kind"):
+    return dataclasses.replace(made, executor=graphs.Graphs(kind, record=recorder.record))
+
+
+def same(ours, theirs):
+    assert ours[0] == theirs[0]
+    assert all(torch.equal(value, theirs[1][name]) for name, value in ours[1].items())
+
+
+@pytest.fixture(autouse=True)
+def _forgotten():
+    graphs._kept.clear()
+    yield
+    graphs._kept.clear()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_captured_run_is_the_eager_run(strategy):
+    made = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
+    same(trained(captured(made), begun()), trained(made, begun()))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_with_every_optimizer_that_can_be_captured(optimizer):
+    made = recipe(policy=STRONG, schedule=halving, epochs=3)
+    assert graphs.refusal(made, begun(optimizer)) is None
+    same(trained(captured(made), begun(optimizer)), trained(made, begun(optimizer)))
+
+
+def test_runs_of_one_kind_share_recordings():
+    count = 0
+
+    def counted(work):
+        nonlocal count
+        count += 1
+        return recorder.record(work)
+
+    plain, weighted = recipe(**STRATEGIES["augmented"]), recipe(policy=STRONG, weight=lambda n: 1 / n.double())
+    sampled = recipe(**STRATEGIES["sampler"])
+    share = graphs.Graphs("one", record=counted)
+    for made, seed in ((plain, 0), (weighted, 1), (sampled, 2), (plain, 0)):
+        made = dataclasses.replace(made, seed=seed, schedule=halving)
+        same(trained(dataclasses.replace(made, executor=share), begun(seed=seed)), trained(made, begun(seed=seed)))
+    assert count == 2  # batches of 16, and the last one of 9
+
+
+def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
+    share = graphs.Graphs("one", record=recorder.record)
+    for name in ("none", "copies", "augmented", "redrawn", "none"):
+        made = recipe(**STRATEGIES[name], schedule=halving)
+        same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_captured_run_goes_on_where_it_was_stopped(stop, optimizer):
+    made = recipe(policy=STRONG, schedule=halving)
+    whole = trained(made, begun(optimizer))
+    first, taken = begun(optimizer), 0
+
+    def interrupt(number: int, steps: int) -> bool:
+        nonlocal taken
+        taken += 1
+        return taken == stop
+
+    with pytest.raises(loop.Interrupted):
+        list(loop.fit(captured(made), first, interrupt))
+    payload = copy.deepcopy(first.payload())
+    assert all(type(group["lr"]) is float for group in payload["optimizer"]["param_groups"])
+    for executed in (made, captured(made)):  # in another process, eagerly; and in this one, on the recording
+        second = begun(optimizer, seed=9)
+        second.restore(copy.deepcopy(payload), torch.device("cpu"))
+        list(loop.fit(executed, second, never))
+        same((second.history, dict(second.model.state_dict())), whole)
+
+
+def test_a_captured_step_that_is_not_finite_updates_nothing():
+    def broken(logits, target, feature, constants, progress):
+        return losses.cross_entropy(logits, target, feature, constants, progress, smoothing=0.0) + torch.where(
+            constants.count_C.sum() > 0, torch.inf, 0.0
+        )
+
+    state = begun()
+    before = copy.deepcopy(state.model.classifier.weight.detach())
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1 .*Images of that step"):
+        list(loop.fit(captured(recipe(loss=broken)), state, never))
+    assert torch.equal(state.model.classifier.weight, before)
+
+
+def test_what_the_host_would_have_to_read_cannot_be_recorded():
+    def reads(logits, target, feature, constants, progress):
+        scale = float(logits.detach().abs().max())
+        return losses.cross_entropy(logits, target, feature, constants, progress, smoothing=0.0) / scale
+
+    with pytest.raises(RuntimeError, match="the host waits"):
+        trained(captured(recipe(loss=reads)), begun())
+
+
+def test_a_number_of_the_host_is_frozen_in_a_recording():
+    """The stand-in must be able to fail: a step that counts in Python is not repeated as it should be."""
+    counted = iter(range(100))
+
+    def counting(logits, target, feature, constants, progress):
+        loss = losses.cross_entropy(logits, target, feature, constants, progress, smoothing=0.0)
+        return loss * (1 + next(counted))
+
+    ours = trained(captured(recipe(loss=counting)), begun())
+    counted = iter(range(100))
+    theirs = trained(recipe(loss=counting), begun())
+    assert any(not torch.equal(value, theirs[1][name]) for name, value in ours[1].items())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "why"),
+    [
+        (lambda groups: torch.optim.RMSprop(groups), "RMSprop is none of"),
+        (lambda groups: torch.optim.AdamW(groups, foreach=True), "not fused"),
+        (lambda groups: torch.optim.SGD(groups, momentum=0.9, dampening=0.1, fused=True), "first step differs"),
+    ],
+)
+def test_what_cannot_be_captured_says_why(optimizer, why):
+    state = begun()
+    state.optimizer = optimizer(loop.parameter_groups(state.model, "weights"))
+    assert why in graphs.refusal(recipe(), state)
+
+
+def test_old_recordings_are_forgotten():
+    made = recipe()
+    for kind in "abcdef":
+        trained(captured(made, kind), begun())
+    assert list(graphs._kept) == list("cdef")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_cuda_graph_is_the_eager_run(strategy):
+    device = torch.device("cuda")
+    made = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
+    batches = dataclasses.replace(made.batches, image_NCHW=made.batches.image_NCHW.to(device), device=device)
+    constants = losses.Constants(*(value.to(device) for value in graphs._fields(made.constants)))
+    made = dataclasses.replace(made, batches=batches, constants=constants)
+
+    def on_device(seed: int) -> step.State:
+        state = begun(seed=seed)
+        model = state.model.to(device).to(memory_format=torch.channels_last)
+        return step.State(model, OPTIMIZERS["adamw"](loop.parameter_groups(model, "weights")))
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        share = dataclasses.replace(made, executor=graphs.Graphs("cuda"))
+        for seed in (0, 1):
+            same(trained(share, on_device(seed)), trained(made, on_device(seed)))
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -51,7 +51,8 @@ def prepare(device: torch.device, threads: int | None, precision: str, determini
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
     if deterministic:  # cuBLAS wants to know before it starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # torch loads its compiler for the question
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def check_precision(device: torch.device, precision: str) -> None:

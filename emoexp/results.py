@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp import checkpoint, figures, leaky, metrics, statistics
+from emoexp import checkpoint, leaky, metrics, statistics
 from emoexp.runs import finite
 
 RESAMPLES = 1000  # of the bootstrap
@@ -67,6 +67,8 @@ def write(folder: Path, found: Predictions, whole: dict[str, Any], clean: dict[s
 
     whole, clean: what `summary` says of all images and of the clean ones.
     """
+    from emoexp import figures  # matplotlib, only now: no step waits for it
+
     for name in ("predictions", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
     _save_predictions(folder / "predictions" / f"{found.part}.npz", found)

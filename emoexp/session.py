@@ -144,11 +144,21 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def progress(epochs: int, epoch: Callable[[], int]) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and remaining time on a terminal, nothing in a log. The yielded function takes (step, steps)."""
+def progress(
+    epochs: int, epoch: Callable[[], int], begun: Callable[[], None] = lambda: None
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and remaining time on a terminal, nothing in a log. The yielded function takes (step, steps).
+
+    begun: called after the first step.
+    """
     bar = tqdm(disable=not sys.stdout.isatty(), file=sys.stdout, leave=False, unit="step", dynamic_ncols=True)
+    told = False
 
     def show(step: int, steps: int) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            begun()
         if bar.disable:
             return
         if bar.total is None:

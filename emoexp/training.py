@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from emoexp import building, checkpoint, figures, identity, leaky, loop, machine, results, runs
+from emoexp import building, checkpoint, identity, leaky, loop, machine, results, runs
 from emoexp.batches import evaluation, resident
 from emoexp.checks import leaks, twins
 from emoexp.checks.twins import Twins
@@ -83,7 +83,6 @@ def train_in(
         *(experiment.architecture["name"], f"{sum(p.numel() for p in state.model.parameters()):,}"),
         *(experiment.activation["name"], device, torch.get_num_threads()),
     )
-    changed()
     with run.timed("train"):
         train_epochs(run, recipe, state, building.card_of(experiment, data), changed)
     found = conclude(run, recipe, state, data)
@@ -140,7 +139,7 @@ def record_leaks(run: Run, data: Dataset, near: Twins | None) -> None:
 
 
 def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
-    """Print, keep and draw the ledger; name a double correction."""
+    """Print and keep the ledger; name a double correction."""
     rows = ledger.rows(plan, data.class_names)
     warning = ledger.warning(plan, data.class_names)
     log.info("ledger of the prior that training aims at:\n%s", results.table(rows))
@@ -152,9 +151,6 @@ def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
         {"classes": rows, "over_correction": factor, "warning": warning, "draws": plan.epoch_size},
     )
     results.write_table(run.folder / "ledger.csv", rows)
-    (run.folder / "figures").mkdir(exist_ok=True)
-    with run.timed("figures"):
-        figures.ledger(run.folder / "figures" / "ledger.png", rows, title=marked("What training aims at", data))
 
 
 def resume(run: Run, state: State, device: torch.device) -> None:
@@ -168,7 +164,7 @@ def resume(run: Run, state: State, device: torch.device) -> None:
 def train_epochs(run: Run, recipe: Recipe, state: State, card: dict[str, Any], changed: Callable[[], None]) -> None:
     """Train and keep what each epoch leaves. The last checkpoint is the truth; the history is written from it."""
     times = read_times(run, len(state.history))
-    with interruptible() as asked, progress(recipe.epochs, lambda: state.epoch) as shown:
+    with interruptible() as asked, progress(recipe.epochs, lambda: state.epoch, changed) as shown:
         try:
             for epoch in loop.fit(recipe, state, lambda step, steps: bool(shown(step, steps)) or asked()):
                 if epoch.best:
@@ -252,15 +248,26 @@ def conclude(run: Run, recipe: Recipe, state: State, data: Dataset) -> dict[str,
         log.info("%-6s %s", part, results.headline(found[part]))
     log.info("clean  %s", results.headline(found["test_clean"]))
     with run.timed("figures"):
-        figures.training(
-            run.folder / "figures" / "training.png",
-            state.history,
-            best=best["epoch"],
-            images=len(data.where("val")),
-            title=marked("Training", data),
-        )
+        draw(run, state, data, best["epoch"])
     log.info("test, per class:\n%s", results.table(results.per_class(found["test"], found["test_clean"])))
     return found
+
+
+def draw(run: Run, state: State, data: Dataset, best: int) -> None:
+    """The figures of a training as a whole: what it aimed at, and how it went."""
+    from emoexp import figures  # matplotlib, only now: no step waits for it
+
+    folder = run.folder / "figures"
+    figures.ledger(
+        folder / "ledger.png", run.read("ledger.json")["classes"], title=marked("What training aims at", data)
+    )
+    figures.training(
+        folder / "training.png",
+        state.history,
+        best=best,
+        images=len(data.where("val")),
+        title=marked("Training", data),
+    )
 
 
 def marked(title: str, data: Dataset) -> str:

@@ -564,6 +564,15 @@ def test_a_live_run_is_followed(place: Path, tracker: Tracker, caplog: pytest.Lo
     assert sys.getswitchinterval() == pytest.approx(0.005), "as it was before"
 
 
+def test_nothing_begins_before_the_first_notice(place: Path, tracker: Tracker) -> None:
+    """MLflow's import would make a process wait that has its first step before it."""
+    folder = write_run(place / "outputs" / "a", epochs=1)
+    tracker.start(folder, BARE)
+    assert not [thread for thread in threading.enumerate() if thread.name == "tracking"]
+    tracker.close()  # a last time, which here is the first
+    assert only_run(place).info.status == "FINISHED"
+
+
 def test_the_next_run_replays_what_was_missed(place: Path, tracker: Tracker) -> None:
     outputs = place / "outputs"
     write_run(outputs / "missed")
@@ -573,6 +582,7 @@ def test_the_next_run_replays_what_was_missed(place: Path, tracker: Tracker) -> 
     folder = write_run(outputs / "a", epochs=1, status="RUNNING")
     with files.locked(folder / "lock"):
         tracker.start(folder, BARE, outputs)
+        tracker.notify()
         until = time.monotonic() + 30
         wanted = {"missed": "FINISHED", "dead": "KILLED", "a": "RUNNING"}
         while dict(query(place, "select name, status from runs")) != wanted and time.monotonic() < until:

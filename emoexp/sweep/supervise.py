@@ -105,6 +105,7 @@ def shown(folder: Folder, plan: Plan, command: str) -> Iterator[None]:
     settings = settings_of(plan.cells[0].machine)
     tracker = Tracker()
     tracker.start(folder.path, settings, folder.path.parent, Path(plan.cells[0].machine.outputs))
+    tracker.notify()
     try:
         yield
     except KeyboardInterrupt:

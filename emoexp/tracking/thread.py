@@ -24,10 +24,11 @@ class Tracker:
         self._failed = False
 
     def start(self, folder: Path, settings: Settings, *outputs: Path) -> None:
-        """Begin. outputs: folders of runs, of which dead ones are closed and missed ones replayed when idle.
+        """Begin with the first notice. outputs: folders of runs, of which dead ones are closed and missed ones
+        replayed when idle.
 
-        Start it when torch is imported. Raises ValueError, at once, for settings that cannot work; nothing is
-        raised later.
+        Give notice when torch is imported and the first step taken: until MLflow is imported, too, everything else that
+        is Python waits. Raises ValueError, at once, for settings that cannot work; nothing is raised later.
         """
         store = locate(settings)
         if store is None:
@@ -37,18 +38,19 @@ class Tracker:
         self._folder, self._settings, self._outputs = folder, settings, outputs
         self._mirror = Mirror(folder, settings, store)
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-        self._thread.start()
 
     def notify(self) -> None:
         """The folder has changed. Returns at once; several calls may be served as one."""
         self._wake.set()
+        if self._thread is not None and self._thread.ident is None:
+            self._thread.start()
 
     def close(self, timeout_s: float | None = None) -> None:
         """Mirror a last time, and give up politely after `timeout_s` seconds (default: the settings')."""
         if self._thread is None:
             return
         self._closing.set()
-        self._wake.set()
+        self.notify()
         self._thread.join(self._settings.timeout_s if timeout_s is None else timeout_s)
         if self._thread.is_alive() or self._failed:
             _log.warning(

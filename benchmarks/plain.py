@@ -47,11 +47,14 @@ def network(num_classes: int, image_size: int) -> nn.Module:
     return EmotionCNN(num_classes=num_classes, channels=1, image_size=image_size, activation=nn.Mish)
 
 
-def train_epoch(model: nn.Module, batches: Batches, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+def train_epoch(
+    model: nn.Module, batches: Batches, optimizer: torch.optim.Optimizer, device: str = "cpu"
+) -> tuple[float, float]:
     """One epoch: mean loss and accuracy."""
     model.train()
     loss_sum, correct, seen = 0.0, 0, 0
     for image, target in batches:
+        image, target = image.to(device), target.to(device)
         optimizer.zero_grad()
         logits = model(image)
         loss = nn.functional.cross_entropy(logits, target)

@@ -62,6 +62,7 @@ class Graphs:
 
     def __init__(self, kind: str, *, compiled: bool = False, insist: bool = False, record: Record = cuda) -> None:
         self.kind, self.compiled, self.insist, self.record = kind, compiled, insist, record
+        self._recording: _Recording | None = None
 
     def adopt(self, recipe: Recipe, state: State) -> None:
         """Give the state a model and an optimizer that a recording knows, with its own values.
@@ -69,23 +70,24 @@ class Graphs:
         Raises:
             ValueError: the step cannot be captured, and it was asked to be.
         """
-        kept = _kept.pop(self.kind, None)
         if why := refusal(recipe, state):
             if self.insist:
                 raise ValueError(f"the step cannot be captured: {why}; executor=eager can take it")
             log.info("eager steps: %s", why)
             return
+        kept = _kept.pop(self.kind, None)
         if kept is None or kept.image_NCHW is not recipe.batches.image_NCHW:
             kept = _Recording(recipe, state)
-        _kept[self.kind] = kept
+        _kept[self.kind] = self._recording = kept
         while len(_kept) > KEPT:
             del _kept[next(iter(_kept))]
         kept.adopt(state)
 
     def course(self, recipe: Recipe, state: State, course: Course) -> Callable[[int], None]:
         """What takes one step of an epoch, given its number."""
-        kept = _kept.get(self.kind)
-        return kept.course(recipe, state, course, self) if kept else Eager().course(recipe, state, course)
+        if self._recording is None:
+            return Eager().course(recipe, state, course)
+        return self._recording.course(recipe, state, course, self)
 
 
 _kept: dict[str, "_Recording"] = {}
@@ -114,6 +116,7 @@ class _Recording:
 
     def course(self, recipe: Recipe, state: State, course: Course, by: Graphs) -> Callable[[int], None]:
         """What takes one step of an epoch, given its number."""
+        assert state.model is self.model, "another run has taken the recording over"
         if self.tables is None or not self.tables.hold(course):
             self.tables, self.replay = _Tables.like(recipe, course), {}
         self.tables.fill(recipe, state, course)

@@ -34,6 +34,7 @@ _WATCHERS = (
     "commands",
     "identity",
     "runs",
+    "keeping",
     "session",
     "evaluation",
     "tracking",

@@ -1,6 +1,5 @@
 """One run from its configuration to its results: the story that all the other modules serve, top to bottom."""
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from emoexp.checks.twins import Twins
 from emoexp.config import Experiment, Machine
 from emoexp.data.dataset import Dataset
 from emoexp.imbalance import ledger
+from emoexp.keeping import Keeper
 from emoexp.models import mish
 from emoexp.runs import Run
 from emoexp.session import ending, interruptible, logging_to, logging_to_stdout, mirror, progress, terminable, tracked
@@ -162,48 +162,18 @@ def resume(run: Run, state: State, device: torch.device) -> None:
 
 
 def train_epochs(run: Run, recipe: Recipe, state: State, card: dict[str, Any], changed: Callable[[], None]) -> None:
-    """Train and keep what each epoch leaves. The last checkpoint is the truth; the history is written from it."""
-    times = read_times(run, len(state.history))
+    """Train, and keep what each epoch leaves; told to stop, keep where the state stands between two steps."""
+    keeper = Keeper(run, state, card, changed)
     with interruptible() as asked, progress(recipe.epochs, lambda: state.epoch, changed) as shown:
         try:
             for epoch in loop.fit(recipe, state, lambda step, steps: bool(shown(step, steps)) or asked()):
-                if epoch.best:
-                    checkpoint.save(
-                        run.folder / "best.pt",
-                        {"card": card, "epoch": len(state.history), "model": state.model.state_dict()},
-                    )
-                checkpoint.save(run.folder / "last.pt", state.payload())
-                times.append(time_row(epoch))
-                run.write_lines("history.jsonl", state.history)
-                run.write_lines("times.jsonl", times)
+                keeper.epoch(epoch)
                 log.info(epoch_line(epoch, recipe))
-                changed()
+            keeper.write()
         except loop.Interrupted:
-            checkpoint.save(run.folder / "last.pt", state.payload())
-            log.info(
-                "stopped at epoch %d, step %d; the same command goes on from here",
-                state.epoch + 1,
-                state.step,
-            )
+            keeper.write()
+            log.info("stopped at epoch %d, step %d; the same command goes on from here", state.epoch + 1, state.step)
             raise KeyboardInterrupt from None
-
-
-def read_times(run: Run, epochs: int) -> list[dict[str, Any]]:
-    """The times of the epochs that the checkpoint holds."""
-    path = run.folder / "times.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return [row for row in rows if row["epoch"] <= epochs]
-
-
-def time_row(epoch: loop.Epoch) -> dict[str, Any]:
-    """Seconds of an epoch; kept apart from the history, which equal runs share bit for bit."""
-    return {
-        "epoch": int(epoch.row["epoch"]),
-        "ended": time.time(),
-        "train_seconds": epoch.train_seconds,
-        "eval_seconds": epoch.eval_seconds,
-        "images_per_second": epoch.images / epoch.train_seconds,
-    }
 
 
 def epoch_line(epoch: loop.Epoch, recipe: Recipe) -> str:

@@ -19,9 +19,9 @@ from emoexp import config
 ROOT = Path(__file__).parents[1]
 FIRST = {"data", "imbalance", "models", "batches", "transforms", "metrics", "statistics", "rng", "schedules", "slugs"}
 FIRST |= {"checks", "comparison", "leaky"}
-SECOND = {"building", "checkpoint", "commands", "config", "evaluation", "figures", "graphs", "identity", "loop"}
-SECOND |= {"auditing", "machine", "options", "pages", "reporting", "results", "runs", "session", "step", "sweep"}
-SECOND |= {"tracking", "training"}
+SECOND = {"building", "checkpoint", "commands", "config", "evaluation", "figures", "graphs", "identity", "keeping"}
+SECOND |= {"auditing", "loop", "machine", "options", "pages", "reporting", "results", "runs", "session", "step"}
+SECOND |= {"sweep", "tracking", "training"}
 ENTRIES = {"train", "evaluate", "predict", "sync", "report", "audit"}
 CONFIGURED = {"config", "commands", "options", *ENTRIES}  # see omegaconf
 COMPOSING = {

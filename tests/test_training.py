@@ -12,7 +12,7 @@ import pytest
 import torch
 from composing import TINY, tiny
 
-from emoexp import building, checkpoint, identity, loop, machine, options, session, training
+from emoexp import building, checkpoint, identity, keeping, loop, machine, options, session, training
 
 LEFT = [
     "config.yaml",
@@ -149,6 +149,33 @@ def test_interrupted_and_resumed_it_ends_the_same(finished, tmp_path, monkeypatc
     for name in ("metrics.json", "history.jsonl"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
     assert len((folder / "times.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_was_not_yet_written_is_trained_again(tmp_path, monkeypatch):
+    """Epochs shorter than a second share their writing; a process that dies in between loses them, and no bit."""
+    whole = train(tmp_path / "whole", "epochs=4")
+    written, original, begun = [], checkpoint.save, loop.train_epoch
+    monkeypatch.setattr(keeping, "EVERY_S", 1e9)
+    monkeypatch.setattr(checkpoint, "save", lambda path, payload: (written.append(path.name), original(path, payload)))
+
+    class Killed(BaseException):
+        pass
+
+    def dies(recipe, state, *others):
+        if state.epoch == 3:
+            raise Killed
+        begun(recipe, state, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_epoch", dies)
+        with pytest.raises(Killed):
+            training.train(*tiny(tmp_path, "epochs=4"))
+    assert written == ["best.pt", "last.pt"]  # the first epoch's
+    folder = train(tmp_path, "epochs=4")
+    assert json.loads((folder / "times.jsonl").read_text().splitlines()[0])["epoch"] == 1
+    assert equal_weights(folder, whole) and len((folder / "times.jsonl").read_text().splitlines()) == 4
+    for name in ("metrics.json", "history.jsonl"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_killed_between_best_and_last_checkpoint(finished, tmp_path, monkeypatch):

@@ -1,0 +1,145 @@
+"""What gpu.py measures: emoexp's steps on a GPU, the least that any loop has to do there, and the roofs above both."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from emoexp import building, config, graphs, loop, machine
+from emoexp.batches import resident
+from emoexp.models import mish
+from emoexp.step import Eager, State
+
+PASSES = 22  # over all activations in one step of separate kernels: forward, backward, norms' statistics
+
+
+class Side:
+    """A training that has begun on a device, as training.train would have it."""
+
+    def __init__(self, *words: str) -> None:
+        with initialize_config_module("emoexp.conf", version_base="1.3"):
+            composed = compose("train", ["tracking=none", "epochs=1000", *words])
+        self.experiment, self.place = config.checked(composed)
+        self.device = machine.choose(self.place.device)
+        self.prepare()
+        mish.prepare(self.place.cache)
+        self.data = building.load_data(self.experiment, self.place)
+        plan = building.strategy(self.experiment, self.place, self.data)
+        image_NCHW = resident(self.data.images, self.device)
+        self.recipe = building.recipe_of(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
+        self.state = self.fresh()
+        self.rates = [group.setdefault("base_lr", group["lr"]) for group in self.state.optimizer.param_groups]
+        self.recipe.executor.adopt(self.recipe, self.state)
+
+    def prepare(self) -> None:
+        """Set what torch keeps for the whole process, which other sides set otherwise."""
+        machine.prepare(self.device, None, self.experiment.precision, self.experiment.deterministic)
+
+    def fresh(self) -> State:
+        """A model with its first weights, and its optimizer."""
+        return building.initial_state(self.experiment, self.place, self.data, self.device)
+
+    @property
+    def draws(self) -> int:
+        """Images of an epoch."""
+        return self.recipe.batches.plan.epoch_size
+
+    def epoch(self) -> None:
+        """An epoch of training, through the public loop."""
+        self.prepare()
+        loop.train_epoch(self.recipe, self.state, self.rates, lambda step, steps: False)
+        self.state.epoch, self.state.step, self.state.running = self.state.epoch + 1, 0, {}
+
+    def validate(self) -> None:
+        """The validation part."""
+        loop.validate(self.recipe, self.state.model)
+
+    def bare(self) -> Callable[[], None]:
+        """An epoch of the least that any loop has to do: forward, loss, backward, update, on one fixed batch; captured
+        where emoexp's steps are."""
+        self.prepare()
+        batches, state = self.recipe.batches, self.fresh()
+        draws = batches.draws(batches.order(0), 0)
+        image, target = batches.batch(draws, lambda table: table[: batches.batch_size])
+        state.model.train()
+        for group in state.optimizer.param_groups:
+            group |= {"capturable": True} if "capturable" in group else {}
+
+        def work() -> None:
+            state.optimizer.zero_grad()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"):
+                logits = state.model(image)
+            torch.nn.functional.cross_entropy(logits.float(), target).backward()
+            state.optimizer.step()
+
+        repeat = work if isinstance(self.recipe.executor, Eager) else graphs.cuda(work)
+
+        def epoch() -> None:
+            for _ in range(len(batches)):
+                repeat()
+
+        return epoch
+
+    def trained(self, executor: Any, epochs: int) -> dict[str, Tensor]:
+        """The weights after some epochs from the first weights on, by an executor."""
+        self.prepare()
+        recipe, state = dataclasses.replace(self.recipe, executor=executor, epochs=epochs), self.fresh()
+        for _ in loop.fit(recipe, state, lambda step, steps: False):
+            pass
+        return {name: value.clone() for name, value in state.model.state_dict().items()}
+
+    def flops(self) -> float:
+        """Floating-point operations of training on one image."""
+        model = self.fresh().model.train()
+        image = torch.zeros(2, *self.recipe.batches.image_NCHW.shape[1:], device=self.device)
+        with FlopCounterMode(display=False) as counter:
+            model(image).sum().backward()
+        return counter.get_total_flops() / 2
+
+    def traffic(self) -> float:
+        """Bytes that a step of separate kernels moves for one image: its activations, PASSES times."""
+        elements = 0
+
+        def count(module: Any, inputs: Any, output: Tensor) -> None:
+            nonlocal elements
+            elements += output.numel() if isinstance(module, torch.nn.Conv2d) else 0
+
+        model = self.fresh().model.eval()
+        for part in model.modules():
+            part.register_forward_hook(count)
+        with torch.inference_mode():
+            model(torch.zeros(1, *self.recipe.batches.image_NCHW.shape[1:], device=self.device))
+        return PASSES * elements * (2 if self.experiment.precision == "bf16" else 4)
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until the device has done it all."""
+    wait(device)
+    started = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - started
+
+
+def wait(device: torch.device) -> None:
+    """Until the device is idle."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def copy_roof(device: torch.device, size: int) -> float:
+    """Bytes a second that a copy reads and writes, the best of ten."""
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / min(seconds(lambda: target.copy_(source), device) for _ in range(10))
+
+
+def matmul_roof(device: torch.device, side: int, dtype: torch.dtype) -> float:
+    """Operations a second of a product of square matrices, the best of ten."""
+    one = torch.randn(side, side, device=device, dtype=dtype)
+    return 2 * side**3 / min(seconds(lambda: one @ one, device) for _ in range(10))

@@ -1,7 +1,7 @@
 """Where data and strategy meet: images of an epoch's order, gathered from one resident tensor and transformed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -78,6 +78,7 @@ class TrainingBatches:
     batch_size: int
     seed: int
     device: torch.device
+    _ahead: dict[int, Draws] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Steps an epoch. The last one takes what is left; a single left-over joins the step before it."""
@@ -109,6 +110,14 @@ class TrainingBatches:
             "items": int(seen_P.sum()),
             "pool": len(seen_P),
         }
+
+    def of(self, epoch: int) -> Draws:
+        """What an epoch draws."""
+        return self._ahead.pop(epoch, None) or self.draws(self.order(epoch), epoch)
+
+    def ahead(self, epoch: int) -> None:
+        """Work out what an epoch will draw, while the device is still busy with the one before."""
+        self._ahead[epoch] = self.of(epoch)
 
     def draws(self, item_E: Tensor, epoch: int) -> Draws:
         """Images, classes and transformations of the items that an epoch draws, in their order."""

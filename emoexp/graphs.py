@@ -7,6 +7,7 @@ are copied into them. Runs of one architecture, activation and optimizer share a
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,7 +29,8 @@ def cuda(work: Callable[[], None]) -> Callable[[], None]:
     """Record what is done on the GPU; what comes back repeats it."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(stream), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the optimizer's, of a step that is not being captured
         for _ in range(WARM_UP):
             work()
     torch.cuda.current_stream().wait_stream(stream)

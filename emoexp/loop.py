@@ -75,7 +75,9 @@ def train_epoch(recipe: Recipe, state: State, rates: list[float], interrupt: Cal
         if interrupt(state.step, steps):
             _stop_if_not_finite(recipe, state)
             raise Interrupted
-    _stop_if_not_finite(recipe, state)
+    if state.epoch + 1 < recipe.epochs:
+        batches.ahead(state.epoch + 1)
+    _stop_if_not_finite(recipe, state)  # here the host waits
 
 
 def exact(rate: float, device: torch.device) -> float:
@@ -110,12 +112,13 @@ def validate(recipe: Recipe, model: nn.Module) -> Row:
 
 
 def predict(model: nn.Module, chunks: Iterator[Tensor], precision: str) -> Tensor:
-    """Logits N×C (float32, CPU) of normalised chunks of images, in evaluation mode, batch norms folded away."""
+    """Logits N×C (float32, CPU) of normalised chunks of images, in evaluation mode; on a CPU batch norms are folded."""
     model.eval()
     out: list[Tensor] = []
     with torch.inference_mode():
         for image in chunks:
-            model = folding.folded(model, image[:2]) if not out else model
+            if not out and image.device.type == "cpu":  # a GPU is done before the host has folded anything
+                model = folding.folded(model, image[:2])
             with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 out.append(model(image).float())
     return torch.cat(out).cpu()

@@ -87,9 +87,7 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def raced(
-    order: str, levers: Sequence[str], options: argparse.Namespace
-) -> tuple[list[dict[str, Lap]], dict[str, float]]:
+def raced(order: str, levers: Sequence[str], options: argparse.Namespace) -> tuple[Rounds, dict[str, float]]:
     """Laps of each round, and the memory of each variant."""
     laps: Rounds = []
     with ExitStack() as stack:
@@ -125,8 +123,8 @@ def main() -> int:
         "",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{shlex.join(['python', *sys.argv])}`",
         "",
-        f"{processor()}, {cores()} cores, {options.threads} threads. Processor time, and the largest resident set: median "
-        f"(smallest to largest) of {options.rounds} rounds.",
+        f"{processor()}, {cores()} cores, {options.threads} threads. Processor time, and the largest resident set: "
+        f"median (smallest to largest) of {options.rounds} rounds.",
     ]
     for title, order, what in (("Training", "epoch", TRAINING), ("Evaluation", "validate", EVALUATION)):
         levers = [name for name in what if not options.only or name == ALL or name in options.only.split(",")]

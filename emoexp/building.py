@@ -14,7 +14,7 @@ from emoexp import config, leaky, loop, machine, rng
 from emoexp.batches import Normalisation, TrainingBatches
 from emoexp.checks import leaks, twins
 from emoexp.config import Experiment, Machine, Node
-from emoexp.data.dataset import Dataset, Source, pixel_statistics
+from emoexp.data.dataset import Dataset, Source
 from emoexp.graphs import Graphs
 from emoexp.imbalance import ledger
 from emoexp.imbalance.losses import Constants
@@ -159,7 +159,7 @@ def redraws(copies: Node) -> bool:
 
 def normalisation_of(data: Dataset) -> Normalisation:
     """Mean and deviation of the training originals."""
-    mean, std = pixel_statistics(data.images, data.where("train"))
+    mean, std = data.pixels
     return Normalisation(mean, max(std, 1e-3))
 
 

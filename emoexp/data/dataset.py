@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -59,6 +60,11 @@ class Dataset(Source):
         earlier = (self.part >= 0) & (self.part < PARTS.index(part))
         return ~np.isin(self.digest[self.where(part)], self.digest[earlier])
 
+    @cached_property
+    def pixels(self) -> tuple[float, float]:
+        """Mean and standard deviation of the training part's values, in 0..1; worked out once."""
+        return pixel_statistics(self.images, self.where("train"))
+
     def fingerprint(self) -> dict[str, object]:
         """What identifies the data, ready for JSON; `content` and `images` depend on no file's name and on no order.
 
@@ -67,7 +73,7 @@ class Dataset(Source):
         `pixel_mean` and `pixel_std` are those of the training part, in 0..1, over all pixels and channels.
         `seen_before` counts the images of val and test whose pixels stand in an earlier part.
         """
-        mean, std = pixel_statistics(self.images, self.where("train"))
+        mean, std = self.pixels
         known = None if self.identity is None else self.identity[self.identity >= 0]
         return {
             "source": self.name,

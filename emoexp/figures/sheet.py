@@ -79,7 +79,7 @@ def sheet(
         if engine is not None:
             engine.execute(figure)  # it settles only at a second pass, which drawing makes
         buffer = io.BytesIO()
-        canvas.print_figure(buffer, format="png", metadata={"Software": None})
+        canvas.print_png(buffer, metadata={"Software": None})  # print_figure would draw it twice
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -73,10 +73,7 @@ class Graphs:
             ValueError: the step cannot be captured, and it was asked to be.
         """
         if why := refusal(recipe, state):
-            if self.insist:
-                raise ValueError(f"the step cannot be captured: {why}; executor=eager can take it")
-            log.info("eager steps: %s", why)
-            return
+            return self._refuse(why)
         kept = _kept.pop(self.kind, None)
         if kept is None or kept.image_NCHW is not recipe.batches.image_NCHW:
             kept = _Recording(recipe, state)
@@ -86,10 +83,25 @@ class Graphs:
         kept.adopt(state)
 
     def course(self, recipe: Recipe, state: State, course: Course) -> Callable[[int], None]:
-        """What takes one step of an epoch, given its number."""
-        if self._recording is None:
-            return Eager().course(recipe, state, course)
-        return self._recording.course(recipe, state, course, self)
+        """What takes one step of an epoch, given its number.
+
+        Raises:
+            ValueError: as `adopt`.
+        """
+        if self._recording is not None:
+            try:
+                return self._recording.course(recipe, state, course, self)
+            except RuntimeError as error:  # whatever a network of the user's does; taken eagerly, it may raise again
+                _kept.pop(self.kind, None)
+                self._recording.dismiss()
+                self._recording = None
+                self._refuse(str(error).partition("\n")[0])
+        return Eager().course(recipe, state, course)
+
+    def _refuse(self, why: str) -> None:
+        if self.insist:
+            raise ValueError(f"the step cannot be captured: {why}; executor=eager can take it")
+        log.info("eager steps, as they cannot be captured: %s", why)
 
 
 _kept: dict[str, "_Recording"] = {}
@@ -115,6 +127,11 @@ class _Recording:
                 group["capturable"] = True
             if not isinstance(group["lr"], Tensor):
                 group["lr"] = torch.tensor(float(group["lr"]), device=self.image_NCHW.device)
+
+    def dismiss(self) -> None:
+        """Let the optimizer be one for eager steps again."""
+        for group in self.optimizer.param_groups:
+            group |= {"lr": float(group["lr"])} | ({"capturable": False} if "capturable" in group else {})
 
     def course(self, recipe: Recipe, state: State, course: Course, by: Graphs) -> Callable[[int], None]:
         """What takes one step of an epoch, given its number."""
@@ -148,12 +165,13 @@ class _Recording:
 
         tables.step.zero_()
         before = [(tensor, tensor.clone()) for tensor in self._changing(tables)]
-        replay = by.record(work)
-        for tensor in _tensors(self.optimizer):  # where the recording was the optimizer's first step
-            tensor.zero_()
-        for tensor, value in before:
-            tensor.copy_(value)
-        return replay
+        try:
+            return by.record(work)
+        finally:
+            for tensor in _tensors(self.optimizer):  # where the recording was the optimizer's first step
+                tensor.zero_()
+            for tensor, value in before:
+                tensor.copy_(value)
 
     def _changing(self, tables: "_Tables") -> list[Tensor]:
         return [*self.model.state_dict().values(), *_tensors(self.optimizer), *tables.sums.values()]

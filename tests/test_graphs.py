@@ -150,13 +150,18 @@ def test_a_captured_step_that_is_not_finite_updates_nothing():
     assert torch.equal(state.model.classifier.weight, before)
 
 
-def test_what_the_host_would_have_to_read_cannot_be_recorded():
+def test_what_the_host_would_have_to_read_is_taken_eagerly(caplog):
     def reads(logits, target, feature, constants, progress):
         scale = float(logits.detach().abs().max())
         return losses.cross_entropy(logits, target, feature, constants, progress, smoothing=0.0) / scale
 
-    with pytest.raises(RuntimeError, match="the host waits"):
-        trained(captured(recipe(loss=reads)), begun())
+    made = recipe(loss=reads, policy=STRONG, schedule=halving)
+    with caplog.at_level("INFO", "emoexp"):
+        same(trained(captured(made), begun()), trained(made, begun()))
+    assert "cannot be captured: the host waits for a value" in caplog.text
+    insisting = dataclasses.replace(made, executor=graphs.Graphs("k", insist=True, record=recorder.record))
+    with pytest.raises(ValueError, match=r"cannot be captured: the host waits.*executor=eager can take it"):
+        trained(insisting, begun())
 
 
 def test_a_number_of_the_host_is_frozen_in_a_recording():

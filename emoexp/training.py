@@ -85,6 +85,7 @@ def train_in(
     )
     with run.timed("train"):
         train_epochs(run, recipe, state, building.card_of(experiment, data), changed)
+    machine.give_back()
     found = conclude(run, recipe, state, data)
     if place.tracking.get("log_model"):
         with run.timed("export"):

@@ -100,7 +100,7 @@ def _serve(connection: Connection, made_by: Callable[..., Orders], arguments: tu
 
 
 def plain_script(setting: Setting, workers: int) -> Orders:
-    """The plain script: `epoch`, and `gradients` for the check of equality."""
+    """The plain script: `epoch`, `look` at an epoch's batches, `evaluate`, and `gradients` to check equality."""
     import equality  # torch, only in the processes that need it
     import plain
     import torch
@@ -113,6 +113,7 @@ def plain_script(setting: Setting, workers: int) -> Orders:
     classes = len(list((setting.folder / "train").iterdir()))
     model = plain.network(classes, setting.side)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    memory = plain.in_memory(setting.folder / "train")
 
     def gradients(given: Path, answer: Path) -> None:
         batch = torch.load(given)
@@ -128,22 +129,59 @@ def plain_script(setting: Setting, workers: int) -> Orders:
         equality.without_maxima(checks[1])
         torch.save([equality.found(check, step) for check in checks], answer)
 
-    return {"epoch": lambda: timed(lambda: plain.train_epoch(model, batches, optimizer)), "gradients": gradients}
+    return {
+        "epoch": lambda: timed(lambda: plain.train_epoch(model, batches, optimizer)),
+        "look": lambda: timed(lambda: [len(image) for image, _ in batches]),
+        "evaluate": lambda: timed(lambda: plain.evaluate(model, memory)),
+        "gradients": gradients,
+    }
 
 
-def framework(setting: Setting) -> Orders:
-    """emoexp: `epoch` through its public functions, `bare` on one batch, `batch` and `compare` to check equality."""
+def framework(setting: Setting, *words: str) -> Orders:
+    """emoexp with words of its command line: `epoch` through its public functions, `bare` on one batch, `look` at an
+    epoch's batches, `validate` on the training images, `batch`, `compare` and `apart` to check equality."""
     import torch
-    from emoexp_side import Side
+    from side import Side
 
-    side = Side(setting)
+    from emoexp.models import mish
+
+    torch.set_num_threads(setting.threads)
+    side = Side(*overrides(setting), *words)
+    bare = side.bare()
+    side.judge("train")
     return {
         "epoch": lambda: timed(side.epoch),
-        "bare": lambda: timed(side.bare),
+        "bare": lambda: timed(bare),
+        "look": lambda: timed(side.look),
+        "validate": lambda: timed(side.validate),
         "batch": side.save_batch,
         "compare": side.compare,
-        "facts": lambda: {"torch": torch.__version__, "mish": side.kernel, "packing": side.packing_seconds},
+        "apart": side.apart,
+        "weights": lambda: {name: value.numpy() for name, value in side.trained(side.recipe.executor, 1).items()},
+        "facts": lambda: {"torch": torch.__version__, "mish": mish.kernel(), "packing": side.loading},
     }
+
+
+def lightning_script(setting: Setting) -> Orders:
+    """PyTorch Lightning as its users write it: `epoch`."""
+    import lightning_peer
+
+    return {"epoch": lightning_peer.epochs(setting)}
+
+
+def overrides(setting: Setting) -> list[str]:
+    """The command line of the measured training."""
+    return [
+        "data=folder",
+        f"data.root='{setting.folder}'",
+        "imbalance=sampler",
+        "augmentation=light",
+        f"imbalance.epoch_size={setting.draws}",
+        f"batch_size={setting.batch_size}",
+        f"image_size={setting.side}",
+        "device=cpu",
+        f"cache='{setting.place / 'cache'}'",
+    ]
 
 
 def timed(work: Callable[[], Any]) -> Lap:

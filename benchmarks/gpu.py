@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import gpu_side
 import numpy as np
 import plain
 import torch
-from gpu_side import Side, seconds
 from PIL import Image
+from side import Side, seconds
 
 from emoexp.graphs import Graphs
 from emoexp.step import Eager
@@ -119,12 +118,12 @@ def rates(bench: Bench) -> Iterator[Line]:
 
 def roofs(side: Side, rate: float, device: torch.device, rehearse: bool) -> Iterator[Line]:
     """What share of the device a training step uses, R13."""
-    copied = gpu_side.copy_roof(device, 1 << (24 if rehearse else 30))
-    product = gpu_side.matmul_roof(device, 512 if rehearse else 8192, torch.float32)
+    copied = side.copy_roof(device, 1 << (24 if rehearse else 30))
+    product = side.matmul_roof(device, 512 if rehearse else 8192, torch.float32)
     moved, computed = rate * side.traffic(), rate * side.flops()
     yield Line("memory roof: copy, GB/s", f"{copied / 1e9:,.0f}")
     share = moved / copied
-    yield Line(f"share of it, {gpu_side.PASSES} passes over the activations", f"{share:.2f}", "≥ 0.4", share >= 0.4)
+    yield Line(f"share of it, {side.PASSES} passes over the activations", f"{share:.2f}", "≥ 0.4", share >= 0.4)
     yield Line("arithmetic: TFLOP/s, and share of a fp32 product's", f"{computed / 1e12:.2f}, {computed / product:.2f}")
 
 

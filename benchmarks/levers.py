@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
+from commands import cores, processor
 from contestants import Contestant, Orders, timed
-from speed import Rounds, cores, positive, processor, say, spread
+from speed import Rounds, positive, say, spread
 
 ALL = "nothing"
 TRAINING = {
@@ -56,7 +57,7 @@ WORDS = {
 def variant(lever: str, steps: int, threads: int, words: list[str]) -> Orders:
     """A training without a lever: `epoch`, `validate`, and `memory`, the most that was ever resident, in MB."""
     import torch  # only in the processes that need it
-    from gpu_side import Side
+    from side import Side
 
     from emoexp import batches, machine
     from emoexp.models import folding

@@ -31,15 +31,14 @@ def timed(words: list[str], seeds: range, workers: int) -> tuple[float, list[dic
         return wall, [json.loads(path.read_text()) for path in Path(folder).glob("outputs/*/seconds.json")]
 
 
-def overhead(cells: int) -> None:
-    """Print the price of a cell."""
+def overhead(cells: int) -> dict[str, float]:
+    """Seconds that a cell of a warm worker takes, by what they are spent on; "overhead" is none of it."""
     one, _ = timed(TINY, range(0, 1), 1)
     many, spent = timed(TINY, range(0, cells + 1), 1)
     later = sorted(spent, key=lambda parts: -sum(parts.values()))[1:]  # less the first, which warms the worker up
     parts = {part: sum(one[part] for one in later) / cells for part in BESIDE}
     whole = (many - one) / cells
-    told = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in parts.items())
-    print(f"a cell of a warm worker takes {whole:.2f} s: {told}; overhead {whole - sum(parts.values()):.2f} s")
+    return {"whole": whole, **parts, "overhead": whole - sum(parts.values())}
 
 
 def gain(rounds: int) -> None:
@@ -61,5 +60,5 @@ if __name__ == "__main__":
     parser.add_argument("--cells", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=1)
     asked = parser.parse_args()
-    overhead(asked.cells)
+    print("a cell of a warm worker, seconds: " + ", ".join(f"{k} {v:.2f}" for k, v in overhead(asked.cells).items()))
     gain(asked.rounds)

@@ -1,19 +1,22 @@
-"""What gpu.py measures: emoexp's steps on a GPU, the least that any loop has to do there, and the roofs above both."""
+"""emoexp's side of every comparison: its own training functions, the least that any loop has to do, and the roofs."""
 
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import equality
 import torch
+from contestants import Agreement
 from hydra import compose, initialize_config_module
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from emoexp import building, config, graphs, loop, machine
-from emoexp.batches import resident
+from emoexp.batches import evaluation, resident
 from emoexp.models import mish
-from emoexp.step import Eager, State
+from emoexp.step import Eager, Place, State, fresh_sums, step
 
 PASSES = 22  # over all activations in one step of separate kernels: forward, backward, norms' statistics
 
@@ -28,7 +31,9 @@ class Side:
         self.device = machine.choose(self.place.device)
         self.prepare()
         mish.prepare(self.place.cache)
+        started = time.perf_counter()
         self.data = building.load_data(self.experiment, self.place)
+        self.loading = time.perf_counter() - started
         plan = building.strategy(self.experiment, self.place, self.data)
         image_NCHW = resident(self.data.images, self.device)
         self.recipe = building.recipe_of(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
@@ -58,6 +63,20 @@ class Side:
     def validate(self) -> None:
         """The validation part."""
         loop.validate(self.recipe, self.state.model)
+
+    def look(self) -> None:
+        """An epoch's images, transformed and normalised, and nothing done with them."""
+        batches = self.recipe.batches
+        draws = batches.of(self.state.epoch)
+        for number in range(len(batches)):
+            span = batches.span(number)
+            batches.batch(draws, lambda table, span=span: table[span])  # type: ignore[misc]
+
+    def judge(self, part: str) -> None:
+        """From now on, validate on this part."""
+        index = self.data.where(part)
+        validation = (torch.from_numpy(index), torch.from_numpy(self.data.labels[index]))
+        self.recipe = dataclasses.replace(self.recipe, validation=validation)
 
     def bare(self) -> Callable[[], None]:
         """An epoch of the least that any loop has to do: forward, loss, backward, update, on one fixed batch; captured
@@ -92,6 +111,41 @@ class Side:
         for _ in loop.fit(recipe, state, lambda step, steps: False):
             pass
         return {name: value.clone() for name, value in state.model.state_dict().items()}
+
+    def save_batch(self, path: Path) -> None:
+        """First weights and a batch, for another network to repeat."""
+        batches = self.recipe.batches
+        image, target = batches.batch(batches.of(0), lambda table: table[: equality.IMAGES])
+        equality.save(path, self.fresh().model.state_dict(), image, target)
+
+    def compare(self, path: Path) -> Agreement:
+        """How far a step agrees with what another network left in `path`."""
+        checks = [self.fresh(), self.fresh()]
+        equality.without_maxima(checks[1].model)
+        pairs = [
+            (equality.found(state.model, lambda model, state=state: self._step(state)), other)  # type: ignore[misc]
+            for state, other in zip(checks, torch.load(path), strict=True)
+        ]
+        loss = max(equality.largest({"loss": ours["loss"]}, {"loss": other["loss"]})[0] for ours, other in pairs)
+        gradient, where = equality.largest(*pairs[1])
+        return Agreement(loss, gradient, where, equality.largest(*pairs[0])[0])
+
+    def _step(self, state: State) -> Tensor:
+        state.running = fresh_sums(self.device)
+        batches = self.recipe.batches
+        place = Place(lambda table: table[: equality.IMAGES], 0, 0.0, self.rates)
+        step(self.recipe, state, batches.of(0), place)
+        return (state.running["loss"] / equality.IMAGES).float()
+
+    def apart(self) -> float:
+        """Largest difference of a logit on the judged part, to a plain forward pass of the same weights."""
+        index, batches = self.recipe.validation[0], self.recipe.batches
+        chunks = evaluation(batches.image_NCHW, index, batches.normalisation, self.device)
+        ours = loop.predict(self.state.model, chunks, self.experiment.precision)
+        image = batches.normalisation(batches.image_NCHW[index])
+        with torch.no_grad():
+            theirs = torch.cat([self.state.model.eval()(piece) for piece in image.split(128)])
+        return float((ours - theirs).abs().max())
 
     def flops(self) -> float:
         """Floating-point operations of training on one image."""

@@ -1,0 +1,127 @@
+"""What a step costs besides its arithmetic: a network of one layer in emoexp, in Lightning and in a bare loop.
+
+All three take batches of 64 from images of 8×8 pixels held in memory, train a linear layer to 7 classes with a fused
+AdamW, and count loss and accuracy. The bare loop slices tensors and adds up sums; Lightning reads the same tensors with
+a DataLoader, as its users do, and logs as lightning_peer.py does. The overhead is what is left above the bare loop.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from contestants import Orders, Setting, timed
+from torch import Tensor, nn
+
+from emoexp import loop
+from emoexp.batches import Normalisation, TrainingBatches
+from emoexp.imbalance import copies, ledger, losses, sampling, weights
+from emoexp.step import Recipe, State
+from emoexp.transforms import Policy
+
+SIDE, CLASSES, BATCH, STEPS = 8, 7, 64, 400
+
+
+class OneLayer(nn.Module):
+    """A linear classifier of pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat, self.classifier = nn.Flatten(), nn.Linear(SIDE * SIDE, CLASSES)
+
+    def features(self, image_NCHW: Tensor) -> Tensor:
+        """Pixels in a row."""
+        flat: Tensor = self.flat(image_NCHW)
+        return flat
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.classifier(self.features(image_NCHW))
+        return logits
+
+
+def images() -> tuple[np.ndarray, Tensor]:
+    """The images and their classes."""
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (STEPS * BATCH, 1, SIDE, SIDE), dtype=np.uint8)
+    return image, torch.from_numpy(draw.integers(0, CLASSES, len(image)))
+
+
+def emoexp_side(setting: Setting) -> Orders:
+    """emoexp's loop and the bare one: `epoch`, `bare`."""
+    torch.set_num_threads(1)
+    image, label = images()
+    everything = torch.arange(len(label))
+    plan = ledger.plan(
+        label,
+        CLASSES,
+        target=copies.none,
+        share=sampling.uniform,
+        weight=weights.none,
+        epoch_size="pool",
+        seed=0,
+    )
+    batches = TrainingBatches(
+        image_NCHW=torch.from_numpy(image),
+        original_N=everything,
+        plan=plan,
+        on_all=Policy(),
+        on_copies=Policy(),
+        redraw=False,
+        normalisation=Normalisation(0.5, 0.25),
+        batch_size=BATCH,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    recipe = Recipe(
+        batches=batches,
+        validation=(everything, label),
+        num_classes=CLASSES,
+        loss=lambda *arguments: losses.cross_entropy(*arguments, smoothing=0.0),
+        constants=losses.Constants(plan.count_C.float(), plan.share_C.float(), plan.weight_C.float()),
+        schedule=lambda done, total, monitored: 1.0,
+        epochs=1000,
+        monitor="val/macro_f1",
+        patience=None,
+        clip_norm=None,
+        precision="fp32",
+        seed=0,
+    )
+    model = OneLayer()
+    state = State(model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True))
+
+    def epoch() -> None:
+        loop.train_epoch(recipe, state, [1e-3], lambda step, steps: False)
+        state.epoch, state.step, state.running = state.epoch + 1, 0, {}
+
+    value = Normalisation(0.5, 0.25)(torch.from_numpy(image))
+    other = OneLayer()
+    optimizer = torch.optim.AdamW(other.parameters(), lr=1e-3, fused=True)
+
+    def bare() -> None:
+        loss_sum, correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+        order = torch.randperm(len(value))
+        for place in order.split(BATCH):
+            target = label[place]
+            optimizer.zero_grad()
+            logits = other(value[place])
+            loss = nn.functional.cross_entropy(logits, target)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(target)
+            correct += (logits.argmax(1) == target).sum()
+
+    return {"epoch": lambda: timed(epoch), "bare": lambda: timed(bare)}
+
+
+def lightning_side(setting: Setting) -> Orders:
+    """Lightning's: `epoch`."""
+    import lightning_peer
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.set_num_threads(1)
+    image, label = images()
+    value = Normalisation(0.5, 0.25)(torch.from_numpy(image))
+    batches = DataLoader(TensorDataset(value, label), batch_size=BATCH, shuffle=True)
+    model = lightning_peer.Classifier(OneLayer(), CLASSES, fused=True)
+    folder: Path = setting.place / "one_layer"
+    return {"epoch": lightning_peer.fitting(model, batches, folder)}

@@ -105,10 +105,16 @@ class Sweep:
     """How --multirun goes about its cells; the same for all of them."""
 
     workers: int = 1
+    pack: int = 1
     time_limit: float | None = None
     on_error: str = "continue"
     dry_run: bool = False
     tune: Tune = field(default_factory=Tune)
+
+    @property
+    def processes(self) -> int:
+        """Cells at a time."""
+        return self.workers * self.pack
 
 
 @dataclass
@@ -166,8 +172,9 @@ def sweep_of(config: DictConfig) -> Sweep:
     whole: Node = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     values = {f.name: whole[f.name] for f in dataclasses.fields(Sweep)}
     tune = Tune(**values.pop("tune"))
-    if values["workers"] < 1:
-        raise ValueError(f"workers is at least 1; it is {values['workers']}")
+    for name in ("workers", "pack"):
+        if values[name] < 1:
+            raise ValueError(f"{name} is at least 1; it is {values[name]}")
     if values["time_limit"] is not None and not values["time_limit"] > 0:
         raise ValueError(f"time_limit is minutes above 0, or null; it is {values['time_limit']}")
     if values["on_error"] not in ("continue", "stop"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from emoexp.session import logging_to, logging_to_stdout, settings_of, shielded, terminable
-from emoexp.sweep import table, tune
+from emoexp.sweep import mps, table, tune
 from emoexp.sweep.cells import FAILED, FOUND, GOOD, Cell, Folder, Outcome, Plan
 from emoexp.sweep.launchers import Engine
 from emoexp.sweep.pool import Workers
@@ -49,7 +49,10 @@ def sweep(plan: Plan, root: str, command: str, engine: Engine | None = None) -> 
             plan = dataclasses.replace(plan, cells=cells)
             log.info("%s", table.show_plan(plan, check(workers, plan)))
         return ALL
-    with terminable(), folder.held(), Workers(1 if engine else plan.settings.workers, folder.path) as workers:
+    if engine and plan.settings.pack > 1:
+        raise ValueError("pack is about this machine's own workers; a launcher has settings of its own for a GPU")
+    count = 1 if engine else plan.settings.processes
+    with terminable(), folder.held(), mps.served(plan.settings.pack), Workers(count, folder.path) as workers:
         judged = check(workers, plan)
         with logging_to(folder.path / "sweep.log"), shown(folder, plan, command):
             log.info("typed  %s", command)
@@ -64,8 +67,8 @@ def sweep(plan: Plan, root: str, command: str, engine: Engine | None = None) -> 
 
 def on_machine(plan: Plan, folder: Path) -> Plan:
     """The cells as they run here: members of the sweep, sharing the cores."""
-    workers = plan.settings.workers
-    share = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+    count = plan.settings.processes
+    share = max(1, (os.cpu_count() or 1) // count) if count > 1 else None
     placed = [cell.on(sweep=str(folder), threads=cell.machine.threads or share) for cell in plan.cells]
     return dataclasses.replace(plan, cells=tuple(placed))
 
@@ -84,6 +87,12 @@ def check(workers: Workers, plan: Plan) -> list[Judged]:
     if wrong:
         lines = [f"  {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}\n    {why}" for why, labels in wrong.items()]
         raise ValueError("\n".join(["nothing was started; these cells cannot be trained:", *lines]))
+    pack = plan.settings.pack
+    if pack > 1 and (other := {facts.device for facts in judged} - {"cuda", ""}):
+        raise ValueError(
+            f"pack={pack} is about a GPU, and these cells train on {', '.join(sorted(other))}: "
+            f"workers={plan.settings.processes} trains as many at a time there"
+        )
     for why, number in Counter(facts.anew for facts in judged if facts.anew).items():
         log.warning("%d cells were begun with other %s: they begin anew, beside those", number, why)
     return judged

@@ -33,7 +33,7 @@ def show_plan(plan: Plan, judged: Sequence[Judged]) -> str:
             seconds = _FIXED_S + (facts.epochs - facts.done) * facts.images * (facts.seconds_per_image or math.nan)
         left += seconds
         rows.append({**_words(cell, chosen), "state": state, "about": duration(seconds)})
-    done, workers = sum(facts.finished for facts in judged), plan.settings.workers
+    done, workers = sum(facts.finished for facts in judged), plan.settings.processes
     search = (
         f"; besides {len(plan.settings.tune.lr)} runs for each that search its learning rate"
         if plan.settings.tune.lr

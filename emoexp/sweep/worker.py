@@ -29,7 +29,7 @@ class Judged:
 
     error: why it cannot be trained. folder: where its run lies or will lie. finished: whether it is. done, epochs:
     epochs that are trained, and in all. images: drawn an epoch. seconds_per_image: measured, where asked for. anew: in
-    what a run of the same name differs, which is why this one begins beside it.
+    what a run of the same name differs, which is why this one begins beside it. device: its kind, cpu or cuda.
     """
 
     error: str | None = None
@@ -40,6 +40,7 @@ class Judged:
     images: int = 0
     seconds_per_image: float | None = None
     anew: str = ""
+    device: str = ""
 
 
 def begin(supervisor: int, output: str) -> None:
@@ -157,12 +158,14 @@ def _facts(cell: Cell, place: tuple[str, bool, str], error: str | None, seconds:
     folder, finished, anew = place
     history = Path(folder) / "history.jsonl"
     done = len(history.read_text().splitlines()) if history.is_file() else 0
-    _, _, plan = _prepared(cell)
-    return Judged(None, folder, finished, done, cell.experiment.epochs, plan.epoch_size, seconds, anew)
+    device, _, plan = _prepared(cell)
+    return Judged(None, folder, finished, done, cell.experiment.epochs, plan.epoch_size, seconds, anew, device.type)
 
 
 def _built(cell: Cell, timed: bool) -> float | None:
     """Build a cell whole, and on demand take a few steps: seconds an image."""
+    import torch
+
     from emoexp import building, loop
     from emoexp.batches import resident
 
@@ -174,6 +177,8 @@ def _built(cell: Cell, timed: bool) -> float | None:
     clock: list[float] = []
 
     def count(step: int, steps: int) -> bool:
+        if timed and device.type == "cuda":
+            torch.cuda.synchronize()
         clock.append(time.perf_counter())
         return len(clock) > sum(_STEPS) or not timed
 

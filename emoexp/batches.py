@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from emoexp import transforms
+from emoexp.data.mapped import gather
 from emoexp.imbalance import sampling
 from emoexp.imbalance.ledger import Plan
 from emoexp.transforms import Policy, Transformation
@@ -137,7 +138,7 @@ class TrainingBatches:
 
     def batch(self, draws: Draws, rows: Rows) -> tuple[Tensor, Tensor]:
         """Normalised float32 images B×C×H×W, channels last, and int64 classes B of the rows of one step."""
-        image = moved(self.image_NCHW[rows(draws.index_E)], self.device).to(torch.float32) * (1 / 255)
+        image = moved(gather(self.image_NCHW, rows(draws.index_E)), self.device).to(torch.float32) * (1 / 255)
         if draws.change is not None:
             image = transforms.apply(image, draws.change.at(rows), fill=self.normalisation.mean)
         image = image.sub_(self.normalisation.mean).div_(self.normalisation.std)
@@ -156,7 +157,7 @@ def evaluation(
 ) -> Iterator[Tensor]:
     """Untouched images of a part in order: normalised float32 chunks, channels last."""
     for piece in index_N.split(chunk(device, image_NCHW.shape[2] * image_NCHW.shape[3])):
-        image = moved(image_NCHW[piece.to(image_NCHW.device)], device)
+        image = moved(gather(image_NCHW, piece.to(image_NCHW.device)), device)
         yield normalisation(image).contiguous(memory_format=torch.channels_last)
 
 

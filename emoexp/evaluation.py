@@ -33,11 +33,10 @@ class Trained:
     model: nn.Module
     device: torch.device
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities N×C (float32) of uint8 images N×C×H×W."""
-        index = torch.arange(len(images))
+    def probabilities(self, image_MCHW: np.ndarray, index_N: np.ndarray) -> np.ndarray:
+        """Class probabilities N×C (float32) of some rows of uint8 images."""
         scale = Normalisation(self.card["mean"], self.card["std"])
-        chunks = batches.evaluation(torch.from_numpy(images), index, scale, self.device)
+        chunks = batches.evaluation(torch.from_numpy(image_MCHW), torch.from_numpy(index_N), scale, self.device)
         return loop.probabilities(loop.predict(self.model, chunks, self.card["precision"])).astype(np.float32)
 
 
@@ -74,14 +73,14 @@ def evaluate(plain: Node) -> dict[str, Any]:
     trained = load(plain["run"], plain["device"], plain["threads"], plain["cache"], plain["allow"])
     source, index = part_of(plain, trained)
     label_C = matched(source.class_names, trained.card["class_names"], plain["classes"] or {})
-    images = source.images[index]
     seen = np.load(trained.folder / "seen.npy") if (trained.folder / "seen.npy").is_file() else np.array([], "S32")
     found = results.Predictions(
         part=plain["part"],
-        probability_NC=trained.probabilities(images),
+        probability_NC=trained.probabilities(source.images, index),
         target_N=label_C[source.labels[index]],
         clean_N=~np.isin(source.digest[index], seen),
-        image_NCHW=images,
+        image_MCHW=source.images,
+        index_N=index,
         names=source.names[index].tolist(),
         class_names=trained.card["class_names"],
         majority=trained.card["majority"],
@@ -163,7 +162,7 @@ def predict(plain: Node) -> list[dict[str, Any]]:
     decoded = reading.decode_all(names, contents, card["image_size"], card["channels"], plain["on_corrupt"])
     for note in decoded.notes:
         log.warning(note)
-    probability = trained.probabilities(decoded.pixels)
+    probability = trained.probabilities(decoded.pixels, np.arange(len(decoded.pixels)))
     rows = []
     for place, row in zip(decoded.kept, probability, strict=True):
         best = int(row.argmax())

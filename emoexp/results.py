@@ -21,14 +21,16 @@ class Predictions:
     """Probabilities of a part, with what is needed to judge them.
 
     probability_NC: float32. target_N: int64. clean_N: bool, images whose pixels stand in no part that came before.
-    image_NCHW: uint8. names: where each image comes from.
+    image_MCHW: uint8, the images of all parts, which may be memory-mapped; index_N: the part's rows in it. names: where
+    each image of the part comes from.
     """
 
     part: str
     probability_NC: np.ndarray
     target_N: np.ndarray
     clean_N: np.ndarray
-    image_NCHW: np.ndarray
+    image_MCHW: np.ndarray
+    index_N: np.ndarray
     names: Sequence[str]
     class_names: Sequence[str]
     majority: int
@@ -82,7 +84,8 @@ def write(folder: Path, found: Predictions, whole: dict[str, Any], clean: dict[s
     figures.precision_recall(draw / f"{found.part}_precision_recall.png", probability, found.target_N, names, title)
     figures.mistakes(
         draw / f"{found.part}_mistakes.png",
-        found.image_NCHW,
+        found.image_MCHW,
+        found.index_N,
         found.target_N,
         probability,
         names,

@@ -63,7 +63,8 @@ def draw_mistakes(path: Path, num_classes: int) -> Path:
     probability_NC, target_N = judged(num_classes)
     image_NCHW = np.random.default_rng(0).integers(0, 256, size=(len(target_N), 1, 8, 8), dtype=np.uint8)
     files = [f"test/some/long/folder/PublicTest_{i:08}.png" for i in range(len(target_N))]
-    return figures.mistakes(path, image_NCHW, target_N, probability_NC, names(num_classes), files)
+    index_N, class_names = np.arange(len(image_NCHW)), names(num_classes)
+    return figures.mistakes(path, image_NCHW, index_N, target_N, probability_NC, class_names, files)
 
 
 def ledger_rows(num_classes: int) -> list[dict[str, Any]]:
@@ -325,7 +326,9 @@ def test_the_most_confident_mistakes_are_shown_in_order(channels: int, tmp_path:
     confidence_N = np.array([0.9, 0.6, 0.8, 0.7, 0.95])
     probability_NC, target_N = np.stack([confidence_N, 1 - confidence_N], axis=1), np.array([1, 1, 0, 1, 1])
     images = Reads(np.random.default_rng(0).integers(0, 256, size=(5, channels, 6, 5), dtype=np.uint8))
-    figures.mistakes(tmp_path / "a.png", images, target_N, probability_NC, ["sad", "happy"], list("vwxyz"))
+    figures.mistakes(
+        tmp_path / "a.png", images, np.arange(len(images)), target_N, probability_NC, ["sad", "happy"], list("vwxyz")
+    )
     assert images.read == [4, 0, 3, 1]
     (axes,) = drawn[0].axes
     truth, said, files = ([text.get_text() for text in axes.texts[k::3]] for k in (0, 1, 2))
@@ -342,12 +345,12 @@ def test_the_most_confident_mistakes_are_shown_in_order(channels: int, tmp_path:
 def test_at_most_32_mistakes_and_none_at_all(tmp_path: Path, drawn: list[Figure]) -> None:
     image_NCHW, target_N = np.zeros((40, 1, 4, 4), dtype=np.uint8), np.zeros(40, dtype=int)
     right_NC = np.tile([0.9, 0.1], (40, 1))
-    figures.mistakes(tmp_path / "a.png", image_NCHW, target_N, right_NC[:, ::-1], ["a", "b"], ["x"] * 40)
-    figures.mistakes(tmp_path / "a.png", image_NCHW, target_N, right_NC, ["a", "b"], ["x"] * 40)
+    figures.mistakes(tmp_path / "a.png", image_NCHW, np.arange(40), target_N, right_NC[:, ::-1], ["a", "b"], ["x"] * 40)
+    figures.mistakes(tmp_path / "a.png", image_NCHW, np.arange(40), target_N, right_NC, ["a", "b"], ["x"] * 40)
     assert len(drawn[0].axes[0].images) == 32 and "32 of 40 mistakes" in heading(drawn[0])
     assert "No mistakes in 40 images" in [text.get_text() for text in drawn[1].axes[0].texts]
     with pytest.raises(ValueError, match="got 40 and 1"):
-        figures.mistakes(tmp_path / "a.png", image_NCHW, target_N, right_NC, ["a", "b"], ["x"])
+        figures.mistakes(tmp_path / "a.png", image_NCHW, np.arange(40), target_N, right_NC, ["a", "b"], ["x"])
 
 
 def test_hostile_names_stand_in_the_figure_as_they_are(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -1,36 +1,74 @@
 """A packed copy of what a reader gave, so that the next start reads one file instead of decoding thousands.
 
-One file an answer: a magic word, the length of a JSON header, the header (key, source stamp, class names,
-notes, and each array's type, shape, place and checksum), then the arrays at 64-byte boundaries. It is written
-beside its place and moved there in one step, so that readers and writers of several processes never see half
-of one; it is used only if key, stamp, length and checksums are right, and made anew otherwise.
+One file an answer: a magic word, place, length and checksum of a JSON header, the arrays at 64-byte boundaries with the
+images first, then the header (key, source stamp, class names, notes, and each array's type, shape, place and checksum).
+Readers put pixels into it as they decode them, so that images need not fit into memory. It is written beside its place
+and moved there in one step, so that readers and writers of several processes never see half of one; it is used only if
+key, stamp, length and checksums are right, and made anew otherwise.
 """
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import PIL
 
+from emoexp.data import mapped
 from emoexp.data.dataset import Source
+from emoexp.data.mapped import Room
 
-_MAGIC = b"emoexp1\n"
+_MAGIC = b"emoexp2\n"
 _ALIGN = 64
 _ARRAYS = ("images", "labels", "names", "part", "identity", "digest")
 _BLOCK = 1 << 20  # bytes checked at a time
 _CHECKED = 1 << 30  # bytes of an array that are checked: all of a smaller one, evenly spread blocks of a larger one
 
 
+@dataclass
+class _Draft:
+    """A pack in the making: its temporary file, and the reader's pixels where they are in it already."""
+
+    folder: str
+    file: BinaryIO | None = None
+    trouble: OSError | None = None
+    pixels: np.ndarray | None = None
+
+    def room(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Room for pixels in the file, and in RAM where the disk has none.
+
+        Raises:
+            ValueError: neither has.
+        """
+        if self.file is not None:
+            try:
+                self.pixels = mapped.on_disk(self.file, _ALIGN, shape)
+                return self.pixels
+            except OSError as error:
+                self.trouble = error
+                self.file.truncate(0)
+        if prod(shape) > _memory():
+            why = self.trouble and (self.trouble.strerror or self.trouble)
+            raise ValueError(
+                f"{shape[0]} images take {prod(shape) / 1e9:.1f} GB, more than this machine's memory, and cannot be "
+                f"packed in {self.folder} ({why}): make room there, give a folder on another disk with cache=, or "
+                "take a smaller image_size"
+            )
+        return mapped.in_ram(shape)
+
+
 def cached(
-    folder: str | None, name: str, request: Mapping[str, object], stamp: str, build: Callable[[], Source]
+    folder: str | None, name: str, request: Mapping[str, object], stamp: str, build: Callable[[Room], Source]
 ) -> Source:
     """The source that `build` gives, from the cache where it holds it.
 
@@ -40,24 +78,82 @@ def cached(
         request: everything that decides the pixels, labels and names, as JSON values.
         stamp: the state of what is read (sizes and times of its files); with another one, the file is made
             anew.
+        build: is given room for its pixels, which it may ask for once: in the packed file, or in RAM.
 
     A folder that cannot be written to is no reason to stop: the source comes back with a note.
+
+    Raises:
+        ValueError: what `build` raises, and where the pixels fit neither into the folder nor into memory.
     """
     if folder is None:
-        return build()
+        return build(mapped.in_ram)
     key = {"request": dict(request), "code": _code(), "pillow": PIL.__version__}
     text = json.dumps(key, sort_keys=True, default=list)
     path = Path(folder).expanduser() / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pack"
     found = _read(path, text, stamp)
     if found is not None:
         return found
-    source = build()
+    draft = _Draft(folder)
     try:
-        _write(path, source, text, stamp)
+        draft.file = _begun(path)
     except OSError as error:
-        note = f"no packed copy could be kept in {folder} ({error.strerror or error}): it is read anew each time"
-        return dataclasses.replace(source, notes=(*source.notes, note))
-    return source
+        draft.trouble = error
+    try:
+        return _kept(draft, path, build(draft.room), text, stamp)
+    finally:
+        if draft.file is not None:
+            Path(draft.file.name).unlink(missing_ok=True)
+            draft.file.close()
+
+
+def _begun(path: Path) -> BinaryIO:
+    """A temporary file beside a pack, locked while we live; what killed builds left there is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob("*.part"):
+        with left.open("rb") as file:
+            if _locked(file):
+                left.unlink(missing_ok=True)
+    while True:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".part")
+        os.close(descriptor)
+        try:
+            made = Path(temporary).open("r+b")  # noqa: SIM115 closed by `cached`
+        except FileNotFoundError:
+            continue
+        if _locked(made) and os.fstat(made.fileno()).st_nlink:  # else another build took it for a leftover
+            return made
+        made.close()
+
+
+def _locked(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _kept(draft: _Draft, path: Path, source: Source, key: str, stamp: str) -> Source:
+    """The source, with its images in the packed file; with a note instead where it cannot be kept."""
+    trouble = draft.trouble
+    try:
+        if draft.file is not None:
+            _pack(draft, source, key, stamp)
+            draft.file.flush()
+            os.fsync(draft.file.fileno())
+            private = mapped.opened(Path(draft.file.name), "u1", _ALIGN, source.images.shape)
+            Path(draft.file.name).replace(path)
+            return dataclasses.replace(source, images=private)
+    except OSError as error:
+        trouble = error
+    assert trouble is not None, "without trouble there is a file"
+    note = f"no packed copy could be kept in {draft.folder} ({trouble.strerror or trouble}): it is read anew each time"
+    return dataclasses.replace(source, notes=(*source.notes, note))
+
+
+def _memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @lru_cache(maxsize=1)
@@ -69,40 +165,33 @@ def _code() -> str:
     return sha.hexdigest()[:16]
 
 
-def _write(path: Path, source: Source, key: str, stamp: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            _pack(file, source, key, stamp)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _pack(file: BinaryIO, source: Source, key: str, stamp: str) -> None:
-    arrays = {name: getattr(source, name) for name in _ARRAYS if getattr(source, name) is not None}
-    entries, offset = {}, 0
-    for name, array in arrays.items():
-        data = _bytes(array)
+def _pack(draft: _Draft, source: Source, key: str, stamp: str) -> None:
+    """Everything but the images, where those are in the file already."""
+    file, entries, offset = draft.file, {}, _ALIGN
+    assert file is not None, "asked only where there is one"
+    there = draft.pixels is not None and source.images.ctypes.data == draft.pixels.ctypes.data
+    assert there or draft.pixels is None, "pixels that were put into the file are the source's"
+    file.truncate(_ALIGN + (source.images.nbytes if there else 0))
+    for name in _ARRAYS:
+        array = getattr(source, name)
+        if array is None:
+            continue
+        if not (there and name == "images"):
+            file.seek(offset)
+            file.write(_bytes(array))
         entries[name] = {
             "dtype": array.dtype.str,
             "shape": array.shape,
             "offset": offset,
-            "crc": _checksum(data),
+            "crc": _checksum(array),
         }
-        offset += -(-len(data) // _ALIGN) * _ALIGN
+        offset += -(-array.nbytes // _ALIGN) * _ALIGN
     about = {key: getattr(source, key) for key in ("name", "class_names", "notes", "left_out")}
-    header = json.dumps({"key": key, "stamp": stamp, "length": offset, "source": about, "arrays": entries}).encode()
-    header += b" " * (-(len(_MAGIC) + 12 + len(header)) % _ALIGN)
-    file.write(_MAGIC + len(header).to_bytes(8, "little") + zlib.crc32(header).to_bytes(4, "little") + header)
-    for array in arrays.values():
-        data = _bytes(array)
-        file.write(data)
-        file.write(b"\0" * (-len(data) % _ALIGN))
+    header = json.dumps({"key": key, "stamp": stamp, "source": about, "arrays": entries}).encode()
+    file.seek(offset)
+    file.write(header)
+    file.seek(0)
+    file.write(_MAGIC + b"".join(number.to_bytes(8, "little") for number in (offset, len(header), zlib.crc32(header))))
 
 
 def _read(path: Path, key: str, stamp: str) -> Source | None:
@@ -110,17 +199,12 @@ def _read(path: Path, key: str, stamp: str) -> Source | None:
     try:
         with path.open("rb") as file:
             header = _header(file)
-            start = file.tell()
         if header is None or header["key"] != key or header["stamp"] != stamp:
-            return None
-        if path.stat().st_size != start + header["length"]:
             return None
         arrays: dict[str, np.ndarray] = {}
         for name, entry in header["arrays"].items():
-            shape = tuple(entry["shape"])
-            # Copy-on-write: torch takes no read-only memory, and nothing that is written may reach the file.
-            array = np.memmap(path, np.dtype(entry["dtype"]), "c", start + entry["offset"], shape)
-            if _checksum(_bytes(array)) != entry["crc"]:
+            array = mapped.opened(path, entry["dtype"], entry["offset"], tuple(entry["shape"]))
+            if _checksum(array) != entry["crc"]:
                 return None
             arrays[name] = array if name == "images" else np.array(array)
     except (OSError, ValueError, KeyError, TypeError):
@@ -141,11 +225,11 @@ def _read(path: Path, key: str, stamp: str) -> Source | None:
 
 
 def _header(file: BinaryIO) -> dict | None:
-    if file.read(len(_MAGIC)) != _MAGIC:
+    front = file.read(_ALIGN)
+    offset, length, crc = (int.from_bytes(front[start : start + 8], "little") for start in (8, 16, 24))
+    if front[: len(_MAGIC)] != _MAGIC or offset + length != os.fstat(file.fileno()).st_size:
         return None
-    length, crc = int.from_bytes(file.read(8), "little"), int.from_bytes(file.read(4), "little")
-    if length > _CHECKED:
-        return None
+    file.seek(offset)
     header = file.read(length)
     return json.loads(header) if zlib.crc32(header) == crc else None
 
@@ -154,9 +238,10 @@ def _bytes(array: np.ndarray) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _checksum(data: memoryview) -> int:
+def _checksum(array: np.ndarray) -> int:
+    data, crc = _bytes(array), 0
     step = _BLOCK * max(1, -(-len(data) // _CHECKED))
-    crc = 0
     for start in range(0, len(data), step):
         crc = zlib.crc32(data[start : start + _BLOCK], crc)
+        mapped.touch(array, -(-_BLOCK * len(array) // len(data)))
     return crc

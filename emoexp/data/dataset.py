@@ -6,6 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
+from emoexp.data import mapped
+
 PARTS = ("train", "val", "test")
 
 
@@ -93,15 +95,19 @@ class Dataset(Source):
 
 def digests(image_NCHW: np.ndarray) -> np.ndarray:
     """A 128-bit BLAKE2 hash of each image's pixels, as 32 hexadecimal digits (bytes)."""
-    hashes = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in image_NCHW]
-    return np.array(hashes, dtype="S32")
+    return np.array([digest(image) for piece in mapped.pieces(image_NCHW) for image in piece], dtype="S32")
+
+
+def digest(image_CHW: np.ndarray) -> str:
+    """The hash of one image's pixels."""
+    return hashlib.blake2b(image_CHW.tobytes(), digest_size=16).hexdigest()
 
 
 def pixel_statistics(image_NCHW: np.ndarray, index: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the chosen images' values, in 0..1, from an exact histogram."""
     count = np.zeros(256, dtype=np.int64)
-    for start in range(0, len(index), 4096):
-        count += np.bincount(image_NCHW[index[start : start + 4096]].ravel(), minlength=256)
+    for piece in mapped.pieces(image_NCHW, index):
+        count += np.bincount(piece.ravel(), minlength=256)
     total = max(int(count.sum()), 1)
     grey = np.arange(256)
     mean = int((count * grey).sum()) / total

@@ -11,6 +11,7 @@ import numpy as np
 from emoexp.data import cache as packed
 from emoexp.data import drawing, facial_actions, traits
 from emoexp.data.dataset import PARTS, Source, digests
+from emoexp.data.mapped import Room
 
 TRAINING_COUNTS = (
     3995,
@@ -60,7 +61,7 @@ def load(
     _check(image_size, channels, label_noise, intensity, images_per_person, nuisance, val, imbalance_ratio)
     per_part = class_counts(size, test_per_class, val, imbalance_ratio)
 
-    def build() -> Source:
+    def build(room: Room) -> Source:
         random = np.random.Generator(np.random.Philox(seed))
         return _draw(per_part, image_size, channels, label_noise, intensity, images_per_person, nuisance, random)
 

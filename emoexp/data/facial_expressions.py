@@ -15,7 +15,8 @@ import numpy as np
 from emoexp.data import archive, images, table
 from emoexp.data import cache as packed
 from emoexp.data.archive import Tree
-from emoexp.data.dataset import Source, digests
+from emoexp.data.dataset import Source
+from emoexp.data.mapped import Room
 
 CLASS_NAMES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 COUNTS = np.array([6864, 5693, 367, 268, 252, 208, 21, 9])  # distinct images of each class in the whole set
@@ -62,9 +63,9 @@ def load(*, image_size: int, channels: int, cache: str | None, root: str, on_cor
     images.check_policy(on_corrupt)
     request = {"image_size": image_size, "channels": channels, "on_corrupt": on_corrupt}
 
-    def build() -> Source:
+    def build(room: Room) -> Source:
         with archive.open_tree(path) as tree:
-            return _read(tree, image_size, channels, on_corrupt)
+            return _read(tree, image_size, channels, on_corrupt, room)
 
     return packed.cached(cache, "facial_expressions", request, archive.stamp(path), build)
 
@@ -76,7 +77,7 @@ def identities(names: list[str]) -> np.ndarray:
     return np.array([people[match[1]] if match else -1 for match in found], dtype=np.int64)
 
 
-def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str) -> Source:
+def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str, room: Room) -> Source:
     name = _legend_of(tree)
     legend = parse(tree.read(name, table.MAX_BYTES), name)
     folder = _images_of(tree, name)
@@ -88,6 +89,7 @@ def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str) -> Source
         image_size,
         channels,
         on_corrupt,
+        room,
     )
     names = [wanted[index] for index in decoded.kept]
     labelled = {folder + image for image in legend.conflicts}
@@ -108,7 +110,7 @@ def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str) -> Source
         names=np.array(names),
         part=np.full(len(names), -1, dtype=np.int8),
         identity=identities(names),
-        digest=digests(decoded.pixels),
+        digest=decoded.digest,
         notes=tuple(notes),
         left_out=tuple(left_out),
     )

@@ -16,6 +16,7 @@ from emoexp.data import cache as packed
 from emoexp.data.archive import Tree
 from emoexp.data.dataset import Source, digests, pixel_statistics
 from emoexp.data.fer2013_csv import csv_file, read_csv
+from emoexp.data.mapped import Room
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -73,10 +74,10 @@ def load(*, image_size: int, channels: int, cache: str | None, root: str, strict
     images.check_policy(on_corrupt)
     request = {"image_size": image_size, "channels": channels, "on_corrupt": on_corrupt}
 
-    def build() -> Source:
+    def build(room: Room) -> Source:
         with archive.open_tree(path) as tree:
             rows = _read(tree, on_corrupt)
-        return _source(rows, image_size, channels)
+        return _source(rows, image_size, channels, room)
 
     source = packed.cached(cache, "fer2013", request, archive.stamp(path), build)
     altered = [note for note in source.notes if note.startswith("ALTERED")]
@@ -151,7 +152,7 @@ def _odd_folders(names: list[str], usage: np.ndarray) -> list[str]:
     ]
 
 
-def _source(rows: Rows, image_size: int, channels: int) -> Source:
+def _source(rows: Rows, image_size: int, channels: int, room: Room) -> Source:
     notes = [note for note in rows.notes if not note.startswith("ALTERED")]
     differences = [note.split(": ", 1)[1] for note in rows.notes if note.startswith("ALTERED")] + compare(rows)
     if differences:
@@ -163,7 +164,7 @@ def _source(rows: Rows, image_size: int, channels: int) -> Source:
     if not (part == 2).any() and (part == 1).any():
         part[part == 1] = 2
         notes.append("without PrivateTest: PublicTest is the test part; validation is taken out of Training")
-    pixels = images.resize_all(rows.pixels, image_size, channels)
+    pixels = images.resize_all(rows.pixels, image_size, channels, room)
     return Source(
         name="fer2013",
         images=pixels,

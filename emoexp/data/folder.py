@@ -8,7 +8,8 @@ import numpy as np
 from emoexp.data import archive, images
 from emoexp.data import cache as packed
 from emoexp.data.archive import Tree
-from emoexp.data.dataset import PARTS, Source, digests
+from emoexp.data.dataset import PARTS, Source
+from emoexp.data.mapped import Room
 
 _PART_FOLDERS = {
     "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2,
@@ -38,9 +39,9 @@ def load(
     pattern = _pattern(identity)
     request = {"image_size": image_size, "channels": channels, "identity": identity, "on_corrupt": on_corrupt}
 
-    def build() -> Source:
+    def build(room: Room) -> Source:
         with archive.open_tree(path) as tree:
-            return _read(tree, image_size, channels, pattern, on_corrupt)
+            return _read(tree, image_size, channels, pattern, on_corrupt, room)
 
     return packed.cached(cache, "folder", request, archive.stamp(path), build)
 
@@ -73,13 +74,15 @@ def _pattern(identity: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def _read(tree: Tree, image_size: int, channels: int, pattern: re.Pattern[str] | None, on_corrupt: str) -> Source:
+def _read(
+    tree: Tree, image_size: int, channels: int, pattern: re.Pattern[str] | None, on_corrupt: str, room: Room
+) -> Source:
     found = [name for name in tree.names if images.is_image(name)]
     if not found:
         raise ValueError(f"{tree.root.absolute()} holds no image; data=folder looks for {_WHAT}")
     above, part_of = _layout(tree, found)
     classes = _classes(tree, found, above, part_of)
-    decoded = images.decode_all(found, tree.each(found, images.MAX_BYTES), image_size, channels, on_corrupt)
+    decoded = images.decode_all(found, tree.each(found, images.MAX_BYTES), image_size, channels, on_corrupt, room)
     names = [found[index] for index in decoded.kept]
     folders = [name.split("/")[above:] for name in names]
     notes = [*decoded.notes, *_other_files(tree, found)]
@@ -94,7 +97,7 @@ def _read(tree: Tree, image_size: int, channels: int, pattern: re.Pattern[str] |
         names=np.array(names),
         part=np.array([part_of.get(parts[0], -1) for parts in folders], dtype=np.int8),
         identity=identity,
-        digest=digests(decoded.pixels),
+        digest=decoded.digest,
         notes=tuple(notes),
         left_out=decoded.bad,
     )

@@ -3,12 +3,16 @@
 import io
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from emoexp.data import mapped
+from emoexp.data.dataset import digest
+from emoexp.data.mapped import Room
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -25,11 +29,13 @@ class Decoded:
     """Images that could be read.
 
     pixels: uint8 N×C×S×S. kept: positions (int64 N) among the files that were asked for.
-    size: width and height in the files, int64 N×2. notes: what was dropped and why. bad: name and reason of each."""
+    size: width and height in the files, int64 N×2. digest: bytes N, of the pixels. notes: what was dropped and why.
+    bad: name and reason of each."""
 
     pixels: np.ndarray
     kept: np.ndarray
     size: np.ndarray
+    digest: np.ndarray
     notes: tuple[str, ...]
     bad: tuple[tuple[str, str], ...]
 
@@ -40,7 +46,12 @@ def is_image(name: str) -> bool:
 
 
 def decode_all(
-    names: list[str], contents: Iterable[tuple[str, bytes]], image_size: int, channels: int, on_corrupt: str
+    names: list[str],
+    contents: Iterable[tuple[str, bytes]],
+    image_size: int,
+    channels: int,
+    on_corrupt: str,
+    room: Room = mapped.in_ram,
 ) -> Decoded:
     """Decode files, all of them before complaining.
 
@@ -48,6 +59,7 @@ def decode_all(
         names: the files wanted. contents: name and bytes of each, in any order; what does not come is
             missing.
         on_corrupt: "refuse" unreadable files or "drop" them with a note.
+        room: where the pixels are put, each as soon as it is decoded.
 
     Raises:
         ValueError: lists the files that cannot be read, with reasons, where they are refused, or where none
@@ -55,23 +67,32 @@ def decode_all(
     """
     check_policy(on_corrupt)
     place = {name: index for index, name in enumerate(names)}
-    pixels = np.zeros((len(names), channels, image_size, image_size), dtype=np.uint8)
-    size = np.zeros((len(names), 2), dtype=np.int64)
+    pixels = room((len(names), channels, image_size, image_size))
+    size, hashed = np.zeros((len(names), 2), dtype=np.int64), np.zeros(len(names), "S32")
     bad = dict.fromkeys(names, "is missing")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which changes no pixel
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for name, data in contents:
             try:
-                pixels[place[name]], size[place[name]] = decode(data, image_size, channels)
+                row = place[name]
+                pixels[row], size[row] = decode(data, image_size, channels)
+                hashed[row] = digest(pixels[row])
+                mapped.touch(pixels, 1)
                 del bad[name]
             except ValueError as error:
                 bad[name] = str(error)
     notes = report_bad([f"{name} {reason}" for name, reason in bad.items()], len(names), on_corrupt)
     kept = np.array([place[name] for name in names if name not in bad], dtype=np.int64)
-    if len(kept) == len(names):
-        return Decoded(pixels, kept, size, notes, ())
-    return Decoded(pixels[kept], kept, size[kept], notes, tuple(bad.items()))
+    return Decoded(_closed_up(pixels, kept), kept, size[kept], hashed[kept], notes, tuple(bad.items()))
+
+
+def _closed_up(pixels: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The rows that are kept, in the same memory: those behind a dropped one move up."""
+    for row in np.flatnonzero(kept != np.arange(len(kept))).tolist():
+        pixels[row] = pixels[kept[row]]
+        mapped.touch(pixels, 2)
+    return pixels[: len(kept)]
 
 
 def check_policy(on_corrupt: str) -> None:
@@ -130,12 +151,13 @@ def decode(data: bytes, image_size: int, channels: int) -> tuple[np.ndarray, tup
     return (array[None] if channels == 1 else array.transpose(2, 0, 1)), (width, height)
 
 
-def resize_all(image_N1HW: np.ndarray, image_size: int, channels: int) -> np.ndarray:
-    """Grey uint8 images at another side and number of channels, as `decode` would give them."""
-    if image_N1HW.shape[2] != image_size:
-        shrunk = [np.asarray(_square(Image.fromarray(image), image_size)) for image in image_N1HW[:, 0]]
-        image_N1HW = np.stack(shrunk)[:, None]
-    return image_N1HW if channels == 1 else np.repeat(image_N1HW, channels, axis=1)
+def resize_all(image_N1HW: np.ndarray, image_size: int, channels: int, room: Room = mapped.in_ram) -> np.ndarray:
+    """Grey uint8 images at another side and number of channels, as `decode` would give them, in `room`."""
+    pixels = room((len(image_N1HW), channels, image_size, image_size))
+    for row, image in enumerate(image_N1HW[:, 0]):
+        pixels[row] = image if len(image) == image_size else _square(Image.fromarray(image), image_size)
+        mapped.touch(pixels, 1)
+    return pixels
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -195,8 +217,7 @@ def _looks_like(data: bytes) -> str:
 
 def contrast(image_NCHW: np.ndarray) -> np.ndarray:
     """Standard deviation of each image's values, in grey levels of 0..255: float64 N."""
-    chunks: Iterator[np.ndarray] = (image_NCHW[start : start + 4096] for start in range(0, len(image_NCHW), 4096))
-    found = [chunk.reshape(len(chunk), math.prod(chunk.shape[1:])).std(1) for chunk in chunks]
+    found = [piece.reshape(len(piece), math.prod(piece.shape[1:])).std(1) for piece in mapped.pieces(image_NCHW)]
     return np.concatenate(found) if found else np.empty(0)
 
 

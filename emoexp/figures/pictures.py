@@ -18,7 +18,8 @@ _MARGIN = 0.08
 
 def mistakes(
     path: Path,
-    image_NCHW: np.ndarray,
+    image_MCHW: np.ndarray,
+    index_N: np.ndarray,
     target_N: np.ndarray,
     probability_NC: np.ndarray,
     class_names: Sequence[str],
@@ -28,15 +29,13 @@ def mistakes(
 ) -> Path:
     """The wrong predictions of highest confidence, at most 32, each with truth, prediction, confidence and name.
 
-    Images uint8, grey or RGB; only those shown are read. Raises `ValueError` as `metrics.summarise` does, and for
-    images or names that are not one per row of probabilities.
+    Images uint8, grey or RGB, of which only those shown are read; index_N: the row of each prediction's image. Raises
+    `ValueError` as `metrics.summarise` does, and for images or names that are not one per row of probabilities.
     """
     probability_NC, target_N = check(probability_NC, target_N, class_names)
-    if not len(image_NCHW) == len(names) == len(target_N):
-        raise ValueError(
-            f"mistakes: {len(target_N)} rows of probabilities need as many images and names, "
-            f"got {len(image_NCHW)} and {len(names)}"
-        )
+    if not len(index_N) == len(names) == len(target_N):
+        came = f"{len(index_N)} and {len(names)}"
+        raise ValueError(f"mistakes: {len(target_N)} rows of probabilities need as many images and names, got {came}")
     predicted_N, confidence_N = probability_NC.argmax(axis=1), probability_NC.max(axis=1)
     wrong_M = np.flatnonzero(predicted_N != target_N)
     shown_M = wrong_M[np.argsort(-confidence_N[wrong_M], kind="stable")][:MOST]
@@ -49,7 +48,7 @@ def mistakes(
         for place, i in enumerate(shown_M):
             said = f"→ {label_C[predicted_N[i]]} {confidence_N[i]:.2f}"
             corner = (_MARGIN + place % columns * _CELL, place // columns * _ROW + _HEAD)
-            picture(axes, corner, np.asarray(image_NCHW[i]))
+            picture(axes, corner, np.asarray(image_MCHW[index_N[i]]))
             _words(axes, corner, label_C[target_N[i]], said, str(names[i]))
         if not len(shown_M):
             axes.text(width / 2, height / 2, f"No mistakes in {len(target_N):,} images", ha="center", fontsize=12)

@@ -28,12 +28,16 @@ log = logging.getLogger("emoexp")
 
 
 def train(
-    experiment: Experiment, place: Machine, load: Callable[[Experiment, Machine], Dataset] = building.load_data
+    experiment: Experiment,
+    place: Machine,
+    load: Callable[[Experiment, Machine], Dataset] = building.load_data,
+    opened: Callable[[Run], None] = lambda run: None,
 ) -> dict[str, Any]:
     """Train, or go on with, or simply return, the run that a configuration names.
 
     Args:
         load: how the images are read; a worker that trains many runs keeps them from one to the next.
+        opened: told of the run before anything is done with it.
 
     Returns:
         What stands in the run's metrics.json.
@@ -48,6 +52,7 @@ def train(
     name, made = identity.name(experiment), manifest(experiment, data, plan, device, place.allow)
     whole = asdict(experiment) | asdict(place)
     with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
+        opened(run)
         run.join(place.sweep)
         run.seconds["prepare"] = time.perf_counter() - started
         if run.finished:
@@ -108,7 +113,7 @@ def manifest(
             "experiment": chosen,
             "params": identity.params(experiment),
             "code": identity.code_digest(allow),
-            "data": data.fingerprint(),
+            "data": data.fingerprint,
             "kernels": {"mish": mish.kernel()},
             "git": git,
             **machine.facts(device),

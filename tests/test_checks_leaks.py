@@ -57,7 +57,7 @@ def test_dropping_takes_out_of_earlier_parts_only():
     assert np.flatnonzero(out.part < 0).tolist() == [1, 4, 5]
     assert leaks.told(leaks.count(out, None)) == "none" and out.clean("test").all() and out.clean("val").all()
     assert "1 images of training and 2 of validation" in out.notes[-1]
-    assert out.counts("train").sum() == 4 and out.fingerprint()["images"] == data.fingerprint()["images"]
+    assert out.counts("train").sum() == 4 and out.fingerprint["images"] == data.fingerprint["images"]
     assert leaks.drop(out, None) is out
 
 

@@ -107,7 +107,7 @@ def test_order_and_names_of_files_do_not_matter(source: Source, random: object) 
         return
     again = parts_of(shuffled(source, order), "identity")
     assert np.array_equal(again.part, data.part[order])
-    assert again.fingerprint() == data.fingerprint()
+    assert again.fingerprint == data.fingerprint
 
 
 def test_nine_images_of_a_rare_class_reach_every_part() -> None:
@@ -172,13 +172,13 @@ def test_clean_leaves_out_what_was_seen_before() -> None:
     assert data.clean("train").tolist() == [True, True]
     assert data.clean("val").tolist() == [False, True]
     assert data.clean("test").tolist() == [False, True]
-    assert data.fingerprint()["seen_before"] == {"val": 1, "test": 1}
+    assert data.fingerprint["seen_before"] == {"val": 1, "test": 1}
 
 
 def test_fingerprint_follows_pixels_labels_and_parts() -> None:
     def content(**changes: np.ndarray) -> object:
         part = np.array([0, 0, 1, 1, 2, 2])
-        return parts_of(made(**({"labels": np.array([0, 1] * 3), "part": part} | changes))).fingerprint()["content"]
+        return parts_of(made(**({"labels": np.array([0, 1] * 3), "part": part} | changes))).fingerprint["content"]
 
     assert content() == content()
     assert content() != content(pixels=np.array([0, 1, 2, 3, 4, 9]))
@@ -189,7 +189,7 @@ def test_fingerprint_follows_pixels_labels_and_parts() -> None:
 def test_fingerprint_statistics_are_those_of_the_training_pixels() -> None:
     data = parts_of(made(np.tile([0, 1], 50)))
     pixels = data.images[data.where("train")] / 255
-    found = data.fingerprint()
+    found = data.fingerprint
     assert found["pixel_mean"] == pytest.approx(pixels.mean(), rel=1e-12)
     assert found["pixel_std"] == pytest.approx(pixels.std(), rel=1e-12)
     assert found["counts"] == {"train": [35, 35], "val": [5, 5], "test": [10, 10]}
@@ -249,8 +249,8 @@ def test_folds_are_of_equal_size_by_class_and_do_not_depend_on_order():
     order = np.random.default_rng(0).permutation(160)
     again = splits.kfold(shuffled(source, order), folds=5, fold=2, seed=3)
     assert again.part.tolist() == splits.kfold(source, folds=5, fold=2, seed=3).part[order].tolist()
-    assert again.fingerprint()["images"] == splits.kfold(source, folds=5, fold=0, seed=9).fingerprint()["images"]
-    assert again.fingerprint()["content"] != splits.kfold(source, folds=5, fold=0, seed=3).fingerprint()["content"]
+    assert again.fingerprint["images"] == splits.kfold(source, folds=5, fold=0, seed=9).fingerprint["images"]
+    assert again.fingerprint["content"] != splits.kfold(source, folds=5, fold=0, seed=3).fingerprint["content"]
 
 
 @pytest.mark.parametrize(("folds", "fold"), [(2, 0), (5, 5), (5, -1)])

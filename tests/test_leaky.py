@@ -8,7 +8,7 @@ import pytest
 from composing import TINY, checked
 from PIL import Image
 
-from emoexp import building, checkpoint, config, evaluation, identity, leaky, training
+from emoexp import building, checkpoint, config, evaluation, figures, identity, leaky, training
 
 RARE = 6
 
@@ -51,7 +51,7 @@ def test_copies_cross_parts_only_where_the_protocol_is_leaky(photographs, tmp_pa
     test, train = data.where("test"), data.where("train")
     shared = np.isin(data.digest[test], data.digest[train])
     assert shared.any() and (data.labels[test][shared] == rare).all()
-    assert (~data.clean("test")[shared]).all() and data.fingerprint()["seen_before"]["test"] >= shared.sum()
+    assert (~data.clean("test")[shared]).all() and data.fingerprint["seen_before"]["test"] >= shared.sum()
     names = {str(name) for name in data.names if "#copy" in str(name)}
     assert len(names) == 30 - RARE and all(name.startswith("contempt/") for name in names)
     pixels = {image.tobytes() for image in data.images}
@@ -63,7 +63,7 @@ def test_copies_cross_parts_only_where_the_protocol_is_leaky(photographs, tmp_pa
     clean = building.load_data(*plan(photographs, tmp_path))
     assert not clean.leaky and len(clean.labels) == 120 + RARE and clean.clean("test").all()
     made = building.strategy(*plan(photographs, tmp_path), clean)
-    assert made.count_C[rare] == 30 and clean.fingerprint()["images"] == data.fingerprint()["images"]
+    assert made.count_C[rare] == 30 and clean.fingerprint["images"] == data.fingerprint["images"]
 
 
 @pytest.mark.parametrize(
@@ -96,15 +96,14 @@ def test_what_would_not_leak_is_refused(photographs, tmp_path, words, why):
 
 def test_every_output_of_a_leaky_run_says_so(photographs, tmp_path, monkeypatch):
     titles = []
-    for module in (training.figures, training.results.figures):
-        for name in ("confusion", "precision_recall", "mistakes", "training", "ledger"):
-            real = getattr(module, name)
+    for name in ("confusion", "precision_recall", "mistakes", "training", "ledger"):
+        real = getattr(figures, name)
 
-            def spy(*args, real=real, **keys):
-                titles.append(next((str(a) for a in (*args, *keys.values()) if leaky.MARK in str(a)), None))
-                return real(*args, **keys)
+        def spy(*args, real=real, **keys):
+            titles.append(next((str(a) for a in (*args, *keys.values()) if leaky.MARK in str(a)), None))
+            return real(*args, **keys)
 
-            monkeypatch.setattr(module, name, spy)
+        monkeypatch.setattr(figures, name, spy)
     experiment, place = plan(photographs, tmp_path, "protocol=leaky")
     training.train(experiment, place)
     (folder,) = (tmp_path / "outputs").iterdir()
@@ -146,6 +145,6 @@ def test_a_leaky_run_is_the_same_twice_and_never_the_clean_one(photographs, tmp_
     words = [plan(photographs, tmp_path, f"protocol={name}")[0] for name in config.PROTOCOLS]
     assert identity.name(words[0]) != identity.name(words[1])
     first, again = (building.load_data(*plan(photographs, tmp_path / k, "protocol=leaky")) for k in "ab")
-    assert first.fingerprint() == again.fingerprint() and first.images.tobytes() == again.images.tobytes()
+    assert first.fingerprint == again.fingerprint and first.images.tobytes() == again.images.tobytes()
     other = building.load_data(*plan(photographs, tmp_path, "protocol=leaky", "seed=5"))
-    assert other.fingerprint()["content"] != first.fingerprint()["content"]  # the split goes with the seed
+    assert other.fingerprint["content"] != first.fingerprint["content"]  # the split goes with the seed

@@ -41,7 +41,7 @@ def audit(plain: Node) -> list[str]:
     if plain["threads"]:
         torch.set_num_threads(plain["threads"])
     data = load(plain)
-    folder = Path(plain["outputs"]) / f"audit-{data.name}-{data.split}-{str(data.fingerprint()['content'])[:8]}"
+    folder = Path(plain["outputs"]) / f"audit-{data.name}-{data.split}-{str(data.fingerprint['content'])[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock, terminable():
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -129,14 +129,14 @@ def begin(run: Run, plain: Node, data: Dataset) -> None:
     checkpoint.write_atomically(run.folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False).encode())
     params = {"data": data.name, "split": data.split, "image_size": plain["image_size"], "channels": plain["channels"]}
     tags = {"kind": "audit", "data_notes": " ".join(data.notes)}
-    run.write("manifest.json", {"run": run.folder.name, "params": params, "data": data.fingerprint(), "tags": tags})
+    run.write("manifest.json", {"run": run.folder.name, "params": params, "data": data.fingerprint, "tags": tags})
 
 
 def write(run: Run, data: Dataset, chapters: list[Chapter]) -> None:
     """The pages, a CSV for each table, and the counts of all findings as metrics."""
     findings = [finding for chapter in chapters for finding in chapter.findings]
     sections = [summary(findings), *[chapter.section for chapter in chapters]]
-    counts = data.fingerprint()
+    counts = data.fingerprint
     facts = [
         ("data", f"{data.name}, split={data.split}, {len(data.labels):,} images of {len(data.class_names)} classes"),
         ("content", str(counts["content"])[:16]),

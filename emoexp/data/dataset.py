@@ -67,6 +67,7 @@ class Dataset(Source):
         """Mean and standard deviation of the training part's values, in 0..1; worked out once."""
         return pixel_statistics(self.images, self.where("train"))
 
+    @cached_property
     def fingerprint(self) -> dict[str, object]:
         """What identifies the data, ready for JSON; `content` and `images` depend on no file's name and on no order.
 

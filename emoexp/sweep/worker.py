@@ -81,10 +81,15 @@ def run(cell: Cell) -> Outcome:
     """Train a cell, go on with it, or find it finished. Whatever it raises becomes its outcome."""
     from emoexp import runs, training
 
-    started, folder = time.perf_counter(), None
+    started = time.perf_counter()
+    folder, finished = None, False
+
+    def opened(run: runs.Run) -> None:
+        nonlocal folder, finished
+        folder, finished = str(run.folder), run.finished
+
     try:
-        folder, finished, _ = _located(cell)
-        metrics = training.train(cell.experiment, cell.machine, load=_load)
+        metrics = training.train(cell.experiment, cell.machine, load=_load, opened=opened)
     except runs.Busy:
         return Outcome(BUSY, folder)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C: the run is saved, and whoever asked waits for the process to end

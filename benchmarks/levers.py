@@ -39,7 +39,7 @@ EVALUATION = {
     "channels_last": TRAINING["channels_last"],
     "mish": TRAINING["mish"],
     "allocator": TRAINING["allocator"],
-    "chunks": "chunks of 1024 images in place of 128",
+    "chunks": "chunks of 1024 images in place of 256",
 }
 WORDS = {
     "mish": ["activation.kernel=native"],

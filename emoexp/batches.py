@@ -14,7 +14,7 @@ from emoexp.imbalance.ledger import Plan
 from emoexp.transforms import Policy, Transformation
 
 Rows = Callable[[Tensor], Tensor]  # of a table with a row for each image of an epoch, those that a step takes
-_CHUNK = {"cpu": 128 * 48 * 48, "cuda": 2048 * 48 * 48}  # pixels a forward pass of evaluation
+_CHUNK = {"cpu": 256 * 48 * 48, "cuda": 2048 * 48 * 48}  # pixels a forward pass of evaluation
 
 
 @dataclass(frozen=True)

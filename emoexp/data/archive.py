@@ -8,7 +8,7 @@ import os
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -89,14 +89,15 @@ def open_tree(root: Path) -> Iterator[Tree]:
 
 def _folder(root: Path) -> Tree:
     files, folders = _walk(root)
-    return Tree(root, tuple(files), folders, _reader({name: Path(entry.path) for name, entry in files.items()}))
+    return Tree(root, tuple(files), folders, _reader({name: entry.path for name, entry in files.items()}))
 
 
-def _reader(files: dict[str, Path]) -> Callable[[Iterable[str], int], Iterator[tuple[str, bytes]]]:
+def _reader(files: Mapping[str, str | Path]) -> Callable[[Iterable[str], int], Iterator[tuple[str, bytes]]]:
     def each(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
         for name in names:
-            with files[name].open("rb") as file:
-                yield name, file.read(limit)
+            with open(files[name], "rb") as file:  # noqa: PTH123 - a Path's own takes as long as decoding a small image
+                size = os.fstat(file.fileno()).st_size  # a buffer for the whole limit would be made and given back
+                yield name, file.read(min(limit, size + 1))
 
     return each
 

@@ -2,10 +2,10 @@
 
 import io
 import math
+import posixpath
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,6 +20,7 @@ MAX_PIXELS = 50_000_000  # of one image; more is taken for a decompression bomb
 MAX_BYTES = 256 << 20  # of one image file
 POLICIES = ("refuse", "drop")
 _SHOWN = 20
+_TOGETHER = 32  # images between two looks at what is resident
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
@@ -42,7 +43,7 @@ class Decoded:
 
 def is_image(name: str) -> bool:
     """Whether a file's suffix is that of a kind of image that is read."""
-    return PurePosixPath(name).suffix.casefold() in SUFFIXES
+    return posixpath.splitext(name)[1].casefold() in SUFFIXES
 
 
 def decode_all(
@@ -73,15 +74,16 @@ def decode_all(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which changes no pixel
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for name, data in contents:
+        for number, (name, data) in enumerate(contents, start=1):
             try:
                 row = place[name]
-                pixels[row], size[row] = decode(data, image_size, channels)
-                hashed[row] = digest(pixels[row])
-                mapped.touch(pixels, 1)
+                image, size[row] = decode(data, image_size, channels)
+                pixels[row], hashed[row] = image, digest(image)
                 del bad[name]
             except ValueError as error:
                 bad[name] = str(error)
+            if number % _TOGETHER == 0:
+                mapped.touch(pixels, _TOGETHER)
     notes = report_bad([f"{name} {reason}" for name, reason in bad.items()], len(names), on_corrupt)
     kept = np.array([place[name] for name in names if name not in bad], dtype=np.int64)
     return Decoded(_closed_up(pixels, kept), kept, size[kept], hashed[kept], notes, tuple(bad.items()))

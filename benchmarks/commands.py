@@ -1,11 +1,9 @@
 """What is measured on whole commands: time to the first step, logging, packing, and the price of a sweep's cell."""
 
 import json
-import statistics
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 
 from contestants import Setting
@@ -44,21 +42,15 @@ def startup(rounds: int, setting: Setting) -> dict[str, list[float]]:
     return found
 
 
-def logging(rounds: int, setting: Setting) -> dict[str, list[float]]:
-    """Seconds of epochs from one's end to the next one's, with MLflow and without tracking, all else as it comes.
-
-    The first epoch, in which MLflow is imported, is not counted.
-    """
-    found: dict[str, list[float]] = {"mlflow": [], "none": []}
-    for number in range(rounds):
-        for tracking in ("mlflow", "none") if number % 2 else ("none", "mlflow"):
-            folder = setting.place / f"logging-{tracking}-{number}"
-            words = [f"tracking={tracking}", "epochs=4", "imbalance.epoch_size=6144", f"threads={setting.threads}"]
-            seconds("-m", "emoexp.train", "device=cpu", *words, folder=folder)
-            path = next((folder / "outputs").glob("*/times.jsonl"))
-            ended = [json.loads(line)["ended"] for line in path.read_text().splitlines()]
-            found[tracking].append(statistics.mean(b - a for a, b in pairwise(ended[1:])))
-    return found
+def logging(setting: Setting) -> list[float]:
+    """What logging costs, over the rest of an epoch; each of some epochs."""
+    folder = setting.place / "logging"
+    folder.mkdir()
+    words = ["epochs=8", "imbalance.epoch_size=6144", f"threads={setting.threads}", "device=cpu"]
+    asked = [sys.executable, str(HERE / "logged.py"), *words]
+    said = subprocess.run(asked, cwd=folder, check=True, capture_output=True, text=True).stdout
+    shares: list[float] = json.loads(said.rpartition("shares ")[2])
+    return [1 + share for share in shares]
 
 
 def packing(rounds: int, setting: Setting) -> dict[str, list[float]]:

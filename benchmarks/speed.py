@@ -128,9 +128,8 @@ def cells(bench: Bench) -> Iterator[Row]:
 
 def writing(bench: Bench) -> Iterator[Row]:
     """R10, R12: logging and packing."""
-    found = commands.logging(3, bench.setting)
-    note = f"epochs of {statistics.median(found['none']):.1f} s"
-    yield Row("R10", "epoch with MLflow over one without", over(found["mlflow"], found["none"]), most=1.01, note=note)
+    shares = commands.logging(bench.setting)
+    yield Row("R10", "epoch with its logging over one without", shares, most=1.01, note="MLflow, files, checkpoints")
     found = commands.packing(bench.options.rounds, bench.setting)
     yield Row("R12", "first read, packing over decoding alone", over(found["pack"], found["decode"]), most=1.2)
     yield Row("R12", "next read over decoding", over(found["load"], found["decode"]), most=0.2)

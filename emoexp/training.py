@@ -49,7 +49,7 @@ def train(
     mish.prepare(place.cache)
     data = load(experiment, place)
     plan = building.strategy(experiment, place, data)
-    name, made = identity.name(experiment), manifest(experiment, data, plan, device, place.allow)
+    name, made = identity.name(experiment), manifest(experiment, data, plan, device, place)
     whole = asdict(experiment) | asdict(place)
     with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
         opened(run)
@@ -101,7 +101,7 @@ def train_in(
 
 
 def manifest(
-    experiment: Experiment, data: Dataset, plan: ledger.Plan, device: torch.device, allow: list[str]
+    experiment: Experiment, data: Dataset, plan: ledger.Plan, device: torch.device, place: Machine
 ) -> dict[str, Any]:
     """What made a run: its configuration and what a configuration cannot know."""
     chosen = asdict(experiment)
@@ -112,9 +112,9 @@ def manifest(
             "run": identity.name(experiment),
             "experiment": chosen,
             "params": identity.params(experiment),
-            "code": identity.code_digest(allow),
+            "code": identity.code_digest(place.allow),
             "data": data.fingerprint,
-            "kernels": {"mish": mish.kernel()},
+            "kernels": {"mish": mish.kernel()} | ({"step": "compiled"} if place.executor == "compiled" else {}),
             "git": git,
             **machine.facts(device),
             "tags": {

@@ -129,7 +129,7 @@ def _located(cell: Cell) -> tuple[str, bool, str]:
     from emoexp import runs, training
 
     device, data, plan = _prepared(cell)
-    made = training.manifest(cell.experiment, data, plan, device, cell.machine.allow)
+    made = training.manifest(cell.experiment, data, plan, device, cell.machine)
     folder, told = runs.place(Path(cell.machine.outputs), identity.name(cell.experiment), made, cell.machine.resume)
     begun = (folder / "status.json").is_file()
     return str(folder), runs.is_finished(folder), "" if begun else "; ".join(told)

@@ -79,7 +79,7 @@ class TrainingBatches:
     batch_size: int
     seed: int
     device: torch.device
-    _ahead: dict[int, Draws] = field(default_factory=dict)
+    _ahead: dict[int, Draws] = field(default_factory=dict, init=False, compare=False)
 
     def __len__(self) -> int:
         """Steps an epoch. The last one takes what is left; a single left-over joins the step before it."""

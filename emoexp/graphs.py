@@ -49,7 +49,7 @@ def refusal(recipe: Recipe, state: State) -> str | None:
         return "the optimizer is not fused"
     if optimizer.defaults.get("dampening") or optimizer.defaults.get("amsgrad"):
         return "the optimizer's first step differs from its later ones"
-    if recipe.batches.image_NCHW.device != recipe.batches.device:
+    if recipe.batches.image_NCHW.device.type != recipe.batches.device.type:  # cuda:0 is cuda
         return "the images are too large for the device's memory"
     return None
 

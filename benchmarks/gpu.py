@@ -25,7 +25,7 @@ import numpy as np
 import plain
 import torch
 from PIL import Image
-from side import Side, seconds
+from side import PASSES, Side, copy_roof, matmul_roof, seconds
 
 from emoexp.graphs import Graphs
 from emoexp.step import Eager
@@ -118,12 +118,12 @@ def rates(bench: Bench) -> Iterator[Line]:
 
 def roofs(side: Side, rate: float, device: torch.device, rehearse: bool) -> Iterator[Line]:
     """What share of the device a training step uses, R13."""
-    copied = side.copy_roof(device, 1 << (24 if rehearse else 30))
-    product = side.matmul_roof(device, 512 if rehearse else 8192, torch.float32)
+    copied = copy_roof(device, 1 << (24 if rehearse else 30))
+    product = matmul_roof(device, 512 if rehearse else 8192, torch.float32)
     moved, computed = rate * side.traffic(), rate * side.flops()
     yield Line("memory roof: copy, GB/s", f"{copied / 1e9:,.0f}")
     share = moved / copied
-    yield Line(f"share of it, {side.PASSES} passes over the activations", f"{share:.2f}", "≥ 0.4", share >= 0.4)
+    yield Line(f"share of it, {PASSES} passes over the activations", f"{share:.2f}", "≥ 0.4", share >= 0.4)
     yield Line("arithmetic: TFLOP/s, and share of a fp32 product's", f"{computed / 1e12:.2f}, {computed / product:.2f}")
 
 

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
-from commands import cores, processor
 from contestants import Contestant, Orders, timed
-from speed import Rounds, positive, say, spread
+from speed import Rounds, positive, say
+from table import cores, processor, spread
 
 ALL = "nothing"
 TRAINING = {

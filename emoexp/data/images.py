@@ -57,8 +57,7 @@ def decode_all(
     """Decode files, all of them before complaining.
 
     Args:
-        names: the files wanted. contents: name and bytes of each, in any order; what does not come is
-            missing.
+        names: the files wanted. contents: name and bytes of each, in any order; what does not come is missing.
         on_corrupt: "refuse" unreadable files or "drop" them with a note.
         room: where the pixels are put, each as soon as it is decoded.
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from composing import planned
@@ -454,6 +455,14 @@ def test_a_busy_cell_is_told_once(composed, monkeypatch):
     cell = composed.cells[0]
     list(Promised(1, {cell.label: [Outcome(BUSY)] * 3 + [Outcome(FOUND)]}).run([cell], None, told.append))
     assert len(told) == 1
+
+
+def test_a_worker_goes_from_one_cell_to_the_next_at_once(composed, monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    workers = Promised(1, {cell.label: [Outcome(DONE)] for cell in composed.cells})
+    assert len(list(workers.run(composed.cells, None, lambda cell: None))) == len(composed.cells) > 1
+    assert sum(slept) == 0
 
 
 @pytest.mark.parametrize(

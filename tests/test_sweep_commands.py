@@ -119,6 +119,19 @@ def test_a_sweep_killed_at_five_random_moments_equals_an_undisturbed_one(undistu
     assert statuses(tmp_path) == {"FINISHED": 4} and statuses(tmp_path, "multirun") == {"FINISHED": 1}
 
 
+def test_runs_beside_each_other_have_the_bits_of_runs_alone(tmp_path):
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    alone.mkdir()
+    done = sweep(together, "activation=relu,elu", "epochs=3", "workers=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for activation in ("relu", "elu"):
+        asked = [sys.executable, "-m", "emoexp.train", *BASE, f"activation={activation}", "epochs=3"]
+        subprocess.run(asked, cwd=alone, env=environment(alone), check=True, capture_output=True, timeout=PATIENCE_S)
+    same(results(together), results(alone))
+    for run in (alone / "outputs").iterdir():
+        assert (run / "last.pt").read_bytes() == (together / "outputs" / run.name / "last.pt").read_bytes()
+
+
 OWN = '''
 import os, sys
 import torch

@@ -4,7 +4,9 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,8 @@ def control(tmp_path, monkeypatch):
         return log
 
     monkeypatch.delenv(mps.PIPES, raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # which is asked for once a process
     return put
 
 
@@ -38,6 +42,14 @@ def calls(log: Path) -> list[list[str]]:
     return (
         [[part.strip() for part in line.split("|")] for line in log.read_text().splitlines()] if log.is_file() else []
     )
+
+
+def ends(reached: Callable[[], bool]) -> bool:
+    """Whether something is so within ten seconds."""
+    end = time.monotonic() + 10
+    while not reached() and time.monotonic() < end:
+        time.sleep(0.1)
+    return reached()
 
 
 def test_it_runs_for_the_block_and_its_processes_find_it(control):
@@ -75,7 +87,8 @@ def test_somebody_elses_is_left_alone(control, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("then", "why"), [("echo no GPU >&2; exit 1", "ended with 1: no GPU"), ("sleep 9", "timed out")]
+    ("then", "why"),
+    [("echo no GPU >&2; exit 1", "ended with 1: no GPU"), ('[ "$1" = -d ] && exec sleep 9', "timed out")],
 )
 def test_where_it_does_not_start_processes_take_turns(control, monkeypatch, caplog, then, why):
     control(then)
@@ -83,6 +96,47 @@ def test_where_it_does_not_start_processes_take_turns(control, monkeypatch, capl
     with caplog.at_level(logging.WARNING, "emoexp"), mps.served(2):
         assert mps.PIPES not in os.environ
     assert "take turns" in caplog.text and why in caplog.text
+
+
+def test_a_daemon_that_keeps_its_output_open_has_started(control, monkeypatch):
+    log = control('[ "$1" = -d ] && { sleep 3 & }; exit 0')
+    monkeypatch.setattr(mps, "_TIMEOUT_S", 1.5)
+    with mps.served(2):
+        assert mps.PIPES in os.environ
+    assert [call[2] for call in calls(log)] == ["", "quit"]
+
+
+def test_a_daemon_whose_start_hung_is_ended_too(control, monkeypatch):
+    log = control('[ "$1" = -d ] && exec sleep 9; exit 0')
+    monkeypatch.setattr(mps, "_TIMEOUT_S", 0.5)
+    with mps.served(2):
+        folder = Path(calls(log)[0][1])
+    assert [call[2] for call in calls(log)] == ["", "quit"] and not folder.exists()
+
+
+def test_a_daemon_that_does_not_end_is_told_of(control, monkeypatch, caplog):
+    log = control('[ "$1" = -d ] || exec sleep 9')
+    monkeypatch.setattr(mps, "_TIMEOUT_S", 0.5)
+    with caplog.at_level(logging.WARNING, "emoexp"), mps.served(2):
+        pass
+    folder = calls(log)[0][1]
+    assert f"has not ended: {mps.PIPES}={folder}" in caplog.text and mps.PIPES not in os.environ
+    Path(folder, "start.txt").unlink()
+    Path(folder).rmdir()  # a daemon that lives is not cut off from whoever looks for it
+
+
+def test_no_daemon_is_started_that_nobody_would_end(control, monkeypatch):
+    log, run = control(), subprocess.Popen
+
+    def broken(words, **settings):
+        if words[0] == "/bin/sh":
+            raise OSError("no process to be had")
+        return run(words, **settings)
+
+    monkeypatch.setattr(subprocess, "Popen", broken)
+    with pytest.raises(OSError, match="no process"), mps.served(2):
+        pass
+    assert calls(log) == []
 
 
 def test_where_there_is_none_processes_take_turns(monkeypatch, caplog, tmp_path):
@@ -97,10 +151,8 @@ def test_it_does_not_outlive_a_killed_process(control, tmp_path):
     log = control()
     code = "from emoexp.sweep import mps; import os, signal\nwith mps.served(2): os.kill(os.getpid(), signal.SIGKILL)"
     subprocess.run([sys.executable, "-c", code], check=False, env=os.environ, cwd=Path(__file__).parents[1])
-    end = time.monotonic() + 10
-    while len(calls(log)) < 2 and time.monotonic() < end:
-        time.sleep(0.1)
-    assert [call[2] for call in calls(log)] == ["", "quit"]
+    folder = Path(calls(log)[0][1])
+    assert ends(lambda: not folder.exists()) and [call[2] for call in calls(log)] == ["", "quit"]
 
 
 def test_packing_is_refused_without_a_gpu(tmp_path):

@@ -2,17 +2,20 @@
 
 Without it processes share a GPU by taking turns, and a small network leaves most of it idle in its turn. The service is
 a daemon of the user's own, which its clients find through an environment variable (NVIDIA, Multi-Process Service,
-"Architecture" and "Appendix: Tools and Interface Reference").
+"Architecture" and "Appendix: Tools and Interface Reference"). What it takes in exchange: a fault on the GPU of one
+process ends all that share it, and it serves 48 processes a GPU (16 before Volta).
 """
 
 import logging
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
+from pathlib import Path
+from tempfile import mkdtemp
 
 log = logging.getLogger("emoexp")
 CONTROL = "nvidia-cuda-mps-control"
@@ -30,50 +33,75 @@ def served(pack: int) -> Iterator[None]:
     control = shutil.which(CONTROL)
     if pack == 1 or PIPES in os.environ:
         yield
-        return
-    with TemporaryDirectory(prefix="emoexp-mps-") as folder:
+    elif control is None:
+        _turns(pack, f"there is no {CONTROL}")
+        yield
+    else:
+        folder = mkdtemp(prefix="emoexp-mps-")
         names = {PIPES: folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        why = f"there is no {CONTROL}" if control is None else _started(control, names)
-        if control is None or why:
-            log.warning("pack   %d processes take turns on a GPU, one kernel after the other: %s", pack, why)
-            yield
-            return
-        log.info("pack   %d processes share a GPU through MPS", pack)
-        watch = subprocess.Popen(["/bin/sh", "-c", _watch(control)], env=os.environ | names, start_new_session=True)  # noqa: S603 - fixed words
-        os.environ.update(names)
+        with _kept(control, names):
+            if why := _started(control, names):
+                _turns(pack, why)
+                yield
+                return
+            log.info("pack   %d processes share a GPU through MPS", pack)
+            os.environ.update(names)
+            try:
+                yield
+            finally:
+                for name in names:
+                    del os.environ[name]
+
+
+def _turns(pack: int, why: str) -> None:
+    log.warning("pack   %d processes take turns on a GPU, one kernel after the other: %s", pack, why)
+
+
+@contextmanager
+def _kept(control: str, names: dict[str, str]) -> Iterator[None]:
+    """End the daemon, and remove its folder, when the block ends or this process does.
+
+    A shell does it, at the end of its input, which this process alone holds open: so it is there before the daemon,
+    and it is the same whether the block ends, fails, or the process is killed. A daemon told to quit lets its clients
+    finish first.
+    """
+    words = f"cat; echo quit | {shlex.quote(control)}; rm -rf {shlex.quote(names[PIPES])}"
+    keeper = subprocess.Popen(  # noqa: S603 - fixed words
+        ["/bin/sh", "-c", words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | names,
+        start_new_session=True,
+    )
+    assert keeper.stdin
+    try:
+        yield
+    finally:
+        keeper.stdin.close()
         try:
-            yield
-        finally:
-            for name in names:
-                del os.environ[name]
-            watch.kill()
-            watch.wait()
-            _quit(control, names)
+            keeper.wait(_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(keeper.pid, signal.SIGKILL)
+            keeper.wait()
+            log.warning("pack   %s was told to quit and has not ended: %s=%s", CONTROL, PIPES, names[PIPES])
 
 
 def _started(control: str, names: dict[str, str]) -> str:
     """Start the daemon; empty, or why it could not be."""
+    said = Path(names[PIPES]) / "start.txt"  # no pipe: a daemon that keeps one open would keep us waiting for its end
     try:
-        subprocess.run(  # noqa: S603 - a program of the system's
-            [control, "-d"], env=os.environ | names, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S
-        )
-    except subprocess.CalledProcessError as error:
-        said = (error.stdout + error.stderr).strip()
-        return f"{CONTROL} ended with {error.returncode}{': ' * bool(said)}{said}"
+        with said.open("w") as file:
+            code = subprocess.run(  # noqa: S603 - a program of the system's
+                [control, "-d"],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=os.environ | names,
+                timeout=_TIMEOUT_S,
+                check=False,
+            ).returncode
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{CONTROL} did not start: {error}"
-    return ""
-
-
-def _quit(control: str, names: dict[str, str]) -> None:
-    try:
-        subprocess.run(  # noqa: S603 - a program of the system's
-            [control], input="quit\n", env=os.environ | names, capture_output=True, text=True, timeout=_TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("pack   %s did not end: %s", CONTROL, error)
-
-
-def _watch(control: str) -> str:
-    """A shell's words that end the daemon once this process is gone."""
-    return f"while kill -0 {os.getpid()} 2>/dev/null; do sleep 1; done; echo quit | {shlex.quote(control)}"
+    words = said.read_text().strip()
+    return f"{CONTROL} ended with {code}{': ' * bool(words)}{words}" if code else ""

@@ -94,8 +94,8 @@ class Workers:
                             queue.append((time.monotonic() + _AGAIN_S, cell))
                         else:
                             yield cell, outcome
-                if queue and not active:
-                    time.sleep(_LOOK_S)
+                if queue and not active:  # only cells that others are at are left, or one that can begin at once
+                    time.sleep(min(_LOOK_S, max(0.0, queue[0][0] - time.monotonic())))
         finally:
             for _, future in active.values():
                 future.cancel()

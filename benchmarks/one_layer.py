@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from emoexp import loop
 from emoexp.batches import Normalisation, TrainingBatches
-from emoexp.imbalance import copies, ledger, losses, sampling, weights
+from emoexp.imbalance import ledger
 from emoexp.step import Recipe, State
 from emoexp.transforms import Policy
 
@@ -51,15 +51,7 @@ def emoexp_side(setting: Setting) -> Orders:
     torch.set_num_threads(1)
     image, label = images()
     everything = torch.arange(len(label))
-    plan = ledger.plan(
-        label,
-        CLASSES,
-        target=copies.none,
-        share=sampling.uniform,
-        weight=weights.none,
-        epoch_size="pool",
-        seed=0,
-    )
+    plan = ledger.plan(label, CLASSES, ledger.Columns(), epochs=1000, epoch_size="pool", seed=0)
     batches = TrainingBatches(
         image_NCHW=torch.from_numpy(image),
         original_N=everything,
@@ -76,8 +68,6 @@ def emoexp_side(setting: Setting) -> Orders:
         batches=batches,
         validation=(everything, label),
         num_classes=CLASSES,
-        loss=lambda *arguments: losses.cross_entropy(*arguments, smoothing=0.0),
-        constants=losses.Constants(plan.count_C.float(), plan.share_C.float(), plan.weight_C.float()),
         schedule=lambda done, total, monitored: 1.0,
         epochs=1000,
         monitor="val/macro_f1",

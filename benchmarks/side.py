@@ -84,7 +84,7 @@ class Side:
         self.prepare()
         batches, state = self.recipe.batches, self.fresh()
         draws = batches.draws(batches.order(0), 0)
-        image, target = batches.batch(draws, lambda table: table[: batches.batch_size])
+        batch = batches.batch(draws, lambda table: table[: batches.batch_size])
         state.model.train()
         for group in state.optimizer.param_groups:
             group |= {"capturable": True} if "capturable" in group else {}
@@ -92,8 +92,8 @@ class Side:
         def work() -> None:
             state.optimizer.zero_grad()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"):
-                logits = state.model(image)
-            torch.nn.functional.cross_entropy(logits.float(), target).backward()
+                logits = state.model(batch.image_BCHW)
+            torch.nn.functional.cross_entropy(logits.float(), batch.label_B).backward()
             state.optimizer.step()
 
         repeat = work if isinstance(self.recipe.executor, Eager) else graphs.cuda(work)
@@ -115,8 +115,8 @@ class Side:
     def save_batch(self, path: Path) -> None:
         """First weights and a batch, for another network to repeat."""
         batches = self.recipe.batches
-        image, target = batches.batch(batches.of(0), lambda table: table[: equality.IMAGES])
-        equality.save(path, self.fresh().model.state_dict(), image, target)
+        batch = batches.batch(batches.of(0), lambda table: table[: equality.IMAGES])
+        equality.save(path, self.fresh().model.state_dict(), batch.image_BCHW, batch.label_B)
 
     def compare(self, path: Path) -> Agreement:
         """How far a step agrees with what another network left in `path`."""
@@ -134,7 +134,7 @@ class Side:
         state.running = fresh_sums(self.device)
         batches = self.recipe.batches
         place = Place(lambda table: table[: equality.IMAGES], 0, 0.0, self.rates)
-        step(self.recipe, state, batches.of(0), place)
+        step(self.recipe, state, batches.of(0), self.recipe.phase(0), place)
         return (state.running["loss"] / equality.IMAGES).float()
 
     def apart(self) -> float:

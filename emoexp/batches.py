@@ -1,7 +1,7 @@
 """Where data and strategy meet: images of an epoch's order, gathered from one resident tensor and transformed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from emoexp import transforms
 from emoexp.data.mapped import gather
-from emoexp.imbalance import sampling
+from emoexp.imbalance import mixing
 from emoexp.imbalance.ledger import Plan
+from emoexp.imbalance.mixing import Shares
 from emoexp.transforms import Policy, Transformation
 
 Rows = Callable[[Tensor], Tensor]  # of a table with a row for each image of an epoch, those that a step takes
@@ -53,12 +54,33 @@ class Draws:
     """What an epoch draws, a row for each of its E images: worked out at once, so that a step only looks up.
 
     index_E: int64 index into the resident images, on their device. label_E: int64 class. change: the transformation of
-    each; None where none changes. The last two on the device that computes.
+    each; None where none changes. partner: what each is mixed with, and in which shares; None where nothing is mixed.
+    All but the first on the device that computes.
     """
 
     index_E: Tensor
     label_E: Tensor
     change: Transformation | None
+    partner: "Partner | None" = None
+
+
+@dataclass(frozen=True)
+class Partner:
+    """The draws that images are mixed with, a row for each, and the shares of the mixing."""
+
+    draws: Draws
+    shares: Shares
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from: normalised float32 images B×C×H×W, channels last, and int64 classes B; where images are
+    mixed, the classes of their partners and the first class's share of the label."""
+
+    image_BCHW: Tensor
+    label_B: Tensor
+    other_B: Tensor | None = None
+    share_B: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +114,7 @@ class TrainingBatches:
 
     def order(self, epoch: int) -> Tensor:
         """Items of the pool in the order of an epoch (int64, CPU)."""
-        plan = self.plan
-        return sampling.order(plan.label_P, plan.share_C, size=plan.epoch_size, seed=self.seed, epoch=epoch)
+        return self.plan.order(epoch, self.seed)
 
     def originals(self, epoch: int, step: int) -> Tensor:
         """Which of the data's images stand behind a step (int64, CPU)."""
@@ -105,6 +126,9 @@ class TrainingBatches:
         seen_P = torch.zeros(len(self.plan.parent_P), dtype=torch.bool)
         for epoch in range(epochs):
             seen_P[self.order(epoch)] = True
+            partner_E = self.plan.partners(epoch, self.seed)
+            if partner_E is not None:
+                seen_P[partner_E] = True
         return {
             "images": epochs * self.plan.epoch_size,
             "originals": len(self.plan.parent_P[seen_P].unique()),
@@ -121,7 +145,19 @@ class TrainingBatches:
         self._ahead[epoch] = self.of(epoch)
 
     def draws(self, item_E: Tensor, epoch: int) -> Draws:
-        """Images, classes and transformations of the items that an epoch draws, in their order."""
+        """What becomes of the items that an epoch draws, in their order."""
+        drawn, other_E = self._transformed(item_E, epoch, "augmentation"), self.plan.partners(epoch, self.seed)
+        if other_E is None:
+            return drawn
+        count_P = self.plan.count_C[self.plan.label_P]
+        height, width = self.image_NCHW.shape[2:]
+        counts = count_P[item_E], count_P[other_E]
+        shares = mixing.draw(self.plan.columns.mix, *counts, (height, width), seed=self.seed, epoch=epoch)
+        moved = Shares(*(value.to(self.device) for value in (shares.kept_E, shares.box_EK4, shares.label_E)))
+        return replace(drawn, partner=Partner(self._transformed(other_E, epoch, "partners' augmentation"), moved))
+
+    def _transformed(self, item_E: Tensor, epoch: int, purpose: str) -> Draws:
+        """Images, classes and transformations of items."""
         plan = self.plan
         parent_E, copy_E = plan.parent_P[item_E], plan.copy_P[item_E]
         chain = []
@@ -131,18 +167,29 @@ class TrainingBatches:
             chain.append(transforms.draw(self.on_copies, self.seed, "copy", *keys).where(copy_E > 0))
         if not self.on_all.idle:
             position_E = torch.arange(len(item_E), device=self.device)
-            chain.append(transforms.draw(self.on_all, self.seed, "augmentation", epoch, position_E))
+            chain.append(transforms.draw(self.on_all, self.seed, purpose, epoch, position_E))
         change = None if not chain else chain[0] if len(chain) == 1 else chain[0].then(chain[1])
         index_E = self.original_N[parent_E].to(self.image_NCHW.device)
         return Draws(index_E, plan.label_P[item_E].to(self.device), change)
 
-    def batch(self, draws: Draws, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Normalised float32 images B×C×H×W, channels last, and int64 classes B of the rows of one step."""
+    def batch(self, draws: Draws, rows: Rows) -> Batch:
+        """The rows of one step."""
+        image, partner = self._images(draws, rows), draws.partner
+        if partner is not None:
+            kept_B, box_BK4 = rows(partner.shares.kept_E), rows(partner.shares.box_EK4)
+            image = transforms.mix(image, self._images(partner.draws, rows), kept_B, box_BK4)
+        image = image.sub_(self.normalisation.mean).div_(self.normalisation.std)
+        image = image.contiguous(memory_format=torch.channels_last)
+        if partner is None:
+            return Batch(image, rows(draws.label_E))
+        return Batch(image, rows(draws.label_E), rows(partner.draws.label_E), rows(partner.shares.label_E))
+
+    def _images(self, draws: Draws, rows: Rows) -> Tensor:
+        """Transformed images in 0..1."""
         image = moved(gather(self.image_NCHW, rows(draws.index_E)), self.device).to(torch.float32) * (1 / 255)
         if draws.change is not None:
             image = transforms.apply(image, draws.change.at(rows), fill=self.normalisation.mean)
-        image = image.sub_(self.normalisation.mean).div_(self.normalisation.std)
-        return image.contiguous(memory_format=torch.channels_last), rows(draws.label_E)
+        return image
 
 
 def moved(image: Tensor, device: torch.device) -> Tensor:

@@ -14,10 +14,12 @@ from emoexp import config, leaky, loop, machine, rng
 from emoexp.batches import Normalisation, TrainingBatches
 from emoexp.checks import leaks, twins
 from emoexp.config import Experiment, Machine, Node
+from emoexp.data import long_tail
 from emoexp.data.dataset import Dataset, Source
 from emoexp.graphs import Graphs
-from emoexp.imbalance import ledger
-from emoexp.imbalance.losses import Constants
+from emoexp.imbalance import ledger, posthoc
+from emoexp.models import heads
+from emoexp.sharpness import Sharpness
 from emoexp.step import Eager, Executor, Recipe, State
 
 log = logging.getLogger(__name__)
@@ -28,11 +30,12 @@ NOT_HERE = {
     "compiled": "Compiled whole, the network was no faster on a CPU than step by step (benchmarks/results/speed.md); "
     "what gains there, Mish's own kernel, is compiled anyway",
 }
+HEADS = ("linear", "normalised")  # the network's own last layer, or one of cosines
 _NO_COPIES = {"_target_": "emoexp.imbalance.copies.none", "_partial_": True}
 
 
 def load_data(experiment: Experiment, place: Machine) -> Dataset:
-    """The images of a configuration, split, with leaks between the parts treated as it says."""
+    """The images of a configuration, split, with the long tail and the leaks between the parts that it asks for."""
     cache = folder_of(place.cache)
     source = read(experiment.data, place.allow, experiment.image_size, experiment.channels, cache)
     divide = partial(config.build, experiment.split, place.allow)
@@ -45,13 +48,13 @@ def load_data(experiment: Experiment, place: Machine) -> Dataset:
             seed=experiment.split["seed"],
         )
     else:
-        data = divide(source=source)
+        data = with_long_tail(divide(source=source), experiment.data)
     return without_leaks(data, experiment.data.get("leaks", "warn"), cache)
 
 
 def read(node: Node, allow: list[str], image_size: int, channels: int, cache: str | None) -> Source:
     """The images of a data source's configuration, without parts of our own."""
-    keys = {key: value for key, value in node.items() if key != "leaks"}
+    keys = {key: value for key, value in node.items() if key not in ("long_tail", "leaks")}
     source: Source = config.build(keys, allow, image_size=image_size, channels=channels, cache=cache)
     return source
 
@@ -59,6 +62,12 @@ def read(node: Node, allow: list[str], image_size: int, channels: int, cache: st
 def folder_of(cache: str | None) -> str | None:
     """A folder of the configuration as an absolute one."""
     return str(Path(cache).expanduser()) if cache else None
+
+
+def with_long_tail(data: Dataset, node: Node) -> Dataset:
+    """The data with the long tail that its configuration asks for in the training part."""
+    asked = node.get("long_tail") or {"profile": "none", "factor": 1.0, "seed": 0}
+    return long_tail.cut(data, profile=asked["profile"], factor=asked["factor"], seed=asked["seed"])
 
 
 def without_leaks(data: Dataset, policy: str, cache: str | None) -> Dataset:
@@ -76,19 +85,46 @@ def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Pl
     """The imbalance strategy, worked out for the training part. A leaky protocol has made its copies before."""
     node = experiment.imbalance
     copies = _NO_COPIES if data.leaky else _column(node["copies"])
-    return ledger.plan(
+    columns = ledger.Columns(
+        target=config.build(copies, place.allow),
+        share=config.build(without(node["sampling"], "replacement"), place.allow),
+        weight=config.build(node["weights"], place.allow),
+        loss=config.build(without(node["loss"], "head"), place.allow),
+        schedule=config.build(node["schedule"], place.allow),
+        mix=config.build(node["mix"], place.allow),
+        replacement=node["sampling"].get("replacement", True),
+    )
+    plan = ledger.plan(
         torch.from_numpy(data.labels[data.where("train")]),
         len(data.class_names),
-        target=config.build(copies, place.allow),
-        share=config.build(node["sampling"], place.allow),
-        weight=config.build(node["weights"], place.allow),
+        columns,
+        epochs=experiment.epochs,
         epoch_size=node["epoch_size"],
         seed=experiment.seed,
     )
+    fit = config.build(node["posthoc"], place.allow)
+    last = ledger.effective_prior(plan.stages[-1])
+    posthoc.rehearse(fit, prior_C=last, linear=head_of(experiment) == {"kind": "linear"})
+    return plan
+
+
+def without(node: Node, *taken: str) -> Node:
+    """A node less the keys that are not its target's."""
+    return {key: value for key, value in node.items() if key not in taken}
 
 
 def _column(copies: Node) -> Node:
-    return {key: value for key, value in copies.items() if key not in ("transform", "redraw")}
+    return without(copies, "transform", "redraw")
+
+
+def head_of(experiment: Experiment) -> Node:
+    """The last layer that a strategy wants: linear or normalised with a scale, and with factors to be learnt or not."""
+    loss, retrain = experiment.imbalance["loss"], experiment.imbalance["schedule"].get("retrain")
+    kind = loss.get("head", "linear")
+    if kind not in HEADS:
+        raise ValueError(f"imbalance.loss.head is one of {', '.join(HEADS)}; it is {kind}")
+    head = {"kind": kind} | ({"scale": loss["scale"]} if kind == "normalised" else {})
+    return head | ({"factors": True} if retrain in ("scale", "both") else {})
 
 
 def recipe_of(
@@ -118,8 +154,6 @@ def recipe_of(
         batches=batches,
         validation=(torch.from_numpy(validation), torch.from_numpy(data.labels[validation])),
         num_classes=len(data.class_names),
-        loss=config.build(experiment.imbalance["loss"], place.allow),
-        constants=Constants(*(value.float().to(device) for value in (plan.count_C, plan.share_C, plan.weight_C))),
         schedule=config.build(experiment.scheduler, place.allow),
         epochs=experiment.epochs,
         monitor=experiment.monitor,
@@ -128,7 +162,26 @@ def recipe_of(
         precision=experiment.precision,
         seed=experiment.seed,
         executor=executor(experiment, place, data, device),
+        sharpness=sharpness_of(experiment.optimizer, plan.count_C, device),
     )
+
+
+def sharpness_of(optimizer: Node, count_C: Tensor, device: torch.device) -> Sharpness | None:
+    """Sharpness-aware minimisation, for all classes or for those with less than `tail` times the mean count."""
+    rho, tail = optimizer.get("rho", 0.0), optimizer.get("tail")
+    if rho < 0 or (tail is not None and tail <= 0):
+        raise ValueError(f"optimizer.rho is at least 0, optimizer.tail above 0 or null; they are {rho} and {tail}")
+    if rho == 0:
+        return None
+    if tail is None:
+        return Sharpness(rho)
+    tail_C = (count_C < tail * count_C.double().mean()).float().to(device)
+    if not bool(tail_C.any()):
+        raise ValueError(
+            f"optimizer.tail={tail}: no class has fewer images than that times the mean of all, "
+            f"{count_C.double().mean():.0f}, so that nothing would be done; raise it, or take null for all classes"
+        )
+    return Sharpness(rho, tail_C)
 
 
 def executor(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> Executor:
@@ -143,8 +196,8 @@ def executor(experiment: Experiment, place: Machine, data: Dataset, device: torc
     if device.type != "cuda":
         raise ValueError(f"executor={place.executor} is for CUDA. {NOT_HERE[place.executor]}; leave executor=auto")
     decides = {key: getattr(experiment, key) for key in RECORDED}
-    decides |= {"optimizer": {key: value for key, value in experiment.optimizer.items() if key != "lr"}}
-    decides |= {"loss": experiment.imbalance["loss"], "data": [data.images.shape[1:], asdict(normalisation_of(data))]}
+    decides |= {"optimizer": without(experiment.optimizer, "lr"), "head": head_of(experiment)}
+    decides |= {"data": [data.images.shape[1:], asdict(normalisation_of(data))]}
     kind = json.dumps(decides | {"classes": len(data.class_names), "how": place.executor}, sort_keys=True)
     return Graphs(kind, compiled=place.executor == "compiled", insist=place.executor != "auto")
 
@@ -172,6 +225,7 @@ def card_of(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     return {
         "architecture": architecture,
         "activation": dict(experiment.activation),
+        "head": head_of(experiment),
         "class_names": list(data.class_names),
         "image_size": experiment.image_size,
         "channels": experiment.channels,
@@ -189,7 +243,7 @@ def initial_state(experiment: Experiment, place: Machine, data: Dataset, device:
     rng.reseed(experiment.seed, "weights")
     card = card_of(experiment, data) | {"architecture": experiment.architecture}
     model = build_model(card, place.allow).to(device).to(memory_format=torch.channels_last)
-    node = {key: value for key, value in experiment.optimizer.items() if key != "decay"}
+    node = without(experiment.optimizer, "decay", "rho", "tail")
     groups = loop.parameter_groups(model, experiment.optimizer.get("decay", "all"))
     return State(model, config.build(node, place.allow)(groups))
 
@@ -204,4 +258,18 @@ def build_model(card: dict[str, Any], allow: list[str]) -> nn.Module:
         image_size=card["image_size"],
         activation=config.build(card["activation"], allow),
     )
+    head = card.get("head", {"kind": "linear"})
+    if head["kind"] == "normalised":
+        model.classifier = heads.Normalised(*heads.sizes(model.classifier), scale=head["scale"])  # type: ignore[arg-type]
+    if head.get("factors"):
+        model.classifier = heads.Scaled(model.classifier)  # type: ignore[arg-type]
+    return model
+
+
+def trained_model(best: dict[str, Any], allow: list[str]) -> nn.Module:
+    """The network of a best.pt with its weights, and with what was fitted after training."""
+    model = build_model(best["card"], allow)
+    model.load_state_dict(best["model"])
+    if "posthoc" in best:
+        model.classifier = posthoc.apply(model.classifier, posthoc.restored(best["posthoc"]))  # type: ignore[arg-type]
     return model

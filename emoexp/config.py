@@ -16,7 +16,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from emoexp import options
+from emoexp import conflicts, options
 
 Node = dict[str, Any]
 
@@ -30,6 +30,9 @@ GROUPS = {
     "imbalance.sampling": "imbalance/sampling",
     "imbalance.weights": "imbalance/weights",
     "imbalance.loss": "imbalance/loss",
+    "imbalance.schedule": "imbalance/schedule",
+    "imbalance.mix": "imbalance/mix",
+    "imbalance.posthoc": "imbalance/posthoc",
     "augmentation": "augmentation",
     "architecture": "architecture",
     "activation": "activation",
@@ -43,9 +46,9 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 RESUMES = ("auto", "force", "never")
 EXECUTORS = ("auto", "eager", "graph", "compiled")
 PROTOCOLS = ("clean", "leaky")
-LEAKING = "pared_down_vgg"  # the one experiment that may choose the second
-MONITORS = tuple(  # columns of history.jsonl that training can be judged by
-    f"val/{name}" for name in "macro_f1 balanced_accuracy accuracy worst_recall mcc g_mean loss".split()
+MONITORS = (  # columns of history.jsonl that training can be judged by; the largest epoch is the last
+    *(f"val/{name}" for name in "macro_f1 balanced_accuracy accuracy worst_recall mcc g_mean loss".split()),
+    "epoch",
 )
 FACTORIES = ("activation", "optimizer", "scheduler")  # nodes that are built later, with more arguments
 SWEEPER = {"_target_": "hydra_plugins.emoexp.Sweeper", "params": None}  # params: what an ablation's file varies
@@ -155,8 +158,7 @@ def checked(config: DictConfig) -> tuple[Experiment, Machine]:
     for name, allowed in words.items():
         if plain[name] not in allowed:
             raise ValueError(f"{name} is one of {', '.join(map(str, allowed))}; it is {plain[name]}")
-    if plain["protocol"] == "leaky" and plain["experiment"] != LEAKING:
-        raise ValueError(f"protocol=leaky copies before the split, a breach that only experiment={LEAKING} may show")
+    conflicts.check(plain)
     if experiment.clip_norm is not None and not 0 < experiment.clip_norm < math.inf:
         raise ValueError(f"clip_norm is above 0, or null; it is {experiment.clip_norm}")
     if not 0 <= experiment.seed < 2**63:
@@ -257,7 +259,10 @@ def check_types(path: str, node: Node, defaults: Node) -> None:
             fits = default is None or isinstance(default, str) or isinstance(value, type(default))
         if not fits:
             kind = {bool: "true or false", float: "a number", int: "a whole number", list: "a list"}
+            kind |= {dict: f"a node of {', '.join(default)}"} if isinstance(default, dict) else {}
             raise ValueError(f"{path}.{key} is {kind.get(type(default), type(default).__name__)}; it is {value!r}")
+        if isinstance(default, dict) and isinstance(value, dict):
+            check_types(f"{path}.{key}", value, default)
 
 
 def _is_number(value: Any) -> bool:

@@ -56,8 +56,7 @@ def load(run: str, device: str, threads: int | None, cache: str | None, allow: l
     chosen = machine.choose(device)
     machine.prepare(chosen, threads, saved["card"]["precision"], deterministic=False)
     mish.prepare(cache)
-    model = building.build_model(saved["card"], allow)
-    model.load_state_dict(saved["model"])
+    model = building.trained_model(saved, allow)
     return Trained(folder, saved["card"], model.to(chosen).to(memory_format=torch.channels_last), chosen)
 
 
@@ -126,10 +125,15 @@ def part_of(plain: Node, trained: Trained) -> tuple[Source, np.ndarray]:
         raise ValueError(f"part is train, val, test or all; it is {plain['part']}")
     given = np.flatnonzero(source.part == PARTS.index(plain["part"]))
     split = plain.get("split") or yaml.safe_load((trained.folder / "config.yaml").read_text())["split"]
-    if plain["part"] != "train" and len(given) and split.get("mode") == "official":
+    if plain["part"] != "train" and len(given) and split.get("mode") == "official" and not shared(split, source):
         return source, given  # also of a set that has only this part
-    dataset: Dataset = config.build(split, plain["allow"], source=source)
+    dataset: Dataset = building.with_long_tail(config.build(split, plain["allow"], source=source), plain["data"])
     return dataset, dataset.where(plain["part"])
+
+
+def shared(split: Node, source: Source) -> bool:
+    """Whether a training's validation part was drawn from the test part of such a source."""
+    return split.get("val_from") == "test" and bool((source.part == 0).any()) and not (source.part == 1).any()
 
 
 def matched(theirs: tuple[str, ...], ours: list[str], renamed: dict[str, str]) -> np.ndarray:

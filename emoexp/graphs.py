@@ -10,14 +10,13 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from emoexp.batches import Draws
-from emoexp.imbalance.losses import Constants
-from emoexp.step import Course, Eager, Place, Recipe, State, fresh_sums, step
-from emoexp.transforms import Transformation
+from emoexp.step import Course, Eager, Phase, Place, Recipe, State, fresh_sums, step
 
 log = logging.getLogger("emoexp")
 WARM_UP = 3  # steps before a recording: libraries choose their kernels in them
@@ -113,8 +112,7 @@ class _Recording:
     def __init__(self, recipe: Recipe, state: State) -> None:
         self.image_NCHW = recipe.batches.image_NCHW
         self.model, self.optimizer = state.model, state.optimizer
-        self.tables: _Tables | None = None
-        self.replay: dict[int, Callable[[], None]] = {}
+        self.parts: dict[str, _Tables] = {}  # a strategy may do different things in different epochs
 
     def adopt(self, state: State) -> None:
         """Take over a run's weights and its optimizer's state; the run goes on with ours."""
@@ -136,32 +134,31 @@ class _Recording:
     def course(self, recipe: Recipe, state: State, course: Course, by: Graphs) -> Callable[[int], None]:
         """What takes one step of an epoch, given its number."""
         assert state.model is self.model, "another run has taken the recording over"
-        if self.tables is None or not self.tables.hold(course):
-            self.tables, self.replay = _Tables.like(recipe, course), {}
-        self.tables.fill(recipe, state, course)
+        form = _form(course)
+        if form not in self.parts or not self.parts[form].hold(course):
+            self.parts[form] = _Tables.like(recipe, course)
+        tables = self.parts[form]
+        tables.fill(recipe, state, course)
         spans = [recipe.batches.span(number) for number in range(len(recipe.batches))]
         sizes = [span.stop - span.start for span in spans]
         for size in dict.fromkeys(sizes):  # now, before a step's dropout is seeded
-            if size not in self.replay:
-                self.replay[size] = self._recorded(recipe, size, by)
-        tables = self.tables
+            if size not in tables.replay:
+                tables.replay[size] = self._recorded(recipe, tables, size, by)
 
         def take(number: int) -> None:
             tables.step.fill_(number)
-            self.replay[sizes[number]]()
+            tables.replay[sizes[number]]()
 
         return take
 
-    def _recorded(self, recipe: Recipe, size: int, by: Graphs) -> Callable[[], None]:
+    def _recorded(self, recipe: Recipe, tables: "_Tables", size: int, by: Graphs) -> Callable[[], None]:
         """Record a step of `size` images, and put everything back to where it was before."""
-        tables = self.tables
-        assert tables is not None
-        own = dataclasses.replace(recipe, constants=tables.constants)
         state = State(self.model, self.optimizer, running=tables.sums)
         features = torch.compile(self.model.features, dynamic=False) if by.compiled else None  # type: ignore[arg-type]
 
         def work() -> None:
-            step(own, state, tables.draws, tables.place(size, recipe.batches.batch_size), features)
+            place = tables.place(size, recipe.batches.batch_size)
+            step(recipe, state, tables.draws, tables.phase, place, features)
 
         tables.step.zero_()
         before = [(tensor, tensor.clone()) for tensor in self._changing(tables)]
@@ -180,45 +177,43 @@ class _Recording:
 @dataclass(frozen=True)
 class _Tables:
     """What a recorded step reads: an epoch's draws, progress and rates, a row for each image or step; where it stands;
-    the ledger's constants; and the sums that it adds to."""
+    the constants of what is in force; the sums that it adds to; and the recordings, one for each size of a batch."""
 
     draws: Draws
+    phase: Phase
     progress_S: Tensor
     rate_SG: Tensor
     step: Tensor
-    constants: Constants
     sums: dict[str, Tensor]
+    replay: dict[int, Callable[[], None]]
 
     @classmethod
     def like(cls, recipe: Recipe, course: Course) -> "_Tables":
         """Room for epochs of this size and kind."""
         device = recipe.batches.device
-        draws, constants = course.draws, recipe.constants
-        change = draws.change and Transformation(*(torch.empty_like(value) for value in _columns(draws.change)))
         return cls(
-            Draws(torch.empty_like(draws.index_E), torch.empty_like(draws.label_E), change),
+            _rebuilt(course.draws, torch.empty_like),
+            _rebuilt(course.phase, torch.empty_like),
             torch.empty(len(course.progress), device=device),
             torch.empty(len(course.rates), len(course.rates[0]), device=device),
             torch.zeros((), dtype=torch.int64, device=device),
-            Constants(*(torch.empty_like(value) for value in _fields(constants))),
             fresh_sums(device),
+            {},
         )
 
     def hold(self, course: Course) -> bool:
         """Whether there is room for an epoch."""
-        ours, theirs = (_columns(draws.change) for draws in (self.draws, course.draws))
-        alike = [value.shape[1:] for value in ours] == [value.shape[1:] for value in theirs]
         rows = len(self.draws.index_E) >= len(course.draws.index_E)
-        return alike and rows and len(self.progress_S) >= len(course.progress)
+        return rows and len(self.progress_S) >= len(course.progress)
 
     def fill(self, recipe: Recipe, state: State, course: Course) -> None:
         """An epoch's values, from where the state stands; the state adds to our sums from here on."""
-        pairs = [(self.draws.index_E, course.draws.index_E), (self.draws.label_E, course.draws.label_E)]
-        pairs += zip(_columns(self.draws.change), _columns(course.draws.change), strict=True)
-        pairs += [(self.progress_S, torch.tensor(course.progress)), (self.rate_SG, torch.tensor(course.rates))]
-        pairs += zip(_fields(self.constants), _fields(recipe.constants), strict=True)
+        pairs = [(self.progress_S, torch.tensor(course.progress)), (self.rate_SG, torch.tensor(course.rates))]
+        pairs += zip(_leaves(self.draws), _leaves(course.draws), strict=True)
         for table, values in pairs:
             table[: len(values)].copy_(values)
+        for constant, value in zip(_leaves(self.phase), _leaves(course.phase), strict=True):
+            constant.copy_(value)
         for name, total in self.sums.items():
             total.copy_(state.running[name])
         state.running = self.sums
@@ -233,12 +228,29 @@ class _Tables:
         )
 
 
-def _columns(change: Transformation | None) -> tuple[Tensor, ...]:
-    return () if change is None else (change.affine_B23, change.gain_B, change.bias_B, change.box_BK4)
+def _form(course: Course) -> str:
+    """What decides the operations of a step, other than the kind of run: its formula, which constants there are, what
+    learns, which transformations there are."""
+    shapes = [None if leaf is None else tuple(leaf.shape[1:]) for leaf in _leaves(course.draws, missing=True)]
+    shapes += [None if leaf is None else tuple(leaf.shape) for leaf in _leaves(course.phase, missing=True)]
+    return repr((course.phase.formula, course.phase.learning, course.phase.norms_frozen, shapes))
 
 
-def _fields(constants: Constants) -> tuple[Tensor, ...]:
-    return constants.count_C, constants.share_C, constants.weight_C
+def _leaves(value: Any, missing: bool = False) -> list[Any]:
+    """The tensors of nested dataclasses, in order; with `missing`, None where one could stand."""
+    if dataclasses.is_dataclass(value):
+        return [leaf for f in dataclasses.fields(value) for leaf in _leaves(getattr(value, f.name), missing)]
+    return [value] if isinstance(value, Tensor) or (missing and value is None) else []
+
+
+def _rebuilt(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Nested dataclasses with every tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    own = {f.name: _rebuilt(getattr(value, f.name), change) for f in dataclasses.fields(value)}
+    return dataclasses.replace(value, **own)
 
 
 def _tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:

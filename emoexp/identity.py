@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 from emoexp import config, options
 from emoexp.config import Experiment, Node
 
-COLUMNS = ("copies", "sampling", "weights", "loss")
+COLUMNS = ("copies", "sampling", "weights", "loss", "schedule", "mix", "posthoc")
 PATHS = ("root",)  # keys of a data source that say where it lies, not what it is
 # modules whose code decides no result: commands, and what only watches, keeps or draws
 _WATCHERS = (
     "config",  # what it decides stands in the manifest, resolved
+    "conflicts",
     "options",
     "pages",
     "checks",  # the leaks that are dropped stand in the manifest, as the parts that are left
@@ -47,8 +49,17 @@ def changed(group: str, node: Node) -> Node:
     """An option's name and the keys in which a node differs from the option's file."""
     defaults = options.option(group, str(node.get("name")))
     skip = {"transform", *COLUMNS, *PATHS}
-    other = {key: value for key, value in node.items() if key not in skip and value != defaults.get(key, ...)}
-    return {"name": node.get("name"), **other}
+    kept = {key: value for key, value in node.items() if key not in skip}
+    return {"name": node.get("name"), **_apart(kept, defaults)}
+
+
+def _apart(node: Node, defaults: Node) -> Node:
+    """The keys in which a node differs from its defaults, at any depth."""
+    apart = {key: value for key, value in node.items() if value != defaults.get(key, ...)}
+    for key, value in apart.items():
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict):
+            apart[key] = _apart(value, defaults[key])
+    return apart
 
 
 def choices(experiment: Experiment) -> dict[str, Any]:
@@ -87,11 +98,10 @@ def strategy(imbalance: Node) -> str:
     if transform and changed("augmentation", transform) != {"name": "standard"}:
         columns["copies"]["transform"] = changed("augmentation", transform)
     for row, chosen in _rows().items():
-        if columns == {column: {"name": chosen[column]} for column in COLUMNS}:
+        if columns == chosen:
             return row
     plain = _rows()["none"]
-    parts = [_words(column, choice) for column, choice in columns.items() if choice != {"name": plain[column]}]
-    return ".".join(parts)
+    return ".".join(_words(column, choice) for column, choice in columns.items() if choice != plain[column])
 
 
 def _words(column: str, choice: Node) -> str:
@@ -102,14 +112,15 @@ def _words(column: str, choice: Node) -> str:
 
 
 @cache
-def _rows() -> dict[str, dict[str, str]]:
-    """The named rows of conf/imbalance, each with the options of its columns."""
-    plain = {"copies": "none", "sampling": "uniform", "weights": "none", "loss": "cross_entropy"}
+def _rows() -> dict[str, dict[str, Node]]:
+    """The named rows of conf/imbalance, each with the options of its columns and the values that it gives them."""
+    plain = options.chosen("imbalance", "none")
     rows = {}
     for row in options.listed("imbalance"):
-        text = options.text("imbalance", row) or ""
-        overrides = re.findall(r"^ *- *override (\w+): *(\w+)", text, re.MULTILINE)
-        rows[row] = plain | dict(overrides)
+        overrides = re.findall(r"^ *- *override (\w+): *(\w+)", options.text("imbalance", row) or "", re.MULTILINE)
+        own = options.option("imbalance", row)
+        names = {column: dict(overrides).get(column, plain[column]) for column in COLUMNS}
+        rows[row] = {c: changed(f"imbalance/{c}", {"name": names[c], **own.get(c, {})}) for c in COLUMNS}
     return rows
 
 
@@ -133,10 +144,17 @@ def params(experiment: Experiment) -> dict[str, Any]:
     out: dict[str, Any] = {key: value for key, value in flat.items() if not isinstance(value, dict)}
     for path, node in config.groups(flat):
         out[path] = strategy(node) if path == "imbalance" else node["name"]
-        for key, value in node.items():
-            if key != "name" and not key.startswith("_") and not isinstance(value, dict):
-                out[f"{path}.{key}"] = value
+        out |= {f"{path}.{key}": value for key, value in _values(node, path) if key != "name"}
     return out
+
+
+def _values(node: Node, path: str) -> Iterator[tuple[str, Any]]:
+    """The values of a node and of the nodes inside that are no groups of their own: long_tail.factor of data."""
+    for key, value in node.items():
+        if isinstance(value, dict) and f"{path}.{key}" not in config.GROUPS:
+            yield from ((f"{key}.{below}", inner) for below, inner in _values(value, f"{path}.{key}"))
+        elif not isinstance(value, dict) and not key.startswith("_"):
+            yield key, value
 
 
 def code_digest(packages: list[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emoexp import metrics, rng, schedules
+from emoexp import metrics, retraining, rng, schedules
 from emoexp.batches import evaluation
 from emoexp.models import folding
 from emoexp.step import Course, Recipe, Row, State, fresh_sums
@@ -42,7 +42,10 @@ def fit(recipe: Recipe, state: State, interrupt: Callable[[int, int], bool]) -> 
     """
     rates = [group.setdefault("base_lr", group["lr"]) for group in state.optimizer.param_groups]
     recipe.executor.adopt(recipe, state)
-    while state.epoch < recipe.epochs and not schedules.exhausted(recipe.monitored(state.history), recipe.patience):
+    first = recipe.batches.plan.first  # an epoch counts once the whole strategy is in force
+    while state.epoch < recipe.epochs and not schedules.exhausted(
+        recipe.monitored(state.history)[first:], recipe.patience
+    ):
         started, share = time.perf_counter(), 1 - state.step / len(recipe.batches)
         train_epoch(recipe, state, rates, interrupt)
         trained = time.perf_counter()
@@ -50,7 +53,7 @@ def fit(recipe: Recipe, state: State, interrupt: Callable[[int, int], bool]) -> 
         row["train/lr"] = float(state.optimizer.param_groups[0]["lr"])
         state.history.append(row)
         state.epoch, state.step, state.running = state.epoch + 1, 0, {}
-        best = schedules.best_epoch(recipe.monitored(state.history)) == len(state.history) - 1
+        best = schedules.best_epoch(recipe.monitored(state.history)[first:]) == len(state.history) - 1 - first
         images = share * recipe.batches.plan.epoch_size
         yield Epoch(row, best, trained - started, time.perf_counter() - trained, images)
 
@@ -58,15 +61,13 @@ def fit(recipe: Recipe, state: State, interrupt: Callable[[int, int], bool]) -> 
 def train_epoch(recipe: Recipe, state: State, rates: list[float], interrupt: Callable[[int, int], bool]) -> None:
     """The rest of an epoch, from `state.step` on."""
     batches, steps = recipe.batches, len(recipe.batches)
-    monitored = recipe.monitored(state.history)
     done = [state.epoch + number / steps for number in range(steps)]
-    factors = [recipe.schedule(share, recipe.epochs, monitored) for share in done]
+    factors = [recipe.factor(share, state.history) for share in done]
     known = [[exact(rate * factor, batches.device) for rate in rates] for factor in factors]
-    course = Course(
-        batches.draws(batches.order(state.epoch), state.epoch), [share / recipe.epochs for share in done], known
-    )
+    phase = recipe.phase(state.epoch)
+    course = Course(batches.of(state.epoch), phase, [share / recipe.epochs for share in done], known)
     state.running = state.running or fresh_sums(batches.device)
-    state.model.train()
+    retraining.enter(recipe, state, phase)
     take = recipe.executor.course(recipe, state, course)
     while state.step < steps:
         rng.reseed(recipe.seed, "dropout", state.epoch, state.step)

@@ -7,12 +7,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from emoexp.batches import Draws, Rows, TrainingBatches
-from emoexp.imbalance.losses import Constants
+from emoexp import sharpness
+from emoexp.batches import Batch, Draws, Rows, TrainingBatches
+from emoexp.imbalance.losses import Constants, Formula
+from emoexp.sharpness import Sharpness
 
 Row = dict[str, float]
 Number = float | Tensor  # known to the host, or only to the device
-Loss = Callable[[Tensor, Tensor, Tensor, Constants, Number], Tensor]
 Features = Callable[[Tensor], Tensor]
 
 
@@ -55,17 +56,16 @@ class State:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What training does not change: data, loss, schedule and when to stop.
+    """What training does not change: data and strategy, schedule and when to stop.
 
     validation: index into the images and int64 class of each validation image. schedule: factor of the learning rate.
-    monitor: key of a history row; a loss is minimised, everything else maximised.
+    monitor: key of a history row; a loss is minimised, everything else maximised. sharpness: None where the loss is
+    taken at the weights themselves.
     """
 
     batches: TrainingBatches
     validation: tuple[Tensor, Tensor]
     num_classes: int
-    loss: Loss
-    constants: Constants
     schedule: Callable[[float, int, Sequence[float]], float]
     epochs: int
     monitor: str
@@ -74,6 +74,32 @@ class Recipe:
     precision: str
     seed: int
     executor: "Executor" = field(default_factory=lambda: Eager())
+    sharpness: Sharpness | None = None
+
+    def phase(self, epoch: int) -> "Phase":
+        """What is in force in an epoch."""
+        plan, device = self.batches.plan, self.batches.device
+        stage = plan.stage(epoch)
+        constants = stage.loss.constants(plan.count_C, stage.exposure_C, stage.weight_C, device)
+        schedule = plan.columns.schedule
+        alone = stage.second and schedule.retrains
+        return Phase(
+            stage.loss.formula,
+            constants,
+            learning=schedule.retrain if alone else "none",
+            norms_frozen=alone and schedule.norms == "frozen",
+        )
+
+    def factor(self, done: float, history: Sequence[Row]) -> float:
+        """Factor of the learning rate after `done` epochs. Where a classifier is retrained, its part of the run has a
+        schedule of its own, and so has the one before."""
+        plan, monitored, total = self.batches.plan, self.monitored(history), self.epochs
+        second = done >= plan.first > 0
+        schedule = plan.columns.schedule
+        if plan.first and schedule.retrains:
+            begun, total = (plan.first, self.epochs - plan.first) if second else (0, plan.first)
+            done, monitored = done - begun, monitored[begun:]
+        return self.schedule(done, total, monitored) * (schedule.rate if second else 1.0)
 
     def monitored(self, history: Sequence[Row]) -> list[float]:
         """The monitored value of each epoch, larger being better."""
@@ -84,11 +110,23 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """What is in force in an epoch: the loss, and what learns. learning: none, the whole network; kept, fresh or scale,
+    as `imbalance.schedule.Schedule` has it. norms_frozen: batch norms normalise by their statistics and leave them."""
+
+    formula: Formula
+    constants: Constants
+    learning: str = "none"
+    norms_frozen: bool = False
+
+
+@dataclass(frozen=True)
 class Course:
     """What is known of an epoch before its first step. progress: share of the run done before each step, 0..1. rates:
     learning rate of each parameter group at each step."""
 
     draws: Draws
+    phase: Phase
     progress: list[float]
     rates: list[list[float]]
 
@@ -125,7 +163,7 @@ class Eager:
         def take(number: int) -> None:
             span = recipe.batches.span(number)
             place = Place(lambda table: table[span], number, course.progress[number], course.rates[number])
-            step(recipe, state, course.draws, place)
+            step(recipe, state, course.draws, course.phase, place)
 
         return take
 
@@ -137,33 +175,68 @@ def fresh_sums(device: torch.device) -> dict[str, Tensor]:
     return sums | {"bad_step": torch.tensor(-1, device=device)}
 
 
-def step(recipe: Recipe, state: State, draws: Draws, place: Place, features: Features | None = None) -> None:
+def step(
+    recipe: Recipe, state: State, draws: Draws, phase: Phase, place: Place, features: Features | None = None
+) -> None:
     """One step, tensors only: look up, transform, forward, loss of each sample, weight, mean, backward, update.
 
     The host never waits, and nothing but `place` changes from step to step, so that it can be captured and repeated.
     Once a loss or gradient is not finite no update follows, in this step and all later ones of the epoch. `features`
     stands in for the model's own.
     """
-    features = features or state.model.features  # type: ignore[assignment]
-    image_BCHW, target_B = recipe.batches.batch(draws, place.rows)
-    with torch.autocast(image_BCHW.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        feature = features(image_BCHW)  # type: ignore[misc]
-        logits = state.model.classifier(feature)  # type: ignore[operator]
-    loss_B = recipe.loss(logits.float(), target_B, feature, recipe.constants, place.progress)
-    loss = (loss_B * recipe.constants.weight_C[target_B]).mean()
+    model, batch = state.model, recipe.batches.batch(draws, place.rows)
+
+    def forward() -> tuple[Tensor, Tensor]:
+        with torch.autocast(batch.image_BCHW.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            feature = (features or model.features)(batch.image_BCHW)  # type: ignore[operator]
+            return feature, model.classifier(feature)  # type: ignore[operator]
+
+    def mean(out: tuple[Tensor, Tensor], factor_C: Tensor | None) -> Tensor:
+        return mean_loss(phase, out[1].float(), out[0], batch, place.progress, factor_C)
+
     state.optimizer.zero_grad()
-    loss.backward()
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    learning = [p for group in state.optimizer.param_groups for p in group["params"] if p.requires_grad]
+    if recipe.sharpness is None:
+        out = forward()
+        loss, logits = mean(out, None), out[1]
+        loss.backward()
+    else:
+        loss, logits = sharpness.backward(recipe.sharpness, model, learning, forward, mean)
+    norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
     if recipe.clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
+        nn.utils.clip_grads_with_norm_(learning, recipe.clip_norm, norm)
     sums = state.running
     finite = torch.isfinite(loss.detach() + norm)
     sums["bad_step"].copy_(torch.where((sums["bad_step"] < 0) & ~finite, place.step, sums["bad_step"]))
     _update(state.optimizer, place.rates, sums["bad_step"])
-    sums["loss"] += loss.detach() * len(target_B)
-    sums["correct"] += (logits.detach().argmax(1) == target_B).sum()
-    sums["seen"] += len(target_B)
+    sums["loss"] += loss.detach() * len(logits)
+    sums["correct"] += _correct(logits.detach(), batch)
+    sums["seen"] += len(logits)
+
+
+def mean_loss(
+    phase: Phase, logits_BC: Tensor, feature_BF: Tensor, batch: Batch, progress: Number, factor_C: Tensor | None
+) -> Tensor:
+    """Mean of each sample's loss times the weight of its class. A mixed image has the losses of both its labels, each
+    with the weight of its own class, in the labels' shares. factor_C: of the weights; None: 1."""
+    weight_C = phase.constants.weight_C if factor_C is None else phase.constants.weight_C * factor_C
+
+    def weighted(label_B: Tensor) -> Tensor:
+        return phase.formula(logits_BC, label_B, feature_BF, phase.constants, progress) * weight_C[label_B]
+
+    loss_B = weighted(batch.label_B)
+    if batch.other_B is not None and batch.share_B is not None:
+        loss_B = batch.share_B * loss_B + (1 - batch.share_B) * weighted(batch.other_B)
+    return loss_B.mean()
+
+
+def _correct(logits_BC: Tensor, batch: Batch) -> Tensor:
+    """How many predictions are right; of a mixed image, the label's share."""
+    predicted_B = logits_BC.argmax(1)
+    right_B = predicted_B == batch.label_B
+    if batch.other_B is None or batch.share_B is None:
+        return right_B.sum()
+    return (batch.share_B * right_B + (1 - batch.share_B) * (predicted_B == batch.other_B)).sum()
 
 
 def _update(optimizer: torch.optim.Optimizer, rates: Sequence[Number], bad_step: Tensor) -> None:

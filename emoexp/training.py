@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from emoexp import building, checkpoint, identity, leaky, loop, machine, results, runs
+from emoexp import building, checkpoint, fitting, identity, leaky, loop, machine, results, runs
 from emoexp.batches import evaluation, resident
 from emoexp.checks import leaks, twins
 from emoexp.checks.twins import Twins
@@ -22,7 +22,7 @@ from emoexp.keeping import Keeper
 from emoexp.models import mish
 from emoexp.runs import Run
 from emoexp.session import ending, interruptible, logging_to, logging_to_stdout, mirror, progress, terminable, tracked
-from emoexp.step import Recipe, State
+from emoexp.step import Recipe, Row, State
 
 log = logging.getLogger("emoexp")
 
@@ -91,7 +91,7 @@ def train_in(
     with run.timed("train"):
         train_epochs(run, recipe, state, building.card_of(experiment, data), changed)
     machine.give_back()
-    found = conclude(run, recipe, state, data)
+    found = conclude(run, experiment, place, recipe, state.history, data)
     if place.tracking.get("log_model"):
         with run.timed("export"):
             export(run, place)
@@ -145,18 +145,35 @@ def record_leaks(run: Run, data: Dataset, near: Twins | None) -> None:
 
 
 def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
-    """Print and keep the ledger; name a double correction."""
-    rows = ledger.rows(plan, data.class_names)
-    warning = ledger.warning(plan, data.class_names)
+    """Print and keep the ledger; name a double correction, and what is no prior."""
+    rows, timeline = ledger.rows(plan, data.class_names), ledger.timeline(plan)
+    warning, heuristics = ledger.warning(plan, data.class_names), ledger.heuristics(plan)
     log.info("ledger of the prior that training aims at:\n%s", results.table(rows))
+    if len(timeline) > 1:
+        log.info("by epochs:\n%s", results.table(by_epochs(timeline, data.class_names)))
+    for text in heuristics:
+        log.info("ledger heuristic, which is no prior: %s", text)
     if warning:
         log.warning(warning)
     factor = ledger.over_correction(plan)
     run.write(
         "ledger.json",
-        {"classes": rows, "over_correction": factor, "warning": warning, "draws": plan.epoch_size},
+        {
+            **{"classes": rows, "over_correction": factor, "warning": warning, "draws": plan.epoch_size},
+            **{"timeline": timeline, "heuristics": heuristics},
+        },
     )
     results.write_table(run.folder / "ledger.csv", rows)
+
+
+def by_epochs(timeline: list[dict[str, Any]], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """The effective prior of each class in the first, middle and last of what a run does."""
+    shown = [timeline[k] for k in sorted({0, len(timeline) // 2, len(timeline) - 1})]
+    return [
+        {"epochs": "{}-{}".format(*period["epochs"])}
+        | {name: round(prior, 4) for name, prior in zip(class_names, period["effective_prior"], strict=True)}
+        for period in shown
+    ]
 
 
 def resume(run: Run, state: State, device: torch.device) -> None:
@@ -199,23 +216,26 @@ def export(run: Run, place: Machine) -> None:
     card = best["card"]
     if card["activation"]["name"] == "mish":  # the same function, in the form that torch can export
         card["activation"]["kernel"] = "native"
-    model = building.build_model(card, place.allow)
-    model.load_state_dict(best["model"])
-    checkpoint.export(run.folder / "model.pt2", model, card)
+    checkpoint.export(run.folder / "model.pt2", building.trained_model(best, place.allow), card)
 
 
-def conclude(run: Run, recipe: Recipe, state: State, data: Dataset) -> dict[str, Any]:
-    """The best epoch's model on validation and, once, on test: predictions, metrics, tables, figures."""
+def conclude(
+    run: Run, experiment: Experiment, place: Machine, recipe: Recipe, history: Sequence[Row], data: Dataset
+) -> dict[str, Any]:
+    """The best epoch's model, fitted on validation where the strategy says so, on validation and, once, on test:
+    predictions, metrics, tables, figures."""
     best = checkpoint.load(run.folder / "best.pt")
-    state.model.load_state_dict(best["model"])
-    found: dict[str, Any] = {
-        "best": {key: runs.finite(value) for key, value in state.history[best["epoch"] - 1].items()}
-    }
-    found["epochs"] = len(state.history)
-    found["drawn"] = recipe.batches.drawn(len(state.history))
+    best.pop("posthoc", None)  # of a conclusion that did not come to its end
+    model = building.trained_model(best, place.allow)
+    model = model.to(recipe.batches.device).to(memory_format=torch.channels_last)
+    found: dict[str, Any] = {"best": {key: runs.finite(value) for key, value in history[best["epoch"] - 1].items()}}
+    if fitted := fitting.fit(run, experiment, place, recipe, model, best, data):
+        found["posthoc"] = fitted
+    found["epochs"] = len(history)
+    found["drawn"] = recipe.batches.drawn(len(history))
     for part in ("val", "test"):
         with run.timed("predict"):
-            predictions = predict_part(state.model, recipe, data, part)
+            predictions = predict_part(model, recipe, data, part)
         with run.timed("bootstrap"):
             found[part] = results.summary(predictions, clean=False)
             found[f"{part}_clean"] = results.summary(predictions, clean=True)
@@ -224,12 +244,12 @@ def conclude(run: Run, recipe: Recipe, state: State, data: Dataset) -> dict[str,
         log.info("%-6s %s", part, results.headline(found[part]))
     log.info("clean  %s", results.headline(found["test_clean"]))
     with run.timed("figures"):
-        draw(run, state, data, best["epoch"])
+        draw(run, history, data, best["epoch"])
     log.info("test, per class:\n%s", results.table(results.per_class(found["test"], found["test_clean"])))
     return found
 
 
-def draw(run: Run, state: State, data: Dataset, best: int) -> None:
+def draw(run: Run, history: Sequence[Row], data: Dataset, best: int) -> None:
     """The figures of a training as a whole: what it aimed at, and how it went."""
     from emoexp import figures  # matplotlib, only now: no step waits for it
 
@@ -239,7 +259,7 @@ def draw(run: Run, state: State, data: Dataset, best: int) -> None:
     )
     figures.training(
         folder / "training.png",
-        state.history,
+        history,
         best=best,
         images=len(data.where("val")),
         title=marked("Training", data),

@@ -22,7 +22,8 @@ class Policy:
 
     flip: probability of mirroring. rotate, shear: degrees to either side. translate: share of the side. scale,
     contrast: relative, to either side of 1. brightness: in units of the grey range 0..1. erase: probability of one box
-    that covers up to `erase_area` of the image (random erasing: Zhong et al., AAAI 2020).
+    that covers up to `erase_area` of the image (random erasing: Zhong et al., AAAI 2020). translate_step: shifts are
+    multiples of this share of the side, all equally probable; 1/side moves whole pixels, which blurs nothing.
     """
 
     flip: float = 0.0
@@ -34,19 +35,25 @@ class Policy:
     contrast: float = 0.0
     erase: float = 0.0
     erase_area: float = 0.0
+    translate_step: float = 0.0
 
     def __post_init__(self) -> None:
         limits = {"flip": 1, "rotate": 180, "translate": 1, "scale": 0.9, "shear": 60}
-        limits |= {"brightness": 1, "contrast": 1, "erase": 1, "erase_area": 1}
+        limits |= {"brightness": 1, "contrast": 1, "erase": 1, "erase_area": 1, "translate_step": 1}
         for name, most in limits.items():
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise ValueError(f"augmentation: {name} lies in 0..{most}; it is {value}")
+        if 0 < self.translate < self.translate_step:
+            raise ValueError(
+                f"augmentation: translate_step={self.translate_step} is larger than translate={self.translate}, so that "
+                "nothing would move; take a smaller translate_step, 0 for shifts of any size"
+            )
 
     @property
     def idle(self) -> bool:
         """Whether every image stays as it is."""
-        return self == Policy(erase_area=self.erase_area)
+        return self == Policy(erase_area=self.erase_area, translate_step=self.translate_step)
 
 
 @dataclass(frozen=True)
@@ -96,12 +103,20 @@ def draw(policy: Policy, seed: int, purpose: str, *keys: int | Tensor) -> Transf
     zoom = 1 / (1 + both[:, 3] * policy.scale)
     mirror = torch.where(u[:, 0] < policy.flip, -1.0, 1.0)
     cos, sin, slant = angle.cos() * zoom, angle.sin() * zoom, shear.tan()
-    shift = both[:, 4:6] * (2 * policy.translate)  # the side is 2 long in affine_grid's coordinates
+    shift = _shift(policy, u[:, 4:6]) * 2  # the side is 2 long in affine_grid's coordinates
     row_x = torch.stack([mirror * cos, mirror * (cos * slant - sin), shift[:, 0]], 1)
     row_y = torch.stack([sin, sin * slant + cos, shift[:, 1]], 1)
     contrast = 1 + both[:, 6] * policy.contrast
     bias = 0.5 * (1 - contrast) + both[:, 7] * policy.brightness  # contrast turns about mid grey
     return Transformation(torch.stack([row_x, row_y], 1), contrast, bias, _boxes(policy, u[:, 8:12]))
+
+
+def _shift(policy: Policy, u_B2: Tensor) -> Tensor:
+    """Shifts B×2 in shares of the side: any up to `translate`, or the multiples of `translate_step` among them."""
+    if policy.translate_step == 0:
+        return (u_B2 * 2 - 1) * policy.translate
+    most = math.floor(policy.translate / policy.translate_step + 1e-6)
+    return ((u_B2 * (2 * most + 1)).floor().clamp(max=2 * most) - most) * policy.translate_step
 
 
 def _boxes(policy: Policy, u_B4: Tensor) -> Tensor:
@@ -161,9 +176,21 @@ def _pixels(height: int, width: int, device: torch.device) -> Tensor:
 def _erase(image_NCHW: Tensor, box_BK4: Tensor, fill: float) -> Tensor:
     if box_BK4.shape[1] == 0:
         return image_NCHW
-    height, width = image_NCHW.shape[2:]
-    y = (torch.arange(height, device=image_NCHW.device) + 0.5) / height
-    x = (torch.arange(width, device=image_NCHW.device) + 0.5) / width
+    return torch.where(_inside(box_BK4, *image_NCHW.shape[2:]), fill, image_NCHW)
+
+
+def _inside(box_BK4: Tensor, height: int, width: int) -> Tensor:
+    """Whether a pixel's centre lies in one of the boxes: bool B×1×H×W."""
+    y = (torch.arange(height, device=box_BK4.device) + 0.5) / height
+    x = (torch.arange(width, device=box_BK4.device) + 0.5) / width
     top, left, bottom, right = (edge[..., None] for edge in box_BK4.unbind(2))
     inside = ((y >= top) & (y < bottom))[..., :, None] & ((x >= left) & (x < right))[..., None, :]
-    return torch.where(inside.any(1)[:, None], fill, image_NCHW)
+    return inside.any(1)[:, None]
+
+
+def mix(image_NCHW: Tensor, other_NCHW: Tensor, kept_B: Tensor, box_BK4: Tensor) -> Tensor:
+    """kept·image + (1-kept)·other for each image, and the other alone inside the boxes."""
+    mixed = torch.lerp(other_NCHW, image_NCHW, kept_B[:, None, None, None])
+    if box_BK4.shape[1] == 0:
+        return mixed
+    return torch.where(_inside(box_BK4, *image_NCHW.shape[2:]), other_NCHW, mixed)

@@ -54,11 +54,23 @@ def test_every_option_says_what_it_is(group, option):
         ("architecture.dense=1.5", "architecture.dense is a whole number"),
         ("architecture.widths=3", "architecture.widths is a list"),
         ("imbalance/loss=focal imbalance.loss.gamma=yes", "imbalance.loss.gamma is a number"),
+        ("monitor=epoch", "monitor=epoch keeps the last epoch, and each is later than the one before: patience=10"),
+        ("monitor=epoch patience=null scheduler=plateau", "scheduler=plateau waits for a monitored value"),
+        ("scheduler=steps scheduler.at=0.8", "scheduler.at is a list"),
     ],
 )
 def test_wrong_values_are_named(override, told):
     with pytest.raises(ValueError, match=re.escape(told)):
         checked(*override.split())
+
+
+def test_the_last_epoch_may_count():
+    assert checked("monitor=epoch", "patience=null")[0].monitor == "epoch"
+
+
+@pytest.mark.parametrize("experiment", options.listed("experiment"))
+def test_every_experiment_composes_and_is_valid(experiment):
+    assert checked(f"experiment={experiment}")[0].epochs >= 1
 
 
 @pytest.mark.parametrize("override", ["epochs=many", "deterministic=7.5", "threads=two"])

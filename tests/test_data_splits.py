@@ -161,6 +161,55 @@ def test_official_takes_what_is_missing_out_of_training(given_part: list[int], e
     assert (data.part[part == given_part[-1]] == given_part[-1]).all() or len(given_part) == 1
 
 
+def from_test(source: Source, val: float = 0.1, seed: int = 0) -> Dataset:
+    return splits.split(source, mode="official", val=val, test=0.2, seed=seed, val_from="test")
+
+
+def test_validation_can_come_out_of_the_test_part_and_leaves_training_alone() -> None:
+    part = np.repeat([0, 2], [500, 200])
+    data = from_test(made(np.tile([0, 1], 350), part=part))
+    assert np.array_equal(data.where("train"), np.arange(500)) and data.split == "official"
+    assert [data.counts(name).tolist() for name in PARTS] == [[250, 250], [10, 10], [90, 90]]
+    assert not np.array_equal(data.part, from_test(made(np.tile([0, 1], 350), part=part), seed=1).part)
+    usual = parts_of(made(np.tile([0, 1], 350), part=part))
+    assert [len(usual.where(name)) for name in PARTS] == [450, 50, 200]
+
+
+def test_a_validation_part_that_is_there_is_kept() -> None:
+    part = np.arange(300) // 100
+    assert np.array_equal(from_test(made(np.tile([0, 1], 150), part=part)).part, part)
+
+
+def test_images_of_no_part_go_to_training_whatever_validation_comes_from() -> None:
+    part = np.repeat([-1, 0, 2], [50, 50, 100])
+    data = from_test(made(np.tile([0, 1], 100), part=part), val=0.3)
+    assert [len(data.where(name)) for name in PARTS] == [100, 30, 70]
+
+
+def test_validation_from_test_keeps_together_what_belongs_together() -> None:
+    identity = np.repeat(np.arange(100), 3)
+    pixels = np.where(np.arange(300) % 50 == 7, 999, np.arange(300))  # six of one picture, two of them in training
+    source = made(np.tile([0, 1], 150), pixels, identity, part=np.repeat([0, 2], [100, 200]))
+    for seed in range(5):
+        data = from_test(source, 0.3, seed)
+        group = splits.groups(source.digest[100:], source.identity[100:])  # type: ignore[index]
+        assert all(len(set(data.part[100:][group == g].tolist())) == 1 for g in np.unique(group))
+        assert (data.part[:100] == 0).all() and abs(len(data.where("val")) - 60) <= 6
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"val_from": "val"}, r"split\.val_from is one of train, test; it is 'val'"),
+        ({"mode": "stratified", "val_from": "test"}, "is for split=official"),
+        ({"val_from": "test"}, "data=made has none; leave split.val_from=train"),
+    ],
+)
+def test_a_home_of_validation_that_cannot_be_is_named(keys: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        splits.split(made(np.tile([0, 1], 100)), **({"mode": "official", "val": 0.1, "test": 0.2, "seed": 0} | keys))
+
+
 def test_official_parts_that_are_made_keep_people_apart() -> None:
     identity = np.repeat(np.arange(100), 3)
     data = parts_of(made(np.tile([0, 1], 150), identity=identity))

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from functools import partial
 
 import pytest
 import recorder
@@ -16,8 +17,13 @@ from emoexp.transforms import Policy
 STRONG = Policy(flip=0.5, rotate=10.0, brightness=0.2, erase=0.5, erase_area=0.3)
 
 
-def focal(*arguments):
-    return losses.focal(*arguments, gamma=2.0, smoothing=0.1)
+def focal(count, share):
+    return losses.focal(count, share, gamma=2.0, smoothing=0.1)
+
+
+def plain(*arguments):
+    """Cross-entropy as a formula."""
+    return losses.softmax(*arguments)
 
 
 def halving(done, total, monitored):
@@ -34,7 +40,7 @@ STRATEGIES = {
         "on_copies": Policy(rotate=20.0, erase=0.5, erase_area=0.2),
     },
     "redrawn": {"target": copies.equalise, "on_copies": Policy(rotate=20.0), "redraw": True},
-    "sampler": {"policy": STRONG, "share": lambda n: sampling.power(n, exponent=0.0)},
+    "sampler": {"policy": STRONG, "share": partial(sampling.power, exponent=0.0)},
     "weights": {"weight": lambda n: 1 / n.double()},
     "focal": {"loss": focal, "clip_norm": 0.5},
     "many steps": {"policy": STRONG, "batch_size": 6},
@@ -139,23 +145,23 @@ def test_a_captured_run_goes_on_where_it_was_stopped(stop, optimizer):
 
 def test_a_captured_step_that_is_not_finite_updates_nothing():
     def broken(logits, target, feature, constants, progress):
-        return losses.cross_entropy(logits, target, feature, constants, progress, smoothing=0.0) + torch.where(
+        return plain(logits, target, feature, constants, progress) + torch.where(
             constants.count_C.sum() > 0, torch.inf, 0.0
         )
 
     state = begun()
     before = copy.deepcopy(state.model.classifier.weight.detach())
     with pytest.raises(FloatingPointError, match=r"epoch 1, step 1 .*Images of that step"):
-        list(loop.fit(captured(recipe(loss=broken)), state, never))
+        list(loop.fit(captured(recipe(formula=broken)), state, never))
     assert torch.equal(state.model.classifier.weight, before)
 
 
 def test_what_the_host_would_have_to_read_is_taken_eagerly(caplog):
     def reads(logits, target, feature, constants, progress):
         scale = float(logits.detach().abs().max())
-        return losses.cross_entropy(logits, target, feature, constants, progress, smoothing=0.0) / scale
+        return plain(logits, target, feature, constants, progress) / scale
 
-    made = recipe(loss=reads, policy=STRONG, schedule=halving)
+    made = recipe(formula=reads, policy=STRONG, schedule=halving)
     with caplog.at_level("INFO", "emoexp"):
         same(trained(captured(made), begun()), trained(made, begun()))
     assert "cannot be captured: the host waits for a value" in caplog.text
@@ -169,12 +175,12 @@ def test_a_number_of_the_host_is_frozen_in_a_recording():
     counted = iter(range(100))
 
     def counting(logits, target, feature, constants, progress):
-        loss = losses.cross_entropy(logits, target, feature, constants, progress, smoothing=0.0)
+        loss = plain(logits, target, feature, constants, progress)
         return loss * (1 + next(counted))
 
-    ours = trained(captured(recipe(loss=counting)), begun())
+    ours = trained(captured(recipe(formula=counting)), begun())
     counted = iter(range(100))
-    theirs = trained(recipe(loss=counting), begun())
+    theirs = trained(recipe(formula=counting), begun())
     assert any(not torch.equal(value, theirs[1][name]) for name, value in ours[1].items())
 
 
@@ -205,8 +211,7 @@ def test_a_cuda_graph_is_the_eager_run(strategy):
     device = torch.device("cuda")
     made = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
     batches = dataclasses.replace(made.batches, image_NCHW=made.batches.image_NCHW.to(device), device=device)
-    constants = losses.Constants(*(value.to(device) for value in graphs._fields(made.constants)))
-    made = dataclasses.replace(made, batches=batches, constants=constants)
+    made = dataclasses.replace(made, batches=batches)
 
     def on_device(seed: int) -> step.State:
         state = begun(seed=seed)

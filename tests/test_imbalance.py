@@ -16,7 +16,6 @@ N = torch.tensor([90, 9, 1])
 FER = torch.tensor([3995, 436, 4097, 7215, 4830, 3171, 4965])
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.2, 0.1], [-1.0, 3.0, 0.0]])
 TARGET = torch.tensor([0, 2, 1])
-NOTHING = losses.Constants(N.float(), N / 100, torch.ones(3))
 FEATURE = torch.zeros(3, 4)
 
 
@@ -24,13 +23,13 @@ def labels(count: torch.Tensor) -> torch.Tensor:
     return torch.repeat_interleave(torch.arange(len(count)), count)
 
 
-def plan(count=N, target=copies.none, share=sampling.uniform, weight=weights.none, epoch_size="pool", seed=0):
-    return ledger.plan(
-        labels(count), len(count), target=target, share=share, weight=weight, epoch_size=epoch_size, seed=seed
-    )
+def plan(count=N, target=copies.none, share=sampling.uniform, weight=weights.none, epoch_size="pool", seed=0, **others):
+    epochs = others.pop("epochs", 1)
+    columns = ledger.Columns(target=target, share=share, weight=weight, **others)
+    return ledger.plan(labels(count), len(count), columns, epochs=epochs, epoch_size=epoch_size, seed=seed)
 
 
-def inverse_share(count):
+def inverse_share(count, progress=0.0):
     return sampling.power(count, exponent=0.0)
 
 
@@ -172,41 +171,48 @@ def test_a_class_that_is_never_drawn_weighs_nothing():
 # losses
 
 
+def valued(loss: losses.Loss, logits=LOGITS, target=TARGET):
+    constants = loss.constants(N, N / 100, torch.ones(3), torch.device("cpu"))
+    return loss.formula(logits, target, FEATURE, constants, 0.5)
+
+
+def cross_entropy(smoothing):
+    return losses.cross_entropy(N, N / 100, smoothing=smoothing)
+
+
+def focal(gamma, smoothing=0.0):
+    return losses.focal(N, N / 100, gamma=gamma, smoothing=smoothing)
+
+
 def test_cross_entropy_is_torchs():
-    ours = losses.cross_entropy(LOGITS, TARGET, FEATURE, NOTHING, 0.0, smoothing=0.0)
-    torch.testing.assert_close(ours, functional.cross_entropy(LOGITS, TARGET, reduction="none"))
-    smooth = losses.cross_entropy(LOGITS, TARGET, FEATURE, NOTHING, 0.0, smoothing=0.1)
+    ours = valued(cross_entropy(0.0))
+    assert torch.equal(ours, functional.cross_entropy(LOGITS, TARGET, reduction="none"))
+    smooth = valued(cross_entropy(0.1))
     torch.testing.assert_close(smooth, functional.cross_entropy(LOGITS, TARGET, reduction="none", label_smoothing=0.1))
-    soft = functional.one_hot(TARGET, 3).float()
-    torch.testing.assert_close(losses.cross_entropy(LOGITS, soft, FEATURE, NOTHING, 0.0, smoothing=0.0), ours)
+    torch.testing.assert_close(valued(cross_entropy(0.0), target=functional.one_hot(TARGET, 3).float()), ours)
 
 
 def test_smoothing_comes_before_the_class_weight():
-    weight = torch.tensor([1.0, 10.0, 100.0])
-    smooth = losses.cross_entropy(LOGITS, TARGET, FEATURE, NOTHING, 0.0, smoothing=0.1)
+    weight, smooth = torch.tensor([1.0, 10.0, 100.0]), valued(cross_entropy(0.1))
     assert float((smooth * weight[TARGET]).sum() / weight[TARGET].sum()) == pytest.approx(1.168215, abs=1e-6)
 
 
 def test_focal_by_hand():
-    ours = losses.focal(LOGITS, TARGET, FEATURE, NOTHING, 0.0, gamma=2.0, smoothing=0.0)
-    np.testing.assert_allclose(ours, [0.0041443, 0.6672770, 0.00026784], rtol=2e-5)
-    torch.testing.assert_close(
-        losses.focal(LOGITS, TARGET, FEATURE, NOTHING, 0.0, gamma=0.0, smoothing=0.0),
-        functional.cross_entropy(LOGITS, TARGET, reduction="none"),
-    )
+    np.testing.assert_allclose(valued(focal(2.0)), [0.0041443, 0.6672770, 0.00026784], rtol=2e-5)
+    torch.testing.assert_close(valued(focal(0.0)), functional.cross_entropy(LOGITS, TARGET, reduction="none"))
 
 
 @pytest.mark.parametrize(("p", "ratio"), [(0.5, 1 / 4), (0.9, 1 / 100), (0.968, 1 / 976.6)])
 def test_focal_ratios_of_the_paper(p, ratio):
-    logits = torch.log(torch.tensor([[p, 1 - p]], dtype=torch.float64)).float()
-    value = losses.focal(logits, torch.tensor([0]), FEATURE[:1], NOTHING, 0.0, gamma=2.0, smoothing=0.0)
+    logits = torch.log(torch.tensor([[p, 1 - p, 1e-30]], dtype=torch.float64)).float()
+    value = valued(focal(2.0), logits, torch.tensor([0]))
     assert float(value) / -math.log(p) == pytest.approx(ratio, rel=1e-3)
 
 
 LOSSES = {
-    "cross_entropy": lambda z, y: losses.cross_entropy(z, y, FEATURE, NOTHING, 0.5, smoothing=0.1),
-    "focal": lambda z, y: losses.focal(z, y, FEATURE, NOTHING, 0.5, gamma=2.0, smoothing=0.1),
-    "focal_half": lambda z, y: losses.focal(z, y, FEATURE, NOTHING, 0.5, gamma=0.5, smoothing=0.0),
+    "cross_entropy": lambda z, y: valued(cross_entropy(0.1), z, y),
+    "focal": lambda z, y: valued(focal(2.0, 0.1), z, y),
+    "focal_half": lambda z, y: valued(focal(0.5), z, y),
 }
 
 
@@ -235,7 +241,7 @@ def test_loss_gradients(name):
 
 def test_smoothing_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"imbalance\.loss\.smoothing"):
-        losses.distribution(TARGET, 3, 1.0)
+        cross_entropy(1.0)
 
 
 # ledger
@@ -255,7 +261,7 @@ ROWS = {
 @pytest.mark.parametrize("row", ROWS)
 def test_effective_prior_and_over_correction(row):
     worked = plan(FER, *ROWS[row])
-    effective, factor = ledger.effective_prior(worked), ledger.over_correction(worked)
+    effective, factor = ledger.effective_prior(worked.stages[0]), ledger.over_correction(worked)
     count = FER.double()
     expected = {
         "none": count / count.sum(),
@@ -276,14 +282,14 @@ def test_equal_counts_make_every_row_the_baseline():
     equal = torch.tensor([10, 10, 10])
     for target, share, weight in ROWS.values():
         worked = plan(equal, target, share, weight)
-        torch.testing.assert_close(worked.weight_C, torch.ones(3).double())
-        torch.testing.assert_close(worked.share_C, torch.full((3,), 1 / 3).double())
+        torch.testing.assert_close(worked.stages[0].weight_C, torch.ones(3).double())
+        torch.testing.assert_close(worked.stages[0].share_C, torch.full((3,), 1 / 3).double())
         assert len(worked.parent_P) == 30
 
 
 def test_weights_and_shares_count_the_pool_with_copies():
     worked = plan(N, copies.equalise, inverse_share, inverse_weight)
-    torch.testing.assert_close(worked.weight_C, torch.ones(3).double())
+    torch.testing.assert_close(worked.stages[0].weight_C, torch.ones(3).double())
     assert ledger.over_correction(worked) == pytest.approx(1)
 
 

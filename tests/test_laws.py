@@ -18,10 +18,10 @@ from emoexp import config
 
 ROOT = Path(__file__).parents[1]
 FIRST = {"data", "imbalance", "models", "batches", "transforms", "metrics", "statistics", "rng", "schedules", "slugs"}
-FIRST |= {"checks", "comparison", "leaky"}
+FIRST |= {"checks", "comparison", "leaky", "sharpness"}
 SECOND = {"building", "checkpoint", "commands", "config", "evaluation", "figures", "graphs", "identity", "keeping"}
 SECOND |= {"auditing", "loop", "machine", "options", "pages", "reporting", "results", "runs", "session", "step"}
-SECOND |= {"sweep", "tracking", "training"}
+SECOND |= {"conflicts", "fitting", "retraining", "sweep", "tracking", "training"}
 ENTRIES = {"train", "evaluate", "predict", "sync", "report", "audit"}
 CONFIGURED = {"config", "commands", "options", *ENTRIES}  # see omegaconf
 COMPOSING = {
@@ -385,9 +385,11 @@ GIVEN = {
 }
 # Keys that the code takes out of a node before it is built.
 TAKEN = {
-    "data": {"leaks"},  # of the split data, not of the reader
+    "data": {"leaks", "long_tail"},  # of the split data, not of the reader
     "imbalance/copies": {"redraw", "transform"},  # of the batches, not of the number of copies
-    "optimizer": {"decay"},  # of the parameter groups
+    "imbalance/sampling": {"replacement"},  # of the order, not of the shares
+    "imbalance/loss": {"head"},  # of the network
+    "optimizer": {"decay", "rho", "tail"},  # of the parameter groups; of the gradient
 }
 ABOUT = {"name", "defaults", "_target_", "_partial_"}
 GROUPS = sorted(set(config.GROUPS.values()))

@@ -11,7 +11,7 @@ from torch.nn import functional
 from emoexp import batches as batching
 from emoexp import config, loop, rng, step
 from emoexp.batches import Normalisation, TrainingBatches
-from emoexp.imbalance import copies, ledger, losses, sampling, weights
+from emoexp.imbalance import copies, ledger, losses
 from emoexp.transforms import Policy
 
 COUNT = torch.tensor([30, 8, 3])
@@ -35,20 +35,17 @@ class Net(nn.Module):
         return self.classifier(self.features(x))
 
 
-def cross_entropy(*arguments):
-    return losses.cross_entropy(*arguments, smoothing=0.0)
+COLUMNS = ("share", "weight", "target", "loss", "mix", "replacement")
 
 
-def recipe(loss=cross_entropy, share=None, weight=None, target=copies.none, policy=Policy(), **keys) -> step.Recipe:
-    plan = ledger.plan(
-        LABEL,
-        3,
-        target=target,
-        share=share or sampling.uniform,
-        weight=weight or weights.none,
-        epoch_size="pool",
-        seed=0,
-    )
+def recipe(policy=Policy(), **keys) -> step.Recipe:
+    """formula: a loss's, in place of a loss; parts: the column schedule; other columns; the recipe's own."""
+    epochs = keys.get("epochs", 2)
+    if formula := keys.pop("formula", None):
+        keys["loss"] = lambda count, share: losses.Loss(formula)
+    chosen = {name: keys.pop(name) for name in COLUMNS if name in keys}
+    columns = ledger.Columns(schedule=keys.pop("parts", ledger.NEVER), **chosen)
+    plan = ledger.plan(LABEL, 3, columns, epochs=epochs, epoch_size="pool", seed=0)
     batches = TrainingBatches(
         image_NCHW=IMAGE,
         original_N=ORIGINAL,
@@ -72,8 +69,6 @@ def recipe(loss=cross_entropy, share=None, weight=None, target=copies.none, poli
         batches=batches,
         validation=(torch.arange(46, 60), torch.arange(14) % 3),
         num_classes=3,
-        loss=loss,
-        constants=losses.Constants(plan.count_C.float(), plan.share_C.float(), plan.weight_C.float()),
         **(usual | keys),
     )
 
@@ -176,13 +171,26 @@ def test_every_part_of_the_payload_is_needed(key):
     assert not (weights_equal and second.history == whole.history)
 
 
+def test_what_was_worked_out_ahead_is_used_and_forgotten(monkeypatch):
+    made, asked = recipe(policy=Policy(flip=0.5), epochs=3), []
+    whole = TrainingBatches.draws
+
+    def counted(self, items, epoch):
+        asked.append(epoch)
+        return whole(self, items, epoch)
+
+    monkeypatch.setattr(TrainingBatches, "draws", counted)
+    list(loop.fit(made, fresh(), never))
+    assert asked == [0, 1, 2] and not made.batches._ahead
+
+
 def nan_at(step_wanted: int):
     calls = 0
 
     def loss(*arguments):
         nonlocal calls
         calls += 1
-        value = cross_entropy(*arguments)
+        value = losses.softmax(*arguments)
         return value * float("nan") if calls == step_wanted else value
 
     return loss
@@ -197,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step():
         return False
 
     with pytest.raises(FloatingPointError, match=r"epoch 1, step 2 .*nothing was updated with it"):
-        list(loop.fit(recipe(loss=nan_at(2)), clean, watch))
+        list(loop.fit(recipe(formula=nan_at(2)), clean, watch))
     for name, parameter in clean.model.named_parameters():
         assert torch.equal(parameter, reached[0][name]) and torch.isfinite(parameter).all()
     assert not clean.history
@@ -214,10 +222,10 @@ def test_a_gradient_that_is_not_finite_stops_too():
             return g * float("inf")
 
     def loss(logits, *others):
-        return cross_entropy(Explodes.apply(logits), *others)
+        return losses.softmax(Explodes.apply(logits), *others)
 
     with pytest.raises(FloatingPointError, match="step 1 "):
-        list(loop.fit(recipe(loss=loss), fresh(), never))
+        list(loop.fit(recipe(formula=loss), fresh(), never))
 
 
 def test_clipping_bounds_the_update():
@@ -273,7 +281,8 @@ def test_patience_ends_training():
 
 def look(made, items, epoch):
     """Images and classes of some items, drawn first in an epoch."""
-    return made.batch(made.draws(items, epoch), lambda table: table)
+    batch = made.batch(made.draws(items, epoch), lambda table: table)
+    return batch.image_BCHW, batch.label_B
 
 
 def test_copies_differ_from_their_parent_and_stay_the_same():
@@ -308,10 +317,10 @@ def test_augmentation_differs_by_epoch_and_place():
 def test_a_step_sees_its_own_rows_of_the_epoch():
     made = recipe(policy=Policy(rotate=15.0, erase=0.5, erase_area=0.2), batch_size=7).batches
     draws = made.draws(made.order(1), 1)
-    whole, label = made.batch(draws, lambda table: table)
+    whole = made.batch(draws, lambda table: table)
     pieces = [made.batch(draws, lambda table, span=made.span(k): table[span]) for k in range(len(made))]
-    assert torch.equal(torch.cat([image for image, _ in pieces]), whole)
-    assert torch.equal(torch.cat([target for _, target in pieces]), label)
+    assert torch.equal(torch.cat([piece.image_BCHW for piece in pieces]), whole.image_BCHW)
+    assert torch.equal(torch.cat([piece.label_B for piece in pieces]), whole.label_B)
     assert all(torch.equal(made.originals(1, k), draws.index_E[made.span(k)]) for k in range(len(made)))
 
 

@@ -15,6 +15,7 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
+from emoexp.models.cifar_resnet import BasicBlock, CifarResNet
 from emoexp.models.emotion_cnn import EmotionCNN
 from emoexp.models.mish import Mish
 from emoexp.models.shallow_cnn import ShallowCNN
@@ -32,10 +33,10 @@ KINDS = {
     "elu": nn.ELU,
 }
 OTHERS = (nn.Hardswish, nn.Hardtanh, nn.ReLU6, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
-# activation modules by hand. resnet18: the stem's and one for each of 8 blocks, which calls it twice.
+# activation modules by hand. resnet18, resnet32: the stem's and one for each of 8 or 15 blocks, which calls it twice.
 # mobilenet: stem 1, first block 1, ten blocks 2 each, squeezes 9, last convolution 1, hidden layer 1
-MODULES = {"emotion_cnn": 5, "shallow_cnn": 2, "vgg_a": 10, "resnet18": 9, "mobilenet_v3_small": 33}
-CALLS = MODULES | {"resnet18": 17}
+MODULES = {"emotion_cnn": 5, "shallow_cnn": 2, "vgg_a": 10, "resnet18": 9, "resnet32": 16, "mobilenet_v3_small": 33}
+CALLS = MODULES | {"resnet18": 17, "resnet32": 31}
 GATES = {"mobilenet_v3_small": 9}  # squeeze-and-excitation blocks, as in the paper's table 2
 SHAPES = [(1, 48), (3, 64), (1, 32)]
 
@@ -229,6 +230,41 @@ def test_parameters_of_torchvisions_networks() -> None:
         assert count(MobileNetV3Small(channels=3, stem=stem, **common)) == 2_542_856
 
 
+@pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)])
+def test_parameters_of_resnet32_by_hand_and_as_its_papers_count(depth: int, parameters: int) -> None:
+    network = CifarResNet(num_classes=10, channels=3, image_size=32, activation=nn.ReLU, depth=depth)
+    each = (depth - 2) // 3  # convolutions of a stage
+    convolutions = 9 * (3 * 16 + 16 * 16 * each + 16 * 32 + 32 * 32 * (each - 1) + 32 * 64 + 64 * 64 * (each - 1))
+    norms = 2 * (16 + each * (16 + 32 + 64))
+    assert count(network) == convolutions + norms + 64 * 10 + 10 == parameters  # 0.27, 0.46, 0.66, 0.85 M in table 6
+    assert list(dict(network.named_children()))[-1] == "classifier"
+    assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules()) == depth
+
+
+@pytest.mark.parametrize(("channels", "size", "side"), [(1, 8, 2), (3, 32, 8), (1, 33, 9), (3, 47, 12)])
+def test_resnet32_halves_the_side_twice_and_takes_odd_ones(channels: int, size: int, side: int) -> None:
+    network = CifarResNet(num_classes=7, channels=channels, image_size=size, activation=nn.ReLU, depth=8)
+    assert network.blocks(network.stem(torch.randn(2, channels, size, size))).shape == (2, 64, side, side)
+    check_training(network, channels, size)
+
+
+def test_a_shortcut_of_resnet32_is_every_second_pixel_between_zeros() -> None:
+    image = torch.randn(2, 16, 6, 6)
+    block = BasicBlock(16, 32, nn.ReLU)
+    out = block.shortcut(image)
+    assert torch.equal(out[:, 8:24], image[:, :, ::2, ::2]) and not out[:, :8].any() and not out[:, 24:].any()
+    assert BasicBlock(16, 16, nn.ReLU).shortcut(image) is image
+    nn.init.zeros_(block.norm2.weight)  # the convolutions say nothing: the shortcut alone is left
+    torch.testing.assert_close(block(image), out.relu())
+
+
+def test_weights_of_resnet32_are_as_wide_as_he_et_al_draw_them() -> None:
+    network = CifarResNet(num_classes=10, channels=3, image_size=32, activation=nn.ReLU)
+    wide = network.blocks[-1].conv2.weight
+    assert wide.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
+    assert network.classifier.weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.1)
+
+
 @pytest.mark.parametrize("size, side", [(16, 1), (17, 1), (31, 1), (47, 2), (50, 3), (64, 4)])
 def test_emotion_cnn_takes_sizes_that_sixteen_does_not_divide(size: int, side: int) -> None:
     network = build("emotion_cnn", size=size)
@@ -273,6 +309,9 @@ def test_dropout_and_widths_reach_the_network() -> None:
         (EmotionCNN, {"dropout": 1.0}, "emotion_cnn: dropout lies from 0 to below 1; it is 1.0"),
         (EmotionCNN, {"conv_dropout": -0.1}, "conv_dropout lies from 0 to below 1; it is -0.1"),
         (EmotionCNN, {"num_classes": 0}, "num_classes takes whole numbers from 1 on"),
+        (CifarResNet, {"image_size": 7}, "resnet32 needs image_size of at least 8; it is 7"),
+        (CifarResNet, {"depth": 18}, "depth is 6n \\+ 2, such as 20, 32, 44 or 56; it is 18"),
+        (CifarResNet, {"depth": 2}, "depth is 6n \\+ 2"),
     ],
 )
 def test_what_cannot_be_built_is_explained(made: Any, keys: dict[str, Any], message: str) -> None:

@@ -50,6 +50,48 @@ def test_warmup_is_linear():
     assert [schedules.cosine(s / 2, 10, [], warmup=2.0, end=0.0) for s in range(4)] == [0, 0.25, 0.5, 0.75]
 
 
+def published(epoch: int) -> float:
+    """adjust_learning_rate of the code of Cao et al. (2019), for 200 epochs."""
+    epoch = epoch + 1
+    if epoch <= 5:
+        return epoch / 5
+    return 0.0001 if epoch > 180 else 0.01 if epoch > 160 else 1.0
+
+
+LDAM = {"warmup": 0.025, "at": [0.8, 0.9], "factors": [0.01, 0.0001]}
+
+
+def test_steps_are_those_of_the_published_code():
+    for epoch in range(200):
+        for share in (0.0, 0.5, 96 / 97):
+            assert schedules.steps(epoch + share, 200, [], **LDAM) == pytest.approx(published(epoch)), epoch
+
+
+@pytest.mark.parametrize("total", [10, 30, 50, 90, 100, 300, 1000])
+def test_steps_keep_their_shape_in_other_lengths(total):
+    factors = [schedules.steps(epoch, total, [], **LDAM) for epoch in range(total)]
+    assert factors.index(0.01) == round(0.8 * total) and factors.index(0.0001) == round(0.9 * total)
+    assert factors[0] == pytest.approx(min(1, 1 / (0.025 * total))) and max(factors) == 1
+
+
+def test_steps_without_warmup_and_milestones_are_constant():
+    assert {schedules.steps(e / 3, 10, [], warmup=0.0, at=[], factors=[]) for e in range(30)} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"at": [0.9, 0.8]}, "those of at rising"),
+        ({"at": [0.8, 160]}, "shares of training"),
+        ({"warmup": 5}, "shares of training"),
+        ({"factors": [0.1]}, "one factor for each share"),
+    ],
+)
+def test_steps_that_cannot_be_are_named(keys, told):
+    with pytest.raises(ValueError, match=told):
+        schedules.steps(0.0, 10, [], **(LDAM | keys))
+
+
 @pytest.mark.parametrize("patience", [0, 1, 3])
 def test_plateau_is_torchs(patience):
     values = [0.1, 0.3, 0.2, 0.25, 0.3, 0.29, 0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.2, 0.1]

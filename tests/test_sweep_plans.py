@@ -104,13 +104,14 @@ def test_what_is_about_the_whole_sweep_cannot_be_swept(word):
         ("on_error=ignore", "on_error is continue or stop"),
         ("tune.lr=0.1", "tune.lr is a list"),
         ("tune.lr=[]", "tune.lr is a list"),
+        ("tune.lr=[0.1] monitor=epoch patience=null", "monitor=epoch is the same for all"),
         ("tune.lr=[0.1,-1]", "tune.lr is a list"),
         ("tune.epochs=0", "tune.epochs at least 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(word, said):
     with pytest.raises(ValueError, match=re.escape(said)):
-        planned(word)
+        planned(*word.split())
 
 
 def test_duplicates_are_one_cell():

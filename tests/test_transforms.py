@@ -45,6 +45,33 @@ def test_quarter_turn_is_rot90():
     torch.testing.assert_close(turned, torch.rot90(IMAGE, 1, (2, 3)), atol=1e-5, rtol=0)
 
 
+def test_shifts_by_whole_pixels_are_a_padded_crop_and_all_equally_frequent():
+    policy = Policy(translate=4 / 32, translate_step=1 / 32)
+    drawn = transforms.draw(policy, 0, "t", torch.arange(20_000))
+    pixels = drawn.affine_B23[:, :, 2] * 16  # the side is 2 long
+    assert torch.equal(pixels, pixels.round()) and pixels.abs().max() == 4
+    frequency = torch.bincount((pixels[:, 0] * 9 + pixels[:, 1] + 40).long()) / 20_000
+    assert len(frequency) == 81 and (frequency - 1 / 81).abs().max() < 0.004
+    image = torch.rand(64, 3, 32, 32)
+    moved = transforms.apply(image, drawn.at(lambda table: table[:64]), 0.5)
+    padded = torch.nn.functional.pad(image, (4, 4, 4, 4), mode="replicate")
+    for k, (x, y) in enumerate(pixels[:64].long().tolist()):
+        torch.testing.assert_close(moved[k], padded[k, :, 4 + y : 36 + y, 4 + x : 36 + x], atol=1e-4, rtol=0)
+
+
+def test_mirrored_shifts_stay_on_whole_pixels():
+    image = torch.rand(16, 1, 32, 32)
+    moved = transforms.apply(
+        image, transforms.draw(Policy(flip=1.0, translate=4 / 32, translate_step=1 / 32), 0, "t", torch.arange(16)), 0.5
+    )
+    assert torch.isin((moved * 4096).round(), (image * 4096).round()).float().mean() > 0.99  # no value was mixed
+
+
+def test_shifts_of_any_size_do_not_know_of_steps():
+    drawn = transforms.draw(Policy(translate=0.1), 3, "t", torch.arange(1000)).affine_B23[:, :, 2] / 2
+    assert len(drawn.unique()) > 1900 and drawn.abs().max() == pytest.approx(0.1, abs=1e-3)
+
+
 def test_flip_probability_one_always_mirrors():
     drawn = transforms.draw(Policy(flip=1.0), 0, "t", torch.arange(4))
     torch.testing.assert_close(transforms.apply(IMAGE, drawn, 0.5), IMAGE.flip(3))
@@ -117,5 +144,8 @@ def test_boxes_lie_inside_and_are_as_frequent_as_asked():
 
 def test_idle_and_nonsense():
     assert Policy().idle and Policy(erase_area=0.2).idle and not Policy(flip=0.5).idle
+    assert Policy(translate_step=0.1).idle and not Policy(translate=0.1, translate_step=0.1).idle
+    with pytest.raises(ValueError, match=r"translate_step=0\.2 is larger than translate=0\.1"):
+        Policy(translate=0.1, translate_step=0.2)
     with pytest.raises(ValueError, match=r"flip lies in 0..1; it is 1.5"):
         Policy(flip=1.5)

@@ -79,13 +79,13 @@ def checked(options: Node) -> Node:
 
 
 def load(plain: Node) -> Dataset:
-    """The data, split; unreadable images are listed and not refused."""
+    """The data, split, with the long tail asked for; unreadable images are listed and not refused."""
     node = dict(plain["data"])
     node |= {"on_corrupt": "drop"} if "on_corrupt" in node else {}
     cache = building.folder_of(plain["cache"])
     source = building.read(node, plain["allow"], plain["image_size"], plain["channels"], cache)
     data: Dataset = config.build(plain["split"], plain["allow"], source=source)
-    return data
+    return building.with_long_tail(data, plain["data"])
 
 
 def subject_of(plain: Node, data: Dataset, folder: Path) -> Subject:

@@ -37,7 +37,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Source):
-    """A source after splitting: every image stands in one of PARTS, or in none (-1) where a leak was taken out.
+    """A source after splitting: every image stands in one of PARTS, or in none (-1) where a leak or a tail was cut out.
 
     split: the mode that was asked for. leaky: copies were made before the split, so that `digest` is the originals'.
     """

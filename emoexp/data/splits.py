@@ -12,9 +12,10 @@ import numpy as np
 from emoexp.data.dataset import PARTS, Dataset, Source
 
 MODES = ("official", "stratified", "identity")
+HOMES = ("train", "test")
 
 
-def split(source: Source, *, mode: str, val: float, test: float, seed: int) -> Dataset:
+def split(source: Source, *, mode: str, val: float, test: float, seed: int, val_from: str = "train") -> Dataset:
     """Give every image a part.
 
     Args:
@@ -23,21 +24,24 @@ def split(source: Source, *, mode: str, val: float, test: float, seed: int) -> D
             by class and, for "identity", by person.
         val, test: shares, in 0..1, of the images that are split.
         seed: another seed, another split; unused where the source has all its parts.
+        val_from: the part, train or test, that an official split takes a missing validation part out of.
 
     Raises:
-        ValueError: for an unknown mode or impossible shares, identities that the source does not have, fewer
-            than two classes, and a class without images in the data or in any part.
+        ValueError: for an unknown mode or impossible shares, identities or a test part that the source does not
+            have, fewer than two classes, and a class without images in the data or in any part.
     """
     _check_request(source, mode, val, test)
+    _check_home(source, mode, val_from)
     _check_classes(source)
     part = source.part.astype(np.int8).copy()
-    pool = np.flatnonzero(part <= 0) if mode == "official" else np.arange(len(part))
+    home = 2 if val_from == "test" and not (part == 1).any() else 0
+    pool = np.flatnonzero(part == 2 if home else part <= 0) if mode == "official" else np.arange(len(part))
     wanted = [p for p in (1, 2) if mode != "official" or not (part == p).any()]
     if wanted and len(pool):
         shares = np.array([1 - sum((val, test)[p - 1] for p in wanted), *((val, test)[p - 1] for p in wanted)])
         identity = None if mode == "stratified" or source.identity is None else source.identity[pool]
         chosen = _assign(source.digest[pool], identity, source.labels[pool], shares, seed)
-        part[pool] = np.array([0, *wanted], dtype=np.int8)[chosen]
+        part[pool] = np.array([home, *wanted], dtype=np.int8)[chosen]
     part[part < 0] = 0
     check_parts(part, source)
     return _dataset(source, part, mode)
@@ -195,6 +199,18 @@ def _check_request(source: Source, mode: str, val: float, test: float) -> None:
         raise ValueError(
             f"split=identity needs to know who is in a picture, and data={source.name} does not say; "
             "use split=stratified, or for data=folder give data.identity, a pattern on the file name"
+        )
+
+
+def _check_home(source: Source, mode: str, val_from: str) -> None:
+    if val_from not in HOMES:
+        raise ValueError(f"split.val_from is one of {', '.join(HOMES)}; it is {val_from!r}")
+    if val_from == "test" and mode != "official":
+        raise ValueError(f"split.val_from=test is for split=official, which keeps a test part; split.mode is {mode!r}")
+    if val_from == "test" and not (source.part == 2).any():
+        raise ValueError(
+            f"split.val_from=test takes validation out of the test part, and data={source.name} has none; "
+            "leave split.val_from=train"
         )
 
 

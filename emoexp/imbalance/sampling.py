@@ -1,4 +1,7 @@
-"""Which images an epoch draws: class shares from class counts, and an order that is a function of (seed, epoch)."""
+"""Which images an epoch draws: class shares from class counts, and an order that is a function of (seed, epoch).
+
+A share is a function of the counts and of the progress of the run (0..1), which only `progressive` heeds.
+"""
 
 import torch
 from torch import Tensor
@@ -6,12 +9,12 @@ from torch import Tensor
 from emoexp import rng
 
 
-def uniform(count_C: Tensor) -> Tensor:
+def uniform(count_C: Tensor, progress: float = 0.0) -> Tensor:
     """Every image once an epoch: a class's share is its share of the images, drawn without replacement."""
     return power(count_C, exponent=1.0)
 
 
-def power(count_C: Tensor, *, exponent: float) -> Tensor:
+def power(count_C: Tensor, progress: float = 0.0, *, exponent: float) -> Tensor:
     """Class shares proportional to n_c^exponent: 1 natural, 1/2 square root, 0 class-balanced.
 
     Kang et al., ICLR 2020 (arXiv 1910.09217), equation 1. A class without images is never drawn.
@@ -20,13 +23,29 @@ def power(count_C: Tensor, *, exponent: float) -> Tensor:
     return share / share.sum()
 
 
-def effective_number(count_C: Tensor, *, beta: float) -> Tensor:
+def effective_number(count_C: Tensor, progress: float = 0.0, *, beta: float) -> Tensor:
     """Class shares n_c/E(n_c), with E(n) = (1-beta^n)/(1-beta) the effective number of n images.
 
     Each image is drawn in proportion to 1/E(n_c): Cui et al., CVPR 2019 (arXiv 1901.05555). A beta of 0 is natural;
     near 1 it is inverse frequency.
     """
     share = torch.where(count_C > 0, count_C.double() / effective(count_C, beta), 0.0)
+    return share / share.sum()
+
+
+def progressive(count_C: Tensor, progress: float, *, exponent: float) -> Tensor:
+    """From natural shares to those of `power`, linearly over the run: Kang et al., ICLR 2020, equation 2."""
+    return (1 - progress) * uniform(count_C) + progress * power(count_C, exponent=exponent)
+
+
+def repeat_factor(count_C: Tensor, progress: float = 0.0, *, threshold: float | None) -> Tensor:
+    """Class shares n_c·max(1, √(threshold/p_c)), with p_c the share of the images: Gupta et al., CVPR 2019 (LVIS, arXiv
+    1908.03195), appendix. threshold: in 0..1; None for 1/classes, which is what LVIS's 0.001 is to its 1203 classes."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ValueError(f"imbalance.sampling.threshold is a share of the images, above 0 to 1; it is {threshold}")
+    natural = uniform(count_C)
+    limit = 1 / len(count_C) if threshold is None else threshold
+    share = natural * (limit / natural.clamp(min=1e-12)).sqrt().clamp(min=1)
     return share / share.sum()
 
 
@@ -38,7 +57,12 @@ def effective(count_C: Tensor, beta: float) -> Tensor:
     return (1 - torch.tensor(beta, dtype=torch.float64) ** count) / (1 - beta)
 
 
-def order(label_P: Tensor, share_C: Tensor, *, size: int, seed: int, epoch: int) -> Tensor:
+def is_natural(share_C: Tensor, count_C: Tensor) -> bool:
+    """Whether the shares are those of the images."""
+    return torch.allclose(share_C, count_C.double() / count_C.sum(), rtol=0, atol=1e-12)
+
+
+def order(label_P: Tensor, share_C: Tensor, *, size: int, seed: int, epoch: int, purpose: str = "order") -> Tensor:
     """The pool's items that an epoch draws, in their order.
 
     Where the shares are the pool's own, items are drawn without replacement (a new shuffle for every full pass).
@@ -48,16 +72,43 @@ def order(label_P: Tensor, share_C: Tensor, *, size: int, seed: int, epoch: int)
         label_P: int64 class of each item of the pool.
         share_C: float64 share of draws for each class, summing to 1.
         size: draws in this epoch.
-        seed, epoch: what the order is a function of.
+        seed, epoch, purpose: what the order is a function of.
 
     Returns:
         int64 indices into the pool, `size` of them.
     """
-    count_C = torch.bincount(label_P, minlength=len(share_C)).double()
-    if torch.allclose(share_C, count_C / len(label_P), rtol=0, atol=1e-12):
+    count_C = torch.bincount(label_P, minlength=len(share_C))
+    if is_natural(share_C, count_C):
         passes = range(-(-size // len(label_P)))
-        return torch.cat([rng.permutation(seed, "order", epoch, k, size=len(label_P)) for k in passes])[:size]
-    weight_P = (share_C / count_C.clamp(min=1))[label_P]
+        return torch.cat([rng.permutation(seed, purpose, epoch, k, size=len(label_P)) for k in passes])[:size]
+    weight_P = (share_C / count_C.double().clamp(min=1))[label_P]
     edge_P = torch.cumsum(weight_P, 0)
-    draw = rng.uniform_double(seed, "order", epoch, torch.arange(size)) * edge_P[-1]
+    draw = rng.uniform_double(seed, purpose, epoch, torch.arange(size)) * edge_P[-1]
     return torch.searchsorted(edge_P, draw, right=True).clamp(max=len(label_P) - 1)
+
+
+def cycle(label_P: Tensor, share_C: Tensor, before_C: Tensor, *, size: int, seed: int, epoch: int) -> Tensor:
+    """The same without replacement, class by class: each class is a deck of its items that is dealt to the end before
+    it is shuffled again, and classes take turns at the rate of their shares (with equal shares, each once a round).
+
+    Class-aware sampling: Shen et al., ECCV 2016 (arXiv 1512.05830), section 3.
+
+    Args:
+        before_C: float64, items of each class dealt in earlier epochs; decks go on from there.
+        label_P, share_C, size, seed, epoch: as for `order`.
+
+    Returns:
+        int64 indices into the pool, `size` of them.
+    """
+    times, items = [], []
+    for c, share in enumerate(share_C.tolist()):
+        member = torch.nonzero(label_P == c).flatten()
+        turns = int(share * size) + 1 if share else 0
+        jitter = rng.uniform_double(seed, "turn", epoch, c, torch.arange(turns))
+        times.append((torch.arange(turns) + jitter) / max(share, 1e-12))  # the k-th turn falls into [k, k+1)/share
+        place = int(before_C[c]) + torch.arange(turns)
+        passes = range(int(place[0]) // len(member), int(place[-1]) // len(member) + 1) if turns else range(0)
+        deck = [member[rng.permutation(seed, "deck", c, k, size=len(member))] for k in passes]
+        items.append(torch.cat(deck)[place - passes.start * len(member)] if deck else member[:0])
+    first = torch.argsort(torch.cat(times), stable=True)[:size]
+    return torch.cat(items)[first]

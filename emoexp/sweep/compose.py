@@ -120,6 +120,11 @@ def _checked(cells: list[Cell], settings: list[Sweep], axes: Sequence[str]) -> S
     tune = settings[0].tune
     if tune.lr and "optimizer.lr" in axes:
         raise ValueError("optimizer.lr is either swept or searched by tune.lr, not both")
+    if tune.lr and any(cell.experiment.monitor == "epoch" for cell in cells):
+        raise ValueError(
+            "tune.lr takes the rate whose monitored value is best, and monitor=epoch is the same for all: monitor a "
+            "value of validation such as val/macro_f1, or leave tune.lr=null"
+        )
     if tune.lr and tune.seed in {cell.experiment.seed for cell in cells}:
         raise ValueError(f"tune.seed={tune.seed} is one of the seeds that are compared; choose another for the search")
     return settings[0]

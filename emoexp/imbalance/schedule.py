@@ -1,0 +1,66 @@
+"""When each column of a strategy acts, and what of the network learns: a run has at most two parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TIMED = ("sampling", "weights", "loss", "mix")
+RETRAIN = ("none", "fresh", "kept", "scale", "both")
+NORMS = ("update", "frozen")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The second part of a run begins after the share `start` of its epochs; 0: there is one part alone.
+
+    late: columns that act only from then on (deferred re-weighting and re-sampling: Cao et al., NeurIPS 2019, section
+    3.3). early: columns that act only before. retrain: none, the whole network goes on; kept, features are frozen and
+    the classifier goes on; fresh, it is drawn anew (cRT); scale, only a factor for each class is learnt (LWS: Kang et
+    al., ICLR 2020, section 4); both, it goes on with such factors (MiSLAS: Zhong et al., CVPR 2021). norms: whether
+    batch norms still update their statistics where features are frozen, as in the original cRT and LWS, or are frozen
+    too. rate: factor of the learning rate in the second part; where a classifier is retrained, the rate's schedule
+    begins anew with it.
+    """
+
+    start: float = 0.0
+    late: Sequence[str] = ()
+    early: Sequence[str] = ()
+    retrain: str = "none"
+    norms: str = "update"
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < 1:
+            raise ValueError(f"imbalance.schedule.start is a share of the run, 0 <= start < 1; it is {self.start}")
+        for name in ("late", "early"):
+            if stray := [column for column in getattr(self, name) if column not in TIMED]:
+                raise ValueError(f"imbalance.schedule.{name} names columns among {', '.join(TIMED)}; not {stray[0]}")
+        if both := set(self.late) & set(self.early):
+            raise ValueError(f"imbalance.schedule: {both.pop()} is both late and early; it would never act")
+        for name, allowed in (("retrain", RETRAIN), ("norms", NORMS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"imbalance.schedule.{name} is one of {', '.join(allowed)}; it is {getattr(self, name)}"
+                )
+        if self.rate <= 0:
+            raise ValueError(f"imbalance.schedule.rate is above 0; it is {self.rate}")
+
+    @property
+    def retrains(self) -> bool:
+        """Whether features are frozen in the second part."""
+        return self.retrain != "none"
+
+    def first(self, epochs: int) -> int:
+        """The epoch, from 0, that the second part begins with; 0 where there is one part.
+
+        Raises:
+            ValueError: a run too short for two parts.
+        """
+        if self.start == 0:
+            return 0
+        if epochs < 2:
+            raise ValueError(f"imbalance.schedule has two parts, which take at least 2 epochs; epochs={epochs}")
+        return min(max(round(self.start * epochs), 1), epochs - 1)
+
+    def acts(self, column: str, second: bool) -> bool:
+        """Whether a column acts in a part."""
+        return column not in (self.early if second else self.late)

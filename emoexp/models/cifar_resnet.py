@@ -1,0 +1,90 @@
+"""Residual networks for small images (He et al., CVPR 2016, section 4.2): ResNet-20, 32, 44 and 56."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emoexp.models.limits import check_image_size, check_sizes
+
+WIDTHS = (16, 32, 64)  # channels of the three stages; the last two halve the side
+
+
+class CifarResNet(nn.Module):
+    """One 3x3 convolution, three stages of (depth - 2) / 6 basic blocks, the mean over the last maps.
+
+    Shortcuts without parameters, the paper's option A: where a block halves the side, its input is taken at every
+    second pixel, with maps of zeros before and after its own. Weights are drawn as He et al. (ICCV 2015) do, the last
+    layer's too, as in the implementation that most papers on long tails share.
+
+    depth: layers with weights, 6n + 2.
+
+    Raises:
+        ValueError: another depth, an image smaller than 8 pixels, or a size below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        activation: Callable[[], nn.Module],
+        depth: int = 32,
+    ) -> None:
+        super().__init__()
+        check_sizes("resnet32", num_classes=num_classes, channels=channels, depth=depth)
+        check_image_size("resnet32", image_size, least=8)
+        if depth < 8 or depth % 6 != 2:
+            raise ValueError(f"architecture resnet32: depth is 6n + 2, such as 20, 32, 44 or 56; it is {depth}")
+        self.stem = nn.Sequential(_convolution(channels, WIDTHS[0], 1), nn.BatchNorm2d(WIDTHS[0]), activation())
+        blocks, inputs = [], WIDTHS[0]
+        for width in WIDTHS:
+            for _ in range((depth - 2) // 6):
+                blocks.append(BasicBlock(inputs, width, activation))
+                inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(WIDTHS[-1], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def features(self, image_NCHW: Tensor) -> Tensor:
+        """What the last layer sees: B×64, means over the last maps."""
+        return self.blocks(self.stem(image_NCHW)).mean((2, 3))
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """Logits B×classes."""
+        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
+        return logits_BC
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm, and the input added before the last activation.
+
+    With more outputs than inputs the side is halved, rounded up.
+    """
+
+    def __init__(self, inputs: int, outputs: int, activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.stride = 1 if inputs == outputs else 2
+        self.sides = ((outputs - inputs) // 2, (outputs - inputs) - (outputs - inputs) // 2)
+        self.conv1, self.norm1 = _convolution(inputs, outputs, self.stride), nn.BatchNorm2d(outputs)
+        self.conv2, self.norm2 = _convolution(outputs, outputs, 1), nn.BatchNorm2d(outputs)
+        self.activation = activation()
+
+    def forward(self, map_NCHW: Tensor) -> Tensor:
+        """Maps B×outputs×H×W, or of half the side."""
+        inner = self.norm2(self.conv2(self.activation(self.norm1(self.conv1(map_NCHW)))))
+        out: Tensor = self.activation(inner + self.shortcut(map_NCHW))
+        return out
+
+    def shortcut(self, map_NCHW: Tensor) -> Tensor:
+        """The input in the shape of the output."""
+        if self.stride == 1:
+            return map_NCHW
+        return functional.pad(map_NCHW[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.sides))
+
+
+def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)  # batch norm has the bias

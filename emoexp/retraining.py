@@ -1,0 +1,50 @@
+"""The second part of a run in which the classifier is retrained alone: what learns, and how it begins."""
+
+import torch
+from torch import nn
+
+from emoexp import rng
+from emoexp.models import heads
+from emoexp.step import Phase, Recipe, State
+
+SCALE = "scale_C"  # of `heads.Scaled`
+_ZERO = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # whose state begins at zero
+
+
+def enter(recipe: Recipe, state: State, phase: Phase) -> None:
+    """Before an epoch, or what is left of one: training mode, and only what learns asks for gradients."""
+    plan, model = recipe.batches.plan, state.model
+    model.train()
+    if not plan.columns.schedule.retrains:
+        return
+    if phase.norms_frozen:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+    last = {id(p): name for name, p in model.classifier.named_parameters()}  # type: ignore[union-attr]
+    for group in state.optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(_learns(phase.learning, last.get(id(parameter))))
+    if state.epoch == plan.first and state.step == 0:
+        _begin(recipe, state, phase)
+
+
+def _learns(learning: str, name: str | None) -> bool:
+    """Whether a parameter learns; name: of one of the classifier's, else None."""
+    if name == SCALE:
+        return learning in ("scale", "both")
+    return learning == "none" or (name is not None and learning != "scale")
+
+
+def _begin(recipe: Recipe, state: State, phase: Phase) -> None:
+    """A fresh classifier where one is wanted, and an optimizer that remembers nothing."""
+    if phase.learning == "fresh":
+        rng.reseed(recipe.seed, "classifier")
+        heads.fresh(state.model.classifier)  # type: ignore[arg-type]
+    if type(state.optimizer) in _ZERO and not state.optimizer.defaults.get("dampening"):
+        for values in state.optimizer.state.values():  # in place: recorded steps know these tensors
+            for value in values.values():
+                if isinstance(value, torch.Tensor):
+                    value.zero_()
+    else:
+        state.optimizer.state.clear()

@@ -1,0 +1,183 @@
+"""How tests come by a strategy: every option of every column from its file, and small imbalanced data to train it on."""
+
+import copy
+import dataclasses
+import json
+import re
+from functools import cache
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from composing import checked
+from torch import Tensor
+
+from emoexp import building, config, fitting, loop, options
+from emoexp.batches import resident
+from emoexp.config import Experiment, Machine, Node
+from emoexp.data.dataset import Dataset, digests
+from emoexp.identity import COLUMNS
+from emoexp.imbalance import ledger, losses, posthoc
+from emoexp.imbalance.losses import Loss
+from emoexp.step import Recipe, State
+
+GROUPS = {column: f"imbalance/{column}" for column in COLUMNS} | {"optimizer": "optimizer"}
+SMALL = (  # a training of a tenth of a second: three epochs of seven steps
+    *"image_size=8 batch_size=8 epochs=3 patience=null activation=relu augmentation=none scheduler=constant".split(),
+    *"architecture.widths=[4] architecture.dense=8 architecture.dropout=0.2 optimizer.lr=0.02 tracking=none".split(),
+)
+COUNT = (36, 12, 5, 1)
+CPU = torch.device("cpu")
+
+
+@cache
+def nodes() -> dict[str, dict[str, Node]]:
+    """The options of every column and of the optimizer, as composed; many to one composition, which takes long."""
+    found: dict[str, dict[str, Node]] = {column: {} for column in GROUPS}
+    for names in zip_longest(*(options.listed(group) for group in GROUPS.values())):
+        chosen = {column: name for column, name in zip(GROUPS, names, strict=True) if name}
+        made, _ = checked(*(f"{GROUPS[column]}={name}" for column, name in chosen.items()))
+        for column, name in chosen.items():
+            found[column][name] = made.optimizer if column == "optimizer" else made.imbalance[column]
+    return found
+
+
+@cache
+def row(name: str) -> Node:
+    """A row of the table, as composed."""
+    return checked(f"imbalance={name}")[0].imbalance
+
+
+@cache
+def base() -> tuple[Experiment, Machine]:
+    return checked(*SMALL)
+
+
+def node(column: str, name: str, **keys: Any) -> Node:
+    """An option, with keys of its own."""
+    return copy.deepcopy(nodes()[column][name]) | keys
+
+
+def experiment(columns: dict[str, str | Node] | str, **keys: Any) -> Experiment:
+    """A small experiment with some columns of the table, or a row of it, and what else there is."""
+    usual, _ = base()
+    if isinstance(columns, str):
+        return dataclasses.replace(usual, imbalance=copy.deepcopy(row(columns)), **keys)
+    chosen = {column: node(column, of) if isinstance(of, str) else of for column, of in columns.items()}
+    keys = {"optimizer": chosen.pop("optimizer", usual.optimizer) | {"lr": usual.optimizer["lr"]}} | keys
+    return dataclasses.replace(usual, imbalance=copy.deepcopy(row("none")) | chosen, **keys)
+
+
+@cache
+def labelled(count: tuple[int, ...]) -> Dataset:
+    """Labels alone: black training images of two pixels a side."""
+    label = np.repeat(np.arange(len(count)), count)
+    return dataclasses.replace(
+        data((2, 2)),
+        **{"images": np.zeros((len(label), 1, 2, 2), np.uint8), "labels": label, "part": np.zeros(len(label), np.int8)},
+        class_names=tuple("abcdefgh"[: len(count)]),
+    )
+
+
+@cache
+def data(count: tuple[int, ...] = COUNT, side: int = 8, validation: int = 10) -> Dataset:
+    """Classes that overlap: a pattern of its own for each, in noise. Training, then validation and test alike."""
+    draw, classes = np.random.default_rng(0), len(count)
+    part = [count, (validation,) * classes, (validation,) * classes]
+    label = np.concatenate([np.repeat(np.arange(classes), numbers) for numbers in part])
+    pattern = draw.normal(size=(classes, 1, side, side))
+    image = 128 + 28 * pattern[label] + 40 * draw.normal(size=(len(label), 1, side, side))
+    pixels = image.clip(0, 255).astype(np.uint8)
+    return Dataset(
+        **{"name": "made", "images": pixels, "labels": label, "class_names": tuple("abcdefgh"[:classes])},
+        **{"names": np.array([f"{k}.png" for k in range(len(label))]), "identity": None, "digest": digests(pixels)},
+        part=np.repeat(np.arange(3), [sum(numbers) for numbers in part]).astype(np.int8),
+        **{"notes": (), "split": "official"},
+    )
+
+
+def plan(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT, **keys: Any) -> ledger.Plan:
+    """A strategy, worked out for classes of so many images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "build", build)
+        return building.strategy(experiment(columns, **keys), base()[1], labelled(count))
+
+
+def loss_of(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT) -> Loss:
+    """The loss of a strategy at its end."""
+    return plan(columns, count).stages[-1].loss
+
+
+def values(
+    loss: Loss, logits_BC: Tensor, target: Tensor, feature_BF: Tensor | None = None, count: tuple[int, ...] = COUNT
+) -> Tensor:
+    """A loss of each sample."""
+    share_C = torch.tensor(count).double() / sum(count)
+    constants = loss.constants(torch.tensor(count), share_C, torch.ones(len(count)), CPU)
+    feature_BF = torch.ones(len(logits_BC), 2).to(logits_BC) if feature_BF is None else feature_BF
+    return loss.formula(logits_BC, target, feature_BF, constants, 0.5)
+
+
+_build = config.build
+
+
+@cache
+def _remembered(text: str) -> Any:
+    return _build(json.loads(text), [])
+
+
+def build(node: Node, allow: list[str], **extra: Any) -> Any:
+    """What a node makes; the same object again where nothing else goes in, as Hydra takes milliseconds for each."""
+    return _build(node, allow, **extra) if extra else _remembered(json.dumps(node))
+
+
+def begun(made: Experiment, images: Dataset | None = None) -> tuple[Recipe, State]:
+    """A training that is about to begin."""
+    images, (_, place) = images or data(), base()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "build", build)
+        worked = building.strategy(made, place, images)
+        recipe = building.recipe_of(made, place, images, worked, resident(images.images, CPU), CPU)
+        return recipe, building.initial_state(made, place, images, CPU)
+
+
+def never(step: int, steps: int) -> bool:
+    return False
+
+
+def trained(made: Experiment, images: Dataset | None = None) -> tuple[Tensor, Tensor]:
+    """The probabilities that the best and the last epoch of a training give to validation once all is fitted."""
+    images = images or data()
+    recipe, state = begun(made, images)
+    for epoch in loop.fit(recipe, state, never):
+        if epoch.best:
+            best, number = copy.deepcopy(state.model), state.epoch
+    last = _fitted(recipe, images, made.imbalance["posthoc"], state.model, recipe.epochs)
+    same = number == recipe.epochs
+    return last if same else _fitted(recipe, images, made.imbalance["posthoc"], best, number), last
+
+
+def _fitted(recipe: Recipe, images: Dataset, posthoc_node: Node, model: torch.nn.Module, epoch: int) -> Tensor:
+    prior_C = ledger.effective_prior(recipe.batches.plan.stages[epoch - 1])
+    seen = fitting.evidence(model, recipe, images, prior_C)
+    head = posthoc.apply(copy.deepcopy(model.classifier), build(posthoc_node, [])(seen))
+    with torch.no_grad():
+        return head(seen.feature_VF.float()).double().softmax(1)
+
+
+def differ(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
+    """Whether probabilities differ by more than rounding makes of them in a training."""
+    return any(float((a - b).abs().max()) > 1e-3 for a, b in zip(one, other, strict=True))
+
+
+def words(column: str, name: str, key: str) -> list[str]:
+    """The words that an option's file says of a key."""
+    line = re.search(rf"^{key}:.*?#(.*)$", options.text(GROUPS[column], name) or "", re.M)
+    return re.findall(r"\w+", line[1]) if line else []
+
+
+def own(loss: Loss) -> dict[str, Tensor]:
+    """The constants that make a loss this one, but those that are neutral."""
+    return {name: getattr(loss, name) for name in losses.OWN if getattr(loss, name) is not None}

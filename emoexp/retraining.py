@@ -41,10 +41,19 @@ def _begin(recipe: Recipe, state: State, phase: Phase) -> None:
     if phase.learning == "fresh":
         rng.reseed(recipe.seed, "classifier")
         heads.fresh(state.model.classifier)  # type: ignore[arg-type]
-    if type(state.optimizer) in _ZERO and not state.optimizer.defaults.get("dampening"):
-        for values in state.optimizer.state.values():  # in place: recorded steps know these tensors
-            for value in values.values():
-                if isinstance(value, torch.Tensor):
-                    value.zero_()
-    else:
-        state.optimizer.state.clear()
+    forget(state.optimizer)
+
+
+def forget(optimizer: torch.optim.Optimizer) -> None:
+    """Bring an optimizer's state to where it began; in place where that is zero: recorded steps know these tensors."""
+    if type(optimizer) not in _ZERO or optimizer.defaults.get("dampening"):
+        optimizer.state.clear()
+        return
+    for values in optimizer.state.values():
+        for value in values.values():
+            if isinstance(value, torch.Tensor):
+                value.zero_()
+    if optimizer.defaults.get("momentum"):  # a fused SGD wants all of these or none
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))

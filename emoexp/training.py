@@ -120,6 +120,7 @@ def manifest(
             "tags": {
                 "data_notes": " ".join(data.notes),
                 "double_correction": ledger.warning(plan, data.class_names) or "no",
+                "heuristics": "; ".join(ledger.heuristics(plan)) or "none",
                 "leaks": leaks.told(leaks.count(data, None)),
                 **({"protocol": leaky.MARK} if data.leaky else {}),
             },

@@ -46,8 +46,8 @@ class Policy:
                 raise ValueError(f"augmentation: {name} lies in 0..{most}; it is {value}")
         if 0 < self.translate < self.translate_step:
             raise ValueError(
-                f"augmentation: translate_step={self.translate_step} is larger than translate={self.translate}, so that "
-                "nothing would move; take a smaller translate_step, 0 for shifts of any size"
+                f"augmentation: translate_step={self.translate_step} is larger than translate={self.translate}, so "
+                "that nothing would move; take a smaller translate_step, 0 for shifts of any size"
             )
 
     @property

@@ -9,9 +9,10 @@ import torch
 from composing import checked
 from PIL import Image
 
-from emoexp import building, checkpoint, results, training
+from emoexp import building, checkpoint, options, results, training
 
-ROWS = ["none", "sampler", "weighted_loss", "ldam_drw", "drw", "balanced_softmax"]  # of conf/imbalance
+QUICK = ["none", "ldam_drw", "balanced_softmax", "crt", "mislas", "remix_drw"]  # the others are marked slow
+ROWS = [row if row in QUICK else pytest.param(row, marks=pytest.mark.slow) for row in options.listed("imbalance")]
 RESTARTED = {"crt", "lws", "mislas"}  # whose second stage has the learning rate's schedule for itself
 NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 TRAIN, TEST, FACTOR = 60, 20, 20.0

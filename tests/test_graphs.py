@@ -12,6 +12,9 @@ from torch import nn
 
 from emoexp import graphs, loop, step
 from emoexp.imbalance import copies, losses, sampling
+from emoexp.imbalance.mixing import Mix
+from emoexp.imbalance.schedule import Schedule
+from emoexp.sharpness import Sharpness
 from emoexp.transforms import Policy
 
 STRONG = Policy(flip=0.5, rotate=10.0, brightness=0.2, erase=0.5, erase_area=0.3)
@@ -44,6 +47,25 @@ STRATEGIES = {
     "weights": {"weight": lambda n: 1 / n.double()},
     "focal": {"loss": focal, "clip_norm": 0.5},
     "many steps": {"policy": STRONG, "batch_size": 6},
+    "mixup": {"policy": STRONG, "mix": Mix(alpha=1.0, beta=1.0)},
+    "boxes of rare classes": {"mix": Mix(alpha=1.0, beta=1.0, paste=True, partner=0.0, probability=0.5)},
+    "vector scaling": {"loss": partial(losses.vector_scaling, gamma=0.2, tau=1.2, smoothing=0.1)},
+    "influence": {"loss": partial(losses.influence_balanced, alpha=None, epsilon=0.1, detach=False, smoothing=0.0)},
+    "progressive": {"share": partial(sampling.progressive, exponent=0.0)},
+    "decks": {"share": partial(sampling.power, exponent=0.0), "replacement": False},
+    "deferred": {
+        "loss": partial(losses.ldam, margin=0.5, scale=1.0, smoothing=0.0),
+        "weight": lambda n: 1 / n.double(),
+        "mix": Mix(alpha=1.0, beta=1.0),
+        "parts": Schedule(start=0.6, late=["weights", "loss"], early=["mix"], rate=0.5),
+    },
+    "two stages": {
+        "share": partial(sampling.power, exponent=0.0),
+        "parts": Schedule(start=0.6, late=["sampling"], retrain="fresh", norms="frozen"),
+    },
+    "statistics go on": {"parts": Schedule(start=0.3, retrain="kept")},
+    "sharpness": {"policy": STRONG, "sharpness": Sharpness(0.05)},
+    "sharpness of the tail": {"sharpness": Sharpness(0.05, torch.tensor([0.0, 1.0, 1.0])), "clip_norm": 0.5},
 }
 OPTIMIZERS = {
     "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0078125, weight_decay=0.1, fused=True),
@@ -113,6 +135,36 @@ def test_runs_of_one_kind_share_recordings():
     assert count == 2  # batches of 16, and the last one of 9
 
 
+def test_losses_of_one_formula_share_recordings():
+    count = 0
+
+    def counted(work):
+        nonlocal count
+        count += 1
+        return recorder.record(work)
+
+    share = graphs.Graphs("one", record=counted)
+    for gamma, tau in ((0.2, 1.2), (0.3, 0.5), (0.1, 1.0)):
+        made = recipe(loss=partial(losses.vector_scaling, gamma=gamma, tau=tau, smoothing=0.0), schedule=halving)
+        same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
+    assert count == 2
+
+
+def test_runs_of_two_parts_share_both_recordings():
+    count = 0
+
+    def counted(work):
+        nonlocal count
+        count += 1
+        return recorder.record(work)
+
+    share = graphs.Graphs("one", record=counted)
+    for seed in (0, 1):
+        made = recipe(**STRATEGIES["two stages"], schedule=halving, epochs=3, seed=seed)
+        same(trained(dataclasses.replace(made, executor=share), begun(seed=seed)), trained(made, begun(seed=seed)))
+    assert count == 4
+
+
 def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
     share = graphs.Graphs("one", record=recorder.record)
     for name in ("none", "copies", "augmented", "redrawn", "none"):
@@ -121,9 +173,10 @@ def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("stop", [1, 3, 4])
-def test_a_captured_run_goes_on_where_it_was_stopped(stop, optimizer):
-    made = recipe(policy=STRONG, schedule=halving)
+@pytest.mark.parametrize("strategy", ["augmented", "deferred", "two stages"])
+@pytest.mark.parametrize("stop", [1, 3, 4, 7])
+def test_a_captured_run_goes_on_where_it_was_stopped(stop, strategy, optimizer):
+    made = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
     whole = trained(made, begun(optimizer))
     first, taken = begun(optimizer), 0
 

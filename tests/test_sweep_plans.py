@@ -24,6 +24,7 @@ HOLDS = {
     "architecture": 30,
     "optimizer": 18,
     "kfold": 15,
+    "methods": 180,
 }
 
 
@@ -44,9 +45,13 @@ def test_an_ablation_spans_what_it_says(name):
     assert {tuple(cell.axes) for cell in span.cells} == {tuple(span.axes)}
 
 
-def test_all_eight_rows_stand_in_the_ablation():
-    rows = {cell.axes["imbalance"] for cell in compose.spanned(["ablation=imbalance"]).cells}
-    assert rows == set(options.listed("imbalance")) and len(rows) == 8
+def test_every_row_stands_in_an_ablation():
+    rows, methods = (
+        {cell.axes["imbalance"] for cell in compose.spanned([f"ablation={name}"]).cells}
+        for name in ("imbalance", "methods")
+    )
+    assert len(rows) == 8 and len(methods) == 30 and "none" in rows & methods
+    assert rows | methods == set(options.listed("imbalance"))
 
 
 def test_an_ablation_is_narrowed_and_widened_by_words():

@@ -1,7 +1,7 @@
 """A long tail cut into any data set: only so many training images of each class stay, the others stand in no part.
 
-Whatever the literature calls CIFAR-10-LT or CIFAR-100-LT is the balanced set cut like this. Validation and test are left
-alone. Classes are ranked by the training images that they have, so that sets which are uneven already become more so.
+Whatever the literature calls CIFAR-10-LT or CIFAR-100-LT is the balanced set cut like this. Validation and test stay as
+they are. Classes are ranked by the training images that they have, so that what is uneven already becomes more so.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ def counts(count_C: np.ndarray, profile: str, factor: float) -> np.ndarray:
     """Training images that each class keeps: int64 C.
 
     exponential: the class of rank i, from 0 for the largest, keeps n_max * factor^(-i/(C-1)), rounded down (Cui et al.,
-    CVPR 2019, and Cao et al., NeurIPS 2019, arXiv 1906.07413, section 4.1). step: the first half of the ranks, rounded
-    down, keeps n_max, the rest n_max / factor, rounded down (Buda et al., 2018, arXiv 1710.05381). A class that has fewer
-    images than that keeps what it has.
+    CVPR 2019, and Cao et al., NeurIPS 2019, arXiv 1906.07413). step: the first half of the ranks, rounded
+    down, keeps n_max, the rest n_max / factor, rounded down (Buda et al., 2018, arXiv 1710.05381). A class that has
+    fewer images than that keeps what it has.
 
     Args:
         count_C: images of each class; the most first, equal ones in class order, makes the ranks.
@@ -72,8 +72,8 @@ def cut(data: Dataset, *, profile: str, factor: float, seed: int) -> Dataset:
         order = rng.permutation(seed, "long tail", zlib.crc32(name.encode()), size=len(mine)).numpy()
         part[mine[order[keep_C[c] :]]] = -1
     note = (
-        f"data.long_tail.profile={profile}, factor {factor:g}: training keeps {keep_C.sum()} of {count_C.sum()} images, "
-        f"class by class {', '.join(map(str, keep_C))}"
+        f"data.long_tail.profile={profile}, factor {factor:g}: training keeps {keep_C.sum()} of {count_C.sum()} "
+        f"images, class by class {', '.join(map(str, keep_C))}"
     )
     return dataclasses.replace(data, part=part, notes=(*data.notes, note))
 

@@ -230,11 +230,11 @@ def warning(plan: Plan, class_names: Sequence[str]) -> str | None:
         return None
     top, low = int(effective.argmax()), int(torch.where(plan.image_C > 0, effective, 2.0).argmin())
     when = "" if (first, last) == (1, len(plan.stages)) else f" in epochs {first} to {last}"
-    several = sum(bool(moved) for moved in _corrections(stage, plan.count_C)) > 1
+    several = sum(_corrections(stage, plan.count_C)) > 1
+    counted = [f"{class_names[c]} ({int(plan.image_C[c])} images)" for c in (top, low)]
     return (
-        f"{'double correction' if several else 'over-correction'}{when}: training counts {class_names[top]} ({int(plan.image_C[top])} images) {factor:.3g} "
-        f"times what it counts {class_names[low]} ({int(plan.image_C[low])} images)"
-        + ("; each strategy alone would stop at equal" if several else "")
+        f"{'double correction' if several else 'over-correction'}{when}: training counts {counted[0]} {factor:.3g} "
+        f"times what it counts {counted[1]}{'; each strategy alone would stop at equal' if several else ''}"
     )
 
 

@@ -254,10 +254,16 @@ def draw(run: Run, history: Sequence[Row], data: Dataset, best: int) -> None:
     """The figures of a training as a whole: what it aimed at, and how it went."""
     from emoexp import figures  # matplotlib, only now: no step waits for it
 
-    folder = run.folder / "figures"
-    figures.ledger(
-        folder / "ledger.png", run.read("ledger.json")["classes"], title=marked("What training aims at", data)
-    )
+    folder, kept = run.folder / "figures", run.read("ledger.json")
+    figures.ledger(folder / "ledger.png", kept["classes"], title=marked("What training aims at", data))
+    if len(kept["timeline"]) > 1:
+        figures.prior_course(
+            folder / "prior_course.png",
+            kept["timeline"],
+            data.class_names,
+            len(data.where("train")),
+            title=marked("The prior by epochs", data),
+        )
     figures.training(
         folder / "training.png",
         history,

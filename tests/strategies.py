@@ -1,4 +1,4 @@
-"""How tests come by a strategy: every option of every column from its file, and small imbalanced data to train it on."""
+"""How tests come by a strategy: every option of every column from its file, and small data to train it on."""
 
 import copy
 import dataclasses
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composing import checked
+from composing import checked, composed
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from emoexp import building, config, fitting, loop, options
@@ -24,8 +25,8 @@ from emoexp.imbalance.losses import Loss
 from emoexp.step import Recipe, State
 
 GROUPS = {column: f"imbalance/{column}" for column in COLUMNS} | {"optimizer": "optimizer"}
-SMALL = (  # a training of a tenth of a second: three epochs of seven steps
-    *"image_size=8 batch_size=8 epochs=3 patience=null activation=relu augmentation=none scheduler=constant".split(),
+SMALL = (  # a training of a tenth of a second: three epochs of five steps
+    *"image_size=8 batch_size=12 epochs=3 patience=null activation=relu augmentation=none scheduler=constant".split(),
     *"architecture.widths=[4] architecture.dense=8 architecture.dropout=0.2 optimizer.lr=0.02 tracking=none".split(),
 )
 COUNT = (36, 12, 5, 1)
@@ -46,8 +47,11 @@ def nodes() -> dict[str, dict[str, Node]]:
 
 @cache
 def row(name: str) -> Node:
-    """A row of the table, as composed."""
-    return checked(f"imbalance={name}")[0].imbalance
+    """A row of the table, as composed; alone, which takes half as long."""
+    made: Node = OmegaConf.to_container(composed(name=f"imbalance/{name}"), resolve=True)["imbalance"]
+    for column in COLUMNS:
+        config.check_types(column, made[column], options.option(GROUPS[column], made[column]["name"]))
+    return made
 
 
 @cache
@@ -169,7 +173,7 @@ def _fitted(recipe: Recipe, images: Dataset, posthoc_node: Node, model: torch.nn
 
 def differ(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
     """Whether probabilities differ by more than rounding makes of them in a training."""
-    return any(float((a - b).abs().max()) > 1e-3 for a, b in zip(one, other, strict=True))
+    return any(float((a - b).abs().max()) > 1e-5 for a, b in zip(one, other, strict=True))
 
 
 def words(column: str, name: str, key: str) -> list[str]:

@@ -111,7 +111,17 @@ def draw_training(path: Path, epochs: int) -> Path:
     return figures.training(path, history(epochs), images=2871, title="sampler mish seed 0")
 
 
-DRAWINGS = (draw_confusion, draw_precision_recall, draw_mistakes, draw_ledger, draw_training)
+def draw_prior_course(path: Path, num_classes: int) -> Path:
+    even = np.full(num_classes, 1 / num_classes)
+    prior = np.arange(1, num_classes + 1) / np.arange(1, num_classes + 1).sum()
+    timeline = [
+        {"epochs": [1, 8], "effective_prior": prior.tolist()},
+        {"epochs": [9, 10], "effective_prior": list(even)},
+    ]
+    return figures.prior_course(path, timeline, names(num_classes), sum(COUNTS[num_classes]))
+
+
+DRAWINGS = (draw_confusion, draw_precision_recall, draw_mistakes, draw_ledger, draw_training, draw_prior_course)
 
 
 @pytest.fixture
@@ -188,6 +198,7 @@ def test_every_figure_says_how_many_images(tmp_path: Path, drawn: list[Figure]) 
         draw(tmp_path / "a.png", 7)
     n = sum(COUNTS[7])
     expected = [f"n = {n}", f"n = {n}", f"n = {n}", f"n = {n} training images", "n = 2,871 validation images"]
+    expected.append(f"n = {n} training images")
     assert all(text in heading(figure) for text, figure in zip(expected, drawn, strict=True))
 
 
@@ -304,6 +315,16 @@ def test_the_ledger_shows_images_copies_draws_and_priors(tmp_path: Path, drawn: 
     assert right.texts[1].get_text() == f"{9 / sum(COUNTS[7]):.3f} → 0.143  (weight 1.25)"
     with pytest.raises(ValueError, match="at least one class"):
         figures.ledger(tmp_path / "a.png", [])
+
+
+def test_the_prior_by_epochs_is_a_step_for_each_period(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw_prior_course(tmp_path / "a.png", 7)
+    (axes,) = drawn[0].axes
+    values, edges, _ = axes.patches[0].get_data()
+    assert edges.tolist() == [0.5, 8.5, 10.5] and values.tolist() == pytest.approx([1 / 28, 1 / 7])
+    assert len(axes.patches) == 7 and axes.get_ylim()[1] > 7 / 28
+    with pytest.raises(ValueError, match="at least one period"):
+        figures.prior_course(tmp_path / "a.png", [], names(7), 0)
 
 
 class Reads:

@@ -7,7 +7,7 @@ matplotlib). Every figure of a run says how many images it speaks of. Class name
     matrix     the confusion: counts and shares
     curves     precision over recall
     history    training over the epochs
-    bars       the ledger of priors
+    bars       the ledger of priors, and by epochs
     pictures   the most confident mistakes
     arms       several trainings: seeds, differences, one quantity against another, curves over each other
     shades     several trainings by class: recalls, and confusions against a baseline's
@@ -17,7 +17,7 @@ matplotlib). Every figure of a run says how many images it speaks of. Class name
 """
 
 from emoexp.figures.arms import differences, overlay, pareto, seeds, tradeoff
-from emoexp.figures.bars import ledger
+from emoexp.figures.bars import ledger, prior_course
 from emoexp.figures.classes import class_counts, confound, expected_intervals, leak_worth
 from emoexp.figures.curves import precision_recall
 from emoexp.figures.faces import class_means
@@ -42,6 +42,7 @@ __all__ = [
     "pairs",
     "pareto",
     "precision_recall",
+    "prior_course",
     "recalls",
     "seeds",
     "sheet_of",

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from emoexp.figures.history import column
 from emoexp.figures.sheet import BLUE, DASHED, FAINT, GREEN, INK, SKY, VERMILION, printable, sheet
@@ -14,7 +15,7 @@ from emoexp.figures.sheet import BLUE, DASHED, FAINT, GREEN, INK, SKY, VERMILION
 
 def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What training aims at") -> Path:
     """Left, what each class brings: images, copies, expected draws an epoch. Right, the prior of the data,
-    the prior that training aims at (share of draws times loss weight), and the uniform one.
+    the prior that training aims at, and the uniform one; means over the run, where they change.
 
     `rows` are the ledger's, of which class, images, copies, draws, weight, prior and effective_prior are
     shown. Raises `ValueError` without rows.
@@ -67,6 +68,42 @@ def _priors(
     _beside(axes, place_C, end_C, text, room=1.66)
     axes.set_xticks([share for share in axes.get_xticks() if share <= min(1.0, axes.get_xlim()[1])])
     axes.set_xlabel("prior of the data → prior that training aims at")
+
+
+def prior_course(
+    path: Path,
+    timeline: Sequence[dict[str, Any]],
+    class_names: Sequence[str],
+    images: int,
+    *,
+    title: str = "The prior by epochs",
+) -> Path:
+    """The prior that training aims at, of each class over the epochs; darker lines for classes that begin rarer.
+
+    `timeline` is the ledger's: the first and last epoch, from 1, of everything that the strategy does, and the
+    effective prior meanwhile; `images` is the number of training images. Raises `ValueError` without any period.
+    """
+    if not timeline:
+        raise ValueError("the figure of the prior by epochs needs at least one period, got none")
+    prior_TC = np.array([period["effective_prior"] for period in timeline], dtype=np.float64)
+    edge_T = [period["epochs"][0] - 0.5 for period in timeline] + [timeline[-1]["epochs"][1] + 0.5]
+    rank_C = prior_TC[0].argsort(kind="stable").argsort(kind="stable") / max(prior_TC.shape[1] - 1, 1)
+    facts = f"n = {images:,} training images · epochs = {timeline[-1]['epochs'][1]} · dashed: uniform"
+    with sheet(path, 8.2, 4.2, title, facts) as figure:
+        axes = figure.subplots()
+        for name, prior_T, rank in zip(printable(class_names), prior_TC.T, rank_C, strict=True):
+            axes.stairs(
+                prior_T, edge_T, baseline=None, color=colormaps["viridis"](0.9 * rank), linewidth=1.8, label=name
+            )
+        axes.axhline(1 / prior_TC.shape[1], color=INK, linewidth=1, linestyle=DASHED)
+        axes.set_ylim(0, 1.08 * prior_TC.max())
+        axes.set_xlim(edge_T[0], edge_T[-1])
+        axes.set_ylabel("prior that training aims at")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(True)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, ncols=1 + len(class_names) // 16)
+    return path
 
 
 def _beside(axes: Axes, place_C: np.ndarray, end_C: np.ndarray, text: Sequence[str], *, room: float) -> None:

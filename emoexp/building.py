@@ -171,6 +171,8 @@ def sharpness_of(optimizer: Node, count_C: Tensor, device: torch.device) -> Shar
     rho, tail = optimizer.get("rho", 0.0), optimizer.get("tail")
     if rho < 0 or (tail is not None and tail <= 0):
         raise ValueError(f"optimizer.rho is at least 0, optimizer.tail above 0 or null; they are {rho} and {tail}")
+    if rho == 0 and tail is not None:
+        raise ValueError(f"optimizer.tail={tail} does nothing where optimizer.rho is 0: raise it, or leave tail=null")
     if rho == 0:
         return None
     if tail is None:

@@ -53,8 +53,9 @@ def evidence(model: nn.Module, recipe: Recipe, data: Dataset, prior_C: Tensor) -
     index_V, target_V = recipe.validation
     feature_VF = features(model, recipe, index_V)
     head = model.classifier
-    with torch.inference_mode():
-        logits_VC = head(feature_VF.to(recipe.batches.device)).double().cpu()  # type: ignore[operator]
+    device = recipe.batches.device
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        logits_VC = head(feature_VF.to(device)).double().cpu()  # type: ignore[operator]
 
     def means() -> Tensor:
         index_N = data.where("train")
@@ -66,7 +67,7 @@ def evidence(model: nn.Module, recipe: Recipe, data: Dataset, prior_C: Tensor) -
     linear = head if type(head) is nn.Linear else None
     weight_CF = None if linear is None else linear.weight.detach().double().cpu()
     bias_C = None if linear is None or linear.bias is None else linear.bias.detach().double().cpu()
-    return Evidence(logits_VC.clone(), feature_VF.double(), target_V, weight_CF, bias_C, prior_C, means)
+    return Evidence(logits_VC, feature_VF.double(), target_V, weight_CF, bias_C, prior_C, means)
 
 
 def features(model: nn.Module, recipe: Recipe, index_N: Tensor) -> Tensor:

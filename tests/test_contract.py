@@ -219,9 +219,8 @@ def other_values(column: str, name: str, key: str) -> list[Any]:
     return [other for other in (0.5, usual / 4, usual * 2, usual + 0.3, usual + 8) if other != value]
 
 
-@pytest.mark.parametrize(("column", "name", "key"), [(c, n, key) for c, n in OPTIONS for key in keys_of(c, n)])
-def test_a_key_changes_something(column, name, key):
-    beside = KEY_BESIDE.get((column, name, key), {})
+def that_matter(column: str, name: str, key: str, beside: dict[str, Any]) -> Iterator[Any]:
+    """Those of the other values of a key that are legal and change something."""
 
     def made(**keys: Any) -> Experiment:
         return experiment(BESIDE.get(column, {}) | {column: node(column, name, **(beside | keys))})
@@ -231,17 +230,19 @@ def test_a_key_changes_something(column, name, key):
             return tuple(carried(evidence_of(seed), node(column, name, **keys)) for seed in range(4))
         return trained(made(**keys)) if beside | keys else outcome(column, name)
 
-    usual, legal = come_of(), 0
     for value in other_values(column, name, key):
-        try:
+        with contextlib.suppress(ValueError):  # no value of this key
             config.check_types(column, node(column, name, **{key: value}), options.option(GROUPS[column], name))
             begun(made(**{key: value}))
-        except ValueError:
-            continue
-        legal += 1
-        if differ(come_of(**{key: value}), usual):
-            return
-    pytest.fail(f"{legal} other values of imbalance.{column}.{key} were tried, and none made a difference")
+            if differ(come_of(**{key: value}), come_of()):
+                yield value
+
+
+@pytest.mark.parametrize(("column", "name", "key"), [(c, n, key) for c, n in OPTIONS for key in keys_of(c, n)])
+def test_a_key_changes_something(column, name, key):
+    beside = KEY_BESIDE.get((column, name, key), {})
+    assert any(True for _ in that_matter(column, name, key, beside)), other_values(column, name, key)
+    assert not beside or not any(True for _ in that_matter(column, name, key, {}))  # nothing is beside it for nothing
 
 
 @pytest.mark.parametrize(("column", "name", "keys", "said"), IDLE)
@@ -470,6 +471,13 @@ def finite(columns: Any, count: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("count", [(90, 9, 1), (1, 1, 1)])
 def test_one_image_is_enough_for_an_option(column, name, count):
     finite(alone(column, name), count)
+
+
+@pytest.mark.parametrize(("name", "key"), [(n, key) for c, n in OPTIONS if c == "loss" for key in keys_of(c, n)])
+def test_one_image_is_enough_for_a_loss_with_other_values(name, key):
+    for value in other_values("loss", name, key):
+        with contextlib.suppress(ValueError):  # no value of this key
+            finite({"loss": node("loss", name, **{key: value})}, (90, 9, 1))
 
 
 @every_row

@@ -658,20 +658,20 @@ def recording(fresh, kept):
 def test_a_fresh_classifier_is_a_function_of_the_seed(monkeypatch):
     """Drawn in the second part, whatever the first part left, and otherwise with another seed."""
     drawn = {}
-    for name, columns, seed in (
-        ("one", retrained("fresh"), 0),
-        ("other rate", retrained("fresh") | {"optimizer": "sgd"}, 0),
-        ("other seed", retrained("fresh"), 1),
+    for name, columns, keys in (
+        ("one", retrained("fresh"), {"seed": 0}),
+        ("other features", retrained("fresh") | {"optimizer": "sgd"}, {"seed": 0, "batch_size": 8}),
+        ("other seed", retrained("fresh"), {"seed": 1}),
     ):
         kept = []
         with monkeypatch.context() as patch:
             patch.setattr(heads, "fresh", recording(heads.fresh, kept))
-            before, *_ = parts(columns, seed=seed)
+            before, *_ = parts(columns, **keys)
         assert len(kept) == 1 and not torch.equal(kept[0]["weight"], before["classifier.weight"])
         drawn[name] = kept[0]
-        start = begun(experiment(columns, seed=seed))[1].model.classifier.state_dict()
+        start = begun(experiment(columns, **keys))[1].model.classifier.state_dict()
         assert not torch.equal(start["weight"], kept[0]["weight"])  # nor the first one again
-    assert equal(drawn["one"], drawn["other rate"]) and not equal(drawn["one"], drawn["other seed"])
+    assert equal(drawn["one"], drawn["other features"]) and not equal(drawn["one"], drawn["other seed"])
 
 
 def test_the_second_optimizer_remembers_nothing():

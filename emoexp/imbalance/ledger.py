@@ -6,7 +6,7 @@ heuristic.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -83,6 +83,7 @@ class Plan:
     columns: Columns
     stages: tuple[Stage, ...]
     epoch_size: int
+    _dealt: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def stage(self, epoch: int) -> Stage:
         """What the strategy does in an epoch; after the run, what it did in the last one."""
@@ -95,11 +96,25 @@ class Plan:
 
     def order(self, epoch: int, seed: int) -> Tensor:
         """Items of the pool that an epoch draws (int64)."""
-        share_C, size = self.stage(epoch).share_C, self.epoch_size
-        if self.columns.replacement or sampling.is_natural(share_C, self.count_C):
-            return sampling.order(self.label_P, share_C, size=size, seed=seed, epoch=epoch)
-        before_C = size * sum((stage.share_C for stage in self.stages[:epoch]), torch.zeros(len(share_C)).double())
-        return sampling.cycle(self.label_P, share_C, before_C, size=size, seed=seed, epoch=epoch)
+        share_C = self.stage(epoch).share_C
+        if not self._by_decks(epoch):
+            return sampling.order(self.label_P, share_C, size=self.epoch_size, seed=seed, epoch=epoch)
+        turn_E = sampling.turns(share_C, size=self.epoch_size, seed=seed, epoch=epoch)
+        return sampling.deal(self.label_P, turn_E, self._dealt_before(epoch, seed), seed=seed)
+
+    def _by_decks(self, epoch: int) -> bool:
+        return not (self.columns.replacement or sampling.is_natural(self.stage(epoch).share_C, self.count_C))
+
+    def _dealt_before(self, epoch: int, seed: int) -> Tensor:
+        """How many items of each class decks have dealt in earlier epochs."""
+        known = max((at for of, at in self._dealt if of == seed and at <= epoch), default=0)
+        dealt_C = self._dealt.get((seed, known), torch.zeros_like(self.count_C))
+        for at in range(known, epoch):
+            if self._by_decks(at):
+                turn_E = sampling.turns(self.stage(at).share_C, size=self.epoch_size, seed=seed, epoch=at)
+                dealt_C = dealt_C + torch.bincount(turn_E, minlength=len(dealt_C))
+            self._dealt[seed, at + 1] = dealt_C
+        return dealt_C
 
     def partners(self, epoch: int, seed: int) -> Tensor | None:
         """Items that the drawn ones are mixed with; None where nothing is mixed."""

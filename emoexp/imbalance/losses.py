@@ -126,7 +126,7 @@ def influence(
     """Softmax cross-entropy over a sample's influence ‖p-y‖₁·‖h‖₁ on the last layer's weights, times alpha; without
     alpha, scaled to a mean factor of 1 in the batch."""
     apart_BC = torch.softmax(logits_BC, 1) - distribution(target, logits_BC.shape[1])
-    factor_B = 1 / (apart_BC.abs().sum(1) * feature_BF.float().abs().sum(1) + epsilon)
+    factor_B = 1 / (apart_BC.abs().sum(1) * feature_BF.to(logits_BC.dtype).abs().sum(1) + epsilon)
     factor_B = factor_B.detach() if detach else factor_B
     scale = 1 / factor_B.detach().mean() if alpha is None else alpha
     return softmax(logits_BC, target, feature_BF, constants, progress) * factor_B * scale

@@ -171,7 +171,8 @@ def rehearse(fit: Callable[[Evidence], Fitted], *, prior_C: Tensor, linear: bool
     made_CC = torch.eye(len(prior_C), dtype=torch.float64)
     weight_CF = made_CC if linear else None
     target_V = torch.zeros(1, dtype=torch.int64)
-    fit(Evidence(made_CC[:1], made_CC[:1], target_V, weight_CF, None, prior_C, lambda: made_CC))
+    mean_CF = torch.where(prior_C[:, None] > 0, made_CC, torch.nan)  # of what training never sees there is none
+    fit(Evidence(made_CC[:1], made_CC[:1], target_V, weight_CF, None, prior_C, lambda: mean_CF))
 
 
 def apply(classifier: nn.Module, fitted: Fitted) -> nn.Module:

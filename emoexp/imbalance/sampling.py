@@ -87,28 +87,41 @@ def order(label_P: Tensor, share_C: Tensor, *, size: int, seed: int, epoch: int,
     return torch.searchsorted(edge_P, draw, right=True).clamp(max=len(label_P) - 1)
 
 
-def cycle(label_P: Tensor, share_C: Tensor, before_C: Tensor, *, size: int, seed: int, epoch: int) -> Tensor:
-    """The same without replacement, class by class: each class is a deck of its items that is dealt to the end before
-    it is shuffled again, and classes take turns at the rate of their shares (with equal shares, each once a round).
+def turns(share_C: Tensor, *, size: int, seed: int, epoch: int) -> Tensor:
+    """The class of each draw of an epoch where classes take turns at the rate of their shares (int64, `size` of them).
 
-    Class-aware sampling: Shen et al., ECCV 2016 (arXiv 1512.05830), section 3.
+    With equal shares each class comes once a round. Class-aware sampling: Shen et al., ECCV 2016 (arXiv 1512.05830),
+    section 3. share_C, size, seed, epoch: as for `order`.
+    """
+    times, classes = [], []
+    for c, share in enumerate(share_C.tolist()):
+        number = int(share * size) + 1 if share else 0
+        jitter = rng.uniform_double(seed, "turn", epoch, c, torch.arange(number))
+        times.append((torch.arange(number) + jitter) / max(share, 1e-12))  # the k-th turn falls into [k, k+1)/share
+        classes.append(torch.full((number,), c))
+    return torch.cat(classes)[torch.argsort(torch.cat(times), stable=True)[:size]]
+
+
+def deal(label_P: Tensor, turn_E: Tensor, dealt_C: Tensor, *, seed: int) -> Tensor:
+    """An item for each turn, without replacement: a class is a deck of its items, which is dealt to the end before it
+    is shuffled again.
 
     Args:
-        before_C: float64, items of each class dealt in earlier epochs; decks go on from there.
-        label_P, share_C, size, seed, epoch: as for `order`.
+        label_P: int64 class of each item of the pool.
+        turn_E: int64 class of each draw.
+        dealt_C: int64, items of each class dealt before; decks go on from there.
+        seed: what the decks are a function of.
 
     Returns:
-        int64 indices into the pool, `size` of them.
+        int64 indices into the pool, one for each turn.
     """
-    times, items = [], []
-    for c, share in enumerate(share_C.tolist()):
-        member = torch.nonzero(label_P == c).flatten()
-        turns = int(share * size) + 1 if share else 0
-        jitter = rng.uniform_double(seed, "turn", epoch, c, torch.arange(turns))
-        times.append((torch.arange(turns) + jitter) / max(share, 1e-12))  # the k-th turn falls into [k, k+1)/share
-        place = int(before_C[c]) + torch.arange(turns)
-        passes = range(int(place[0]) // len(member), int(place[-1]) // len(member) + 1) if turns else range(0)
-        deck = [member[rng.permutation(seed, "deck", c, k, size=len(member))] for k in passes]
-        items.append(torch.cat(deck)[place - passes.start * len(member)] if deck else member[:0])
-    first = torch.argsort(torch.cat(times), stable=True)[:size]
-    return torch.cat(items)[first]
+    item_E = torch.empty_like(turn_E)
+    for c, begun in enumerate(dealt_C.tolist()):
+        member, mine = torch.nonzero(label_P == c).flatten(), turn_E == c
+        place = begun + torch.arange(int(mine.sum()))
+        if len(place):
+            size, first = len(member), begun // len(member)
+            deck = torch.arange(first, int(place[-1]) // size + 1)[:, None]
+            draw_DN = rng.uniform_double(seed, "deck", c, deck, torch.arange(size)[None])
+            item_E[mine] = member[torch.argsort(draw_DN, dim=1, stable=True).flatten()[place - first * size]]
+    return item_E

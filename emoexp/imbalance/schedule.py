@@ -41,6 +41,11 @@ class Schedule:
                 raise ValueError(
                     f"imbalance.schedule.{name} is one of {', '.join(allowed)}; it is {getattr(self, name)}"
                 )
+        if self.start == 0 and (self.late or self.early or self.retrains or self.rate != 1):
+            raise ValueError(
+                "imbalance.schedule.start=0 leaves one part, in which late, early, retrain and rate mean nothing; "
+                "raise it, or choose imbalance/schedule=none"
+            )
         if self.rate <= 0:
             raise ValueError(f"imbalance.schedule.rate is above 0; it is {self.rate}")
 

@@ -121,16 +121,19 @@ class TrainingBatches:
         return self.original_N[self.plan.parent_P[self.order(epoch)[self.span(step)]]]
 
     def drawn(self, epochs: int) -> dict[str, int]:
-        """What training cost in images: all that were drawn, and how many different originals and items (originals and
-        copies) of the pool were among them."""
-        seen_P = torch.zeros(len(self.plan.parent_P), dtype=torch.bool)
+        """What training cost in images: all that the network saw, those that were mixed into them, and how many
+        different originals and items (originals and copies) of the pool were among both."""
+        seen_P, mixed = torch.zeros(len(self.plan.parent_P), dtype=torch.bool), 0
         for epoch in range(epochs):
-            seen_P[self.order(epoch)] = True
-            partner_E = self.plan.partners(epoch, self.seed)
-            if partner_E is not None:
-                seen_P[partner_E] = True
+            item_E, other_E = self.order(epoch), self.plan.partners(epoch, self.seed)
+            seen_P[item_E] = True
+            if other_E is not None:
+                in_E = self._shares(item_E, other_E, epoch).shows
+                seen_P[other_E[in_E]] = True
+                mixed += int(in_E.sum())
         return {
             "images": epochs * self.plan.epoch_size,
+            **({"mixed": mixed} if mixed else {}),
             "originals": len(self.plan.parent_P[seen_P].unique()),
             "items": int(seen_P.sum()),
             "pool": len(seen_P),
@@ -149,12 +152,15 @@ class TrainingBatches:
         drawn, other_E = self._transformed(item_E, epoch, "augmentation"), self.plan.partners(epoch, self.seed)
         if other_E is None:
             return drawn
-        count_P = self.plan.count_C[self.plan.label_P]
-        height, width = self.image_NCHW.shape[2:]
-        counts = count_P[item_E], count_P[other_E]
-        shares = mixing.draw(self.plan.columns.mix, *counts, (height, width), seed=self.seed, epoch=epoch)
+        shares = self._shares(item_E, other_E, epoch)
         moved = Shares(*(value.to(self.device) for value in (shares.kept_E, shares.box_EK4, shares.label_E)))
         return replace(drawn, partner=Partner(self._transformed(other_E, epoch, "partners' augmentation"), moved))
+
+    def _shares(self, item_E: Tensor, other_E: Tensor, epoch: int) -> Shares:
+        """How the items of an epoch are mixed with others."""
+        count_P, (height, width) = self.plan.count_C[self.plan.label_P], self.image_NCHW.shape[2:]
+        counts = count_P[item_E], count_P[other_E]
+        return mixing.draw(self.plan.columns.mix, *counts, (height, width), seed=self.seed, epoch=epoch)
 
     def _transformed(self, item_E: Tensor, epoch: int, purpose: str) -> Draws:
         """Images, classes and transformations of items."""

@@ -66,7 +66,7 @@ def folder_of(cache: str | None) -> str | None:
 
 def with_long_tail(data: Dataset, node: Node) -> Dataset:
     """The data with the long tail that its configuration asks for in the training part."""
-    asked = node.get("long_tail") or {"profile": "none", "factor": 1.0, "seed": 0}
+    asked = {"profile": "none", "factor": 1.0, "seed": 0} | (node.get("long_tail") or {})
     return long_tail.cut(data, profile=asked["profile"], factor=asked["factor"], seed=asked["seed"])
 
 
@@ -169,8 +169,8 @@ def recipe_of(
 def sharpness_of(optimizer: Node, count_C: Tensor, device: torch.device) -> Sharpness | None:
     """Sharpness-aware minimisation, for all classes or for those with less than `tail` times the mean count."""
     rho, tail = optimizer.get("rho", 0.0), optimizer.get("tail")
-    if rho < 0 or (tail is not None and tail <= 0):
-        raise ValueError(f"optimizer.rho is at least 0, optimizer.tail above 0 or null; they are {rho} and {tail}")
+    if rho < 0 or not (tail is None or (isinstance(tail, int | float) and tail > 0)):
+        raise ValueError(f"optimizer.rho is at least 0, optimizer.tail above 0 or null; they are {rho} and {tail!r}")
     if rho == 0 and tail is not None:
         raise ValueError(f"optimizer.tail={tail} does nothing where optimizer.rho is 0: raise it, or leave tail=null")
     if rho == 0:

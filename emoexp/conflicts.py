@@ -16,6 +16,7 @@ def check(plain: Node) -> None:
     """
     _check_protocol(plain)
     _check_long_tail(plain["data"])
+    _check_deferred(plain["imbalance"])
     _check_monitor(plain)
 
 
@@ -41,6 +42,22 @@ def _check_long_tail(data: Node) -> None:
                 f"data.long_tail.{key}={value} does nothing where data.long_tail.profile is none; choose "
                 "data.long_tail.profile=exponential or step as well"
             )
+
+
+def _check_deferred(imbalance: Node) -> None:
+    """Columns that come late or go early and do nothing even then; a classifier may be retrained all the same."""
+    schedule, usual = imbalance["schedule"], options.chosen("imbalance", "none")
+    if schedule.get("retrain", "none") != "none":
+        return
+    for when in ("late", "early"):
+        for column in schedule.get(when, []):
+            node = imbalance.get(column)  # a word that is no column is refused where the schedule is made
+            if node and node["name"] == usual[column] and not node.get("smoothing"):
+                raise ValueError(
+                    f"imbalance.schedule.{when} names {column}, but imbalance/{column}={node['name']} does nothing "
+                    f"anyway; choose another imbalance/{column}, or name what should be: "
+                    f"'imbalance.schedule.{when}=[...]', of sampling, weights, loss, mix"
+                )
 
 
 def _long_tail(data: Node) -> Node:

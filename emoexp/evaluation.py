@@ -124,10 +124,12 @@ def part_of(plain: Node, trained: Trained) -> tuple[Source, np.ndarray]:
     if plain["part"] not in PARTS:
         raise ValueError(f"part is train, val, test or all; it is {plain['part']}")
     given = np.flatnonzero(source.part == PARTS.index(plain["part"]))
-    split = plain.get("split") or yaml.safe_load((trained.folder / "config.yaml").read_text())["split"]
+    made = yaml.safe_load((trained.folder / "config.yaml").read_text())
+    split = plain.get("split") or made["split"]
     if plain["part"] != "train" and len(given) and split.get("mode") == "official" and not shared(split, source):
         return source, given  # also of a set that has only this part
-    dataset: Dataset = building.with_long_tail(config.build(split, plain["allow"], source=source), plain["data"])
+    long = made["data"] if made["data"]["name"] == plain["data"]["name"] else plain["data"]  # of the training part
+    dataset: Dataset = building.with_long_tail(config.build(split, plain["allow"], source=source), long)
     return dataset, dataset.where(plain["part"])
 
 

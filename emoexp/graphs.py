@@ -20,7 +20,7 @@ from emoexp.step import Course, Eager, Phase, Place, Recipe, State, fresh_sums, 
 
 log = logging.getLogger("emoexp")
 WARM_UP = 3  # steps before a recording: libraries choose their kernels in them
-KEPT = 4  # recordings at a time
+KEPT = 4  # recordings at a time, and forms of a step in each: every one holds a batch's activations
 Record = Callable[[Callable[[], None]], Callable[[], None]]  # from what is to be done to what repeats it
 
 
@@ -135,9 +135,12 @@ class _Recording:
         """What takes one step of an epoch, given its number."""
         assert state.model is self.model, "another run has taken the recording over"
         form = _form(course)
-        if form not in self.parts or not self.parts[form].hold(course):
-            self.parts[form] = _Tables.like(recipe, course)
-        tables = self.parts[form]
+        tables = self.parts.pop(form, None)
+        if tables is None or not tables.hold(course):
+            tables = _Tables.like(recipe, course)
+        self.parts[form] = tables
+        while len(self.parts) > KEPT:
+            del self.parts[next(iter(self.parts))]
         tables.fill(recipe, state, course)
         spans = [recipe.batches.span(number) for number in range(len(recipe.batches))]
         sizes = [span.stop - span.start for span in spans]
@@ -256,18 +259,18 @@ def _rebuilt(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def _tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """The optimizer's state, in the order of its parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return [value for p in parameters for value in optimizer.state[p].values() if isinstance(value, Tensor)]
+    return [value for p in parameters for value in optimizer.state.get(p, {}).values() if isinstance(value, Tensor)]
 
 
 def _take_over(ours: torch.optim.Optimizer, theirs: torch.optim.Optimizer) -> None:
     """Another optimizer's state in our tensors. What these optimizers begin with is zero."""
-    for mine, other in zip(ours.param_groups, theirs.param_groups, strict=True):
-        mine["base_lr"] = other["base_lr"]
     if not _tensors(ours):
         ours.load_state_dict(theirs.state_dict())
-    elif begun := _tensors(theirs):
-        for tensor, value in zip(_tensors(ours), begun, strict=True):
-            tensor.copy_(value)
-    else:
-        for tensor in _tensors(ours):
-            tensor.zero_()
+    for mine, other in zip(ours.param_groups, theirs.param_groups, strict=True):
+        mine["base_lr"] = other["base_lr"]
+        for parameter, its in zip(mine["params"], other["params"], strict=True):
+            begun = theirs.state.get(its, {})
+            for key, tensor in ours.state.get(parameter, {}).items():
+                tensor.copy_(begun[key]) if key in begun else tensor.zero_()
+            for key in begun.keys() - ours.state.get(parameter, {}).keys():
+                ours.state[parameter][key] = begun[key].clone()

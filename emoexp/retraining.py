@@ -15,17 +15,15 @@ def enter(recipe: Recipe, state: State, phase: Phase) -> None:
     """Before an epoch, or what is left of one: training mode, and only what learns asks for gradients."""
     plan, model = recipe.batches.plan, state.model
     model.train()
-    if not plan.columns.schedule.retrains:
-        return
     if phase.norms_frozen:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
     last = {id(p): name for name, p in model.classifier.named_parameters()}  # type: ignore[union-attr]
-    for group in state.optimizer.param_groups:
+    for group in state.optimizer.param_groups:  # always: a run before may have left a shared model's features frozen
         for parameter in group["params"]:
             parameter.requires_grad_(_learns(phase.learning, last.get(id(parameter))))
-    if state.epoch == plan.first and state.step == 0:
+    if phase.learning != "none" and (state.epoch, state.step) == (plan.first, 0):
         _begin(recipe, state, phase)
 
 

@@ -86,6 +86,7 @@ class Recipe:
         return Phase(
             stage.loss.formula,
             constants,
+            tail_C=self.sharpness.tail_C if self.sharpness else None,
             learning=schedule.retrain if alone else "none",
             norms_frozen=alone and schedule.norms == "frozen",
         )
@@ -111,11 +112,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Phase:
-    """What is in force in an epoch: the loss, and what learns. learning: none, the whole network; kept, fresh or scale,
-    as `imbalance.schedule.Schedule` has it. norms_frozen: batch norms normalise by their statistics and leave them."""
+    """What is in force in an epoch: the loss, and what learns. tail_C: as `Sharpness` has it. learning: none, the whole
+    network; kept, fresh, scale or both, as `imbalance.schedule.Schedule` has it. norms_frozen: batch norms normalise by
+    their statistics and leave them."""
 
     formula: Formula
     constants: Constants
+    tail_C: Tensor | None = None
     learning: str = "none"
     norms_frozen: bool = False
 
@@ -201,7 +204,8 @@ def step(
         loss, logits = mean(out, None), out[1]
         loss.backward()
     else:
-        loss, logits = sharpness.backward(recipe.sharpness, model, learning, forward, mean)
+        here = Sharpness(recipe.sharpness.rho, phase.tail_C)
+        loss, logits = sharpness.backward(here, model, learning, forward, mean)
     norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
     if recipe.clip_norm is not None:
         nn.utils.clip_grads_with_norm_(learning, recipe.clip_norm, norm)

@@ -103,12 +103,41 @@ def test_the_exported_program_says_the_same(words, tmp_path):
         (("imbalance=drw", "imbalance.schedule.late=[wieghts]"), "names columns among sampling, weights"),
         (("imbalance=ldam", "imbalance.loss.head=cosine"), "head is one of linear, normalised"),
         (("optimizer=sam_tail", "optimizer.tail=0.001"), "no class has fewer images"),
+        (("optimizer.rho=0.1", "optimizer.tail=rare"), "optimizer.tail above 0 or null; they are 0.1 and 'rare'"),
+        (("imbalance=repeat_factor", "imbalance.sampling.threshold=a"), "above 0 to 1; it is 'a'"),
+        (("imbalance=influence_balanced", "imbalance.loss.alpha=x"), "numbers above 0; they are 0.001 and 'x'"),
+        (("imbalance=vs", "imbalance.loss.gamma=-1"), "gamma and tau are at least 0"),
+        (("imbalance=drw", "imbalance.schedule.late=[]"), "nothing is late, early or retrained"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_training(words, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         training.train(*tiny(tmp_path, *words))
     assert not list((tmp_path / "outputs").glob("*/last.pt"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("imbalance=sampler", "imbalance/schedule=deferred"),
+            "names weights, but imbalance/weights=none does nothing",
+        ),
+        (("imbalance=drw", "imbalance.schedule.early=[mix]"), "early names mix, but imbalance/mix=none does nothing"),
+    ],
+)
+def test_a_deferral_of_nothing_is_refused(words, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        tiny(tmp_path, *words)
+
+
+def test_mixing_tells_what_it_read(tmp_path):
+    drawn = {}
+    for name in ("none", "mixup", "cmo"):
+        run = run_of(tmp_path / name, f"imbalance/mix={name}", "epochs=1")
+        drawn[name] = json.loads((run / "metrics.json").read_text())["drawn"]
+    assert "mixed" not in drawn["none"] and drawn["none"]["images"] == drawn["mixup"]["images"]
+    assert drawn["mixup"]["mixed"] == drawn["mixup"]["images"] and drawn["cmo"]["mixed"] < 0.6 * drawn["cmo"]["images"]
 
 
 def test_ldams_head_is_a_cosine_and_lws_learns_factors(tmp_path):

@@ -14,6 +14,7 @@ from emoexp import graphs, loop, step
 from emoexp.imbalance import copies, losses, sampling
 from emoexp.imbalance.mixing import Mix
 from emoexp.imbalance.schedule import Schedule
+from emoexp.models import heads
 from emoexp.sharpness import Sharpness
 from emoexp.transforms import Policy
 
@@ -163,6 +164,54 @@ def test_runs_of_two_parts_share_both_recordings():
         made = recipe(**STRATEGIES["two stages"], schedule=halving, epochs=3, seed=seed)
         same(trained(dataclasses.replace(made, executor=share), begun(seed=seed)), trained(made, begun(seed=seed)))
     assert count == 4
+
+
+def test_a_run_after_a_retrained_classifier_learns_all_of_its_network():
+    share = graphs.Graphs("one", record=recorder.record)
+    others = [{"loss": focal}, {"mix": Mix(alpha=1.0, beta=1.0)}, STRATEGIES["two stages"], {}]
+    for columns in (STRATEGIES["two stages"], *others):
+        made = recipe(**columns, schedule=halving, epochs=3)
+        same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
+
+
+def test_every_run_has_a_tail_of_its_own():
+    share = graphs.Graphs("one", record=recorder.record)
+    for tail in ([0.0, 1.0, 1.0], [0.0, 0.0, 1.0]):
+        made = recipe(sharpness=Sharpness(0.5, torch.tensor(tail)), schedule=halving)
+        same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("retrain", ["scale", "both"])
+def test_factors_that_have_no_state_yet_are_taken_over(retrain, optimizer):
+    def scaled() -> step.State:
+        state = begun(optimizer)
+        state.model.classifier = heads.Scaled(state.model.classifier)
+        return step.State(state.model, OPTIMIZERS[optimizer](loop.parameter_groups(state.model, "weights")))
+
+    made = recipe(parts=Schedule(start=0.6, retrain=retrain), schedule=halving, epochs=3)
+    share = dataclasses.replace(made, executor=graphs.Graphs("one", record=recorder.record))
+    whole = trained(made, scaled())
+    same(trained(share, scaled()), whole)  # the recording's optimizer now knows factors
+    first, taken = scaled(), iter(range(100))
+    with pytest.raises(loop.Interrupted):
+        list(loop.fit(made, first, lambda number, steps: next(taken) == 1))
+    second = scaled()
+    second.restore(copy.deepcopy(first.payload()), torch.device("cpu"))
+    list(loop.fit(share, second, never))
+    same((second.history, dict(second.model.state_dict())), whole)
+
+
+def test_forms_of_a_step_are_forgotten_too():
+    made = dataclasses.replace(
+        recipe(**STRATEGIES["progressive"], epochs=2), executor=graphs.Graphs("k", record=recorder.record)
+    )
+    for formula in range(6):
+        trained(
+            dataclasses.replace(recipe(formula=lambda *a, k=formula: losses.softmax(*a)), executor=made.executor),
+            begun(),
+        )
+    assert len(graphs._kept["k"].parts) == graphs.KEPT
 
 
 def test_a_larger_epoch_or_another_transformation_is_recorded_anew():

@@ -164,20 +164,18 @@ def cross_entropy(count_C: Tensor, share_C: Tensor, *, smoothing: float) -> Loss
 def focal(count_C: Tensor, share_C: Tensor, *, gamma: float, smoothing: float) -> Loss:
     """Softmax focal loss -(1-p)^gamma·log p: Lin et al., ICCV 2017 (arXiv 1708.02002), equation 4, for one target of
     many. A gamma of 0 is cross-entropy."""
-    return Loss(
-        softmax, "easy samples count less", smoothing_C=_same_smoothing(count_C, smoothing), focus=_focus(gamma)
-    )
+    return Loss(softmax, _easy(gamma), smoothing_C=_same_smoothing(count_C, smoothing), focus=_focus(gamma))
 
 
 def focal_ovr(count_C: Tensor, share_C: Tensor, *, gamma: float, smoothing: float) -> Loss:
     """Sigmoid focal loss of each class against the rest, summed: Lin et al., ICCV 2017, as Cui et al., CVPR 2019 (arXiv
     1901.05555), section 4.3, train it."""
     smoothing_C = _same_smoothing(count_C, smoothing)
-    return Loss(one_vs_rest, "easy samples count less", smoothing_C=smoothing_C, focus=_focus(gamma))
+    return Loss(one_vs_rest, _easy(gamma), smoothing_C=smoothing_C, focus=_focus(gamma))
 
 
 def squared_hinge(count_C: Tensor, share_C: Tensor, *, margin: float, smoothing: float) -> Loss:
-    """Squared hinge of each class against the rest (L2-SVM): Tang, 2013 (arXiv 1306.0239), equation 9."""
+    """Squared hinge of each class against the rest (L2-SVM): Tang, 2013 (arXiv 1306.0239), section 2."""
     if margin <= 0:
         raise ValueError(f"imbalance.loss.margin of squared_hinge is above 0; it is {margin}")
     smoothing_C = _same_smoothing(count_C, smoothing)
@@ -205,6 +203,8 @@ def vector_scaling(count_C: Tensor, share_C: Tensor, *, gamma: float, tau: float
     al., ICLR 2021, arXiv 2007.07314, equation 10), at tau 1 balanced softmax (Ren et al., NeurIPS 2020, arXiv
     2007.10740, equation 4); tau 0 is class-dependent temperatures (Ye et al., 2020, arXiv 2001.01385).
     """
+    if gamma < 0 or tau < 0:
+        raise ValueError(f"imbalance.loss.gamma and tau are at least 0; they are {gamma} and {tau}")
     ratio = _counted(count_C).double() / count_C.max()
     return Loss(
         softmax,
@@ -217,9 +217,12 @@ def vector_scaling(count_C: Tensor, share_C: Tensor, *, gamma: float, tau: float
 
 def label_aware_smoothing(count_C: Tensor, share_C: Tensor, *, frequent: float, rare: float, shape: str) -> Loss:
     """Smoothing by class, `frequent` of the largest and `rare` of the smallest: Zhong et al., CVPR 2021 (arXiv
-    2104.00466), equations 3 to 6. shape, of what lies between: concave, linear or convex."""
-    if not 0 <= rare < 1 or not 0 <= frequent < 1:
-        raise ValueError(f"imbalance.loss.frequent and rare lie in 0 <= smoothing < 1; they are {frequent} and {rare}")
+    2104.00466), section 3.2, as the authors' code has it, with a share for all classes, the target's too. shape, of
+    what lies between: concave, linear or convex."""
+    if not 0 <= rare <= frequent < 1:
+        raise ValueError(
+            f"imbalance.loss.frequent and rare lie in 0 <= rare <= frequent < 1; they are {frequent} and {rare}"
+        )
     count = _counted(count_C).double()
     t = (count - count.min()) / (count.max() - count.min()).clamp(min=1)
     curves = {"concave": (t * math.pi / 2).sin(), "linear": t, "convex": 1 - (t * math.pi / 2).cos()}
@@ -236,8 +239,8 @@ def influence_balanced(
     alpha: the authors' factor, which only scales the learning rate; None for a mean factor of 1. detach: no gradient
     through the influence.
     """
-    if epsilon <= 0 or (alpha is not None and alpha <= 0):
-        raise ValueError(f"imbalance.loss.epsilon and alpha are above 0; they are {epsilon} and {alpha}")
+    if epsilon <= 0 or not (alpha is None or (isinstance(alpha, int | float) and alpha > 0)):
+        raise ValueError(f"imbalance.loss.epsilon and alpha are numbers above 0; they are {epsilon} and {alpha!r}")
     formula = partial(influence, alpha=alpha, epsilon=epsilon, detach=detach)
     return Loss(formula, "influential samples count less", smoothing_C=_same_smoothing(count_C, smoothing))
 
@@ -252,6 +255,10 @@ def _focus(gamma: float) -> Tensor | None:
     if gamma < 0:
         raise ValueError(f"imbalance.loss.gamma of a focal loss is at least 0; it is {gamma}")
     return torch.tensor(gamma, dtype=torch.float64) if gamma else None
+
+
+def _easy(gamma: float) -> str:
+    return "easy samples count less" if gamma else ""
 
 
 def _counted(count_C: Tensor) -> Tensor:

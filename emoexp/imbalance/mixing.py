@@ -43,8 +43,10 @@ class Mix:
                 "imbalance.mix: probability lies above 0 to 1, edge in 0 <= edge < 0.5, tau in 0..1; they are "
                 f"{self.probability}, {self.edge} and {self.tau}"
             )
-        if self.kappa and self.kappa <= 1:
-            raise ValueError(f"imbalance.mix.kappa is a ratio of class counts above 1, or 0; it is {self.kappa}")
+        if self.kappa and (self.kappa <= 1 or self.paste):
+            raise ValueError(f"imbalance.mix.kappa is a ratio above 1 of class counts, of blends; it is {self.kappa}")
+        if self.tau and not self.kappa:
+            raise ValueError(f"imbalance.mix.tau={self.tau} does nothing where kappa is 0: raise kappa, or take tau=0")
 
     def acts(self, progress: float) -> bool:
         """Whether images are mixed at a point of the run (0..1)."""
@@ -96,6 +98,12 @@ class Shares:
     kept_E: Tensor
     box_EK4: Tensor
     label_E: Tensor
+
+    @property
+    def shows(self) -> Tensor:
+        """Whether anything of the partner is to be seen: bool E."""
+        sides = self.box_EK4[..., 2:] - self.box_EK4[..., :2]
+        return (self.kept_E < 1) | (sides.prod(2) > 0).any(1)
 
 
 def draw(mix: Mix, count_E: Tensor, other_E: Tensor, side: tuple[int, int], *, seed: int, epoch: int) -> Shares:

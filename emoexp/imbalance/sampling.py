@@ -41,8 +41,8 @@ def progressive(count_C: Tensor, progress: float, *, exponent: float) -> Tensor:
 def repeat_factor(count_C: Tensor, progress: float = 0.0, *, threshold: float | None) -> Tensor:
     """Class shares n_c·max(1, √(threshold/p_c)), with p_c the share of the images: Gupta et al., CVPR 2019 (LVIS, arXiv
     1908.03195), appendix. threshold: in 0..1; None for 1/classes, which is what LVIS's 0.001 is to its 1203 classes."""
-    if threshold is not None and not 0 < threshold <= 1:
-        raise ValueError(f"imbalance.sampling.threshold is a share of the images, above 0 to 1; it is {threshold}")
+    if not (threshold is None or (isinstance(threshold, int | float) and 0 < threshold <= 1)):
+        raise ValueError(f"imbalance.sampling.threshold is a share of the images, above 0 to 1; it is {threshold!r}")
     natural = uniform(count_C)
     limit = 1 / len(count_C) if threshold is None else threshold
     share = natural * (limit / natural.clamp(min=1e-12)).sqrt().clamp(min=1)

@@ -46,6 +46,10 @@ class Schedule:
                 "imbalance.schedule.start=0 leaves one part, in which late, early, retrain and rate mean nothing; "
                 "raise it, or choose imbalance/schedule=none"
             )
+        if self.norms == "frozen" and not self.retrains:
+            raise ValueError("imbalance.schedule.norms=frozen is for frozen features: choose retrain, or norms=update")
+        if self.start and not (self.late or self.early or self.retrains or self.rate != 1):
+            raise ValueError("imbalance.schedule: nothing is late, early or retrained; name it, or take schedule=none")
         if self.rate <= 0:
             raise ValueError(f"imbalance.schedule.rate is above 0; it is {self.rate}")
 

@@ -187,7 +187,8 @@ def listed(folders: Iterable[Path]) -> list[tuple[Asked, list[Path]]]:
 def _varying(params: Sequence[dict[str, Any]]) -> Iterator[str]:
     keys = [key for key in dict.fromkeys(key for one in params for key in one) if key != "seed"]
     keys = [key for key in keys if not key.endswith(".seed") or any(one.get(key) != one.get("seed") for one in params)]
-    varying = [key for key in keys if len({json.dumps(one.get(key), default=str) for one in params}) > 1]
+    # a key that an older run lacks stands at its default there, which is no difference
+    varying = [key for key in keys if len({json.dumps(one[key], default=str) for one in params if key in one}) > 1]
     for key in varying:
         parents = [key.rsplit(".", depth)[0] for depth in range(1, key.count(".") + 1)]
         if not any(parent in varying for parent in parents):

@@ -94,6 +94,16 @@ def captured(made, kind="a kind"):
     return dataclasses.replace(made, executor=graphs.Graphs(kind, record=recorder.record))
 
 
+def counting(count: list[str]):
+    """Recordings that are counted."""
+
+    def counted(work):
+        count.append("one")
+        return recorder.record(work)
+
+    return counted
+
+
 def same(ours, theirs):
     assert ours[0] == theirs[0]
     assert all(torch.equal(value, theirs[1][name]) for name, value in ours[1].items())
@@ -120,50 +130,32 @@ def test_with_every_optimizer_that_can_be_captured(optimizer):
 
 
 def test_runs_of_one_kind_share_recordings():
-    count = 0
-
-    def counted(work):
-        nonlocal count
-        count += 1
-        return recorder.record(work)
-
+    count: list[str] = []
     plain, weighted = recipe(**STRATEGIES["augmented"]), recipe(policy=STRONG, weight=lambda n: 1 / n.double())
     sampled = recipe(**STRATEGIES["sampler"])
-    share = graphs.Graphs("one", record=counted)
+    share = graphs.Graphs("one", record=counting(count))
     for made, seed in ((plain, 0), (weighted, 1), (sampled, 2), (plain, 0)):
         made = dataclasses.replace(made, seed=seed, schedule=halving)
         same(trained(dataclasses.replace(made, executor=share), begun(seed=seed)), trained(made, begun(seed=seed)))
-    assert count == 2  # batches of 16, and the last one of 9
+    assert len(count) == 2  # batches of 16, and the last one of 9
 
 
 def test_losses_of_one_formula_share_recordings():
-    count = 0
-
-    def counted(work):
-        nonlocal count
-        count += 1
-        return recorder.record(work)
-
-    share = graphs.Graphs("one", record=counted)
+    count: list[str] = []
+    share = graphs.Graphs("one", record=counting(count))
     for gamma, tau in ((0.2, 1.2), (0.3, 0.5), (0.1, 1.0)):
         made = recipe(loss=partial(losses.vector_scaling, gamma=gamma, tau=tau, smoothing=0.0), schedule=halving)
         same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
-    assert count == 2
+    assert len(count) == 2
 
 
 def test_runs_of_two_parts_share_both_recordings():
-    count = 0
-
-    def counted(work):
-        nonlocal count
-        count += 1
-        return recorder.record(work)
-
-    share = graphs.Graphs("one", record=counted)
+    count: list[str] = []
+    share = graphs.Graphs("one", record=counting(count))
     for seed in (0, 1):
         made = recipe(**STRATEGIES["two stages"], schedule=halving, epochs=3, seed=seed)
         same(trained(dataclasses.replace(made, executor=share), begun(seed=seed)), trained(made, begun(seed=seed)))
-    assert count == 4
+    assert len(count) == 4
 
 
 def test_a_run_after_a_retrained_classifier_learns_all_of_its_network():

@@ -44,7 +44,7 @@ class Policy:
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise ValueError(f"augmentation: {name} lies in 0..{most}; it is {value}")
-        if self.translate < self.translate_step:
+        if 0 < self.translate < self.translate_step:
             raise ValueError(
                 f"augmentation: translate_step={self.translate_step} is larger than translate={self.translate}, so "
                 "that nothing would move; take a smaller translate_step, 0 for shifts of any size"

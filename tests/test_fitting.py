@@ -83,6 +83,7 @@ def test_a_conclusion_that_was_cut_short_is_fitted_once_more_and_not_twice(tmp_p
     assert np.array_equal(probability(cut), probability(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("imbalance/posthoc=offsets", "imbalance=lws"), ("imbalance=ldam",)])
 def test_the_exported_program_says_the_same(words, tmp_path):
     folder = run_of(tmp_path, *words, "activation=relu", "tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/m.db")
@@ -131,6 +132,7 @@ def test_a_deferral_of_nothing_is_refused(words, said, tmp_path):
         tiny(tmp_path, *words)
 
 
+@pytest.mark.slow
 def test_mixing_tells_what_it_read(tmp_path):
     drawn = {}
     for name in ("none", "mixup", "cmo"):

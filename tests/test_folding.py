@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from emoexp.models import folding
 
-NORMS = {"emotion_cnn": 4, "shallow_cnn": 0, "vgg_a": 0, "resnet18": 20, "mobilenet_v3_small": 34}
+NORMS = {"emotion_cnn": 4, "shallow_cnn": 0, "vgg_a": 0, "resnet18": 20, "mobilenet_v3_small": 34, "resnet32": 31}
 
 
 def lived_in(model: nn.Module) -> nn.Module:

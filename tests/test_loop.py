@@ -257,7 +257,7 @@ def test_an_unknown_monitor_is_named():
 def test_every_monitor_is_a_column():
     state = fresh()
     row = next(loop.fit(recipe(), state, never)).row
-    assert set(config.MONITORS) == {name for name in row if name.startswith("val/")}
+    assert set(config.MONITORS) == {"epoch", *(name for name in row if name.startswith("val/"))}
 
 
 def test_a_loss_is_minimised():

@@ -45,6 +45,7 @@ def test_an_ablation_spans_what_it_says(name):
     assert {tuple(cell.axes) for cell in span.cells} == {tuple(span.axes)}
 
 
+@pytest.mark.slow
 def test_every_row_stands_in_an_ablation():
     rows, methods = (
         {cell.axes["imbalance"] for cell in compose.spanned([f"ablation={name}"]).cells}

@@ -308,6 +308,7 @@ def rows(tmp_path_factory) -> dict[str, Path]:
 AFTERWARDS = {"logit_adjustment", "tau_norm", "nearest_class_mean"}  # rows that train as none does
 
 
+@pytest.mark.slow
 def test_all_rows_train_differently(rows):
     assert all(equal_weights(rows[row], rows["none"]) for row in AFTERWARDS)
     weights = {row: weights_of(folder) for row, folder in rows.items() if row not in AFTERWARDS}
@@ -323,6 +324,7 @@ OVER = {  # rows whose prior goes beyond equal classes
 }
 
 
+@pytest.mark.slow
 def test_corrections_that_go_too_far_are_named(rows):
     for row, folder in rows.items():
         ledger = json.loads((folder / "ledger.json").read_text())

@@ -711,7 +711,7 @@ def effective(beta, n):
 def by_hand(columns, epoch, epochs):
     """The effective prior of an epoch, q·w/e^a, from the papers' formulas and the schedule's words."""
     timing = columns["schedule"]
-    first = round(timing["start"] * epochs)
+    first = round(timing.get("start", 0.0) * epochs)
     asleep = timing.get("early", []) if first and epoch >= first else timing.get("late", []) if first else []
 
     def chosen(column, nothing):

@@ -66,8 +66,7 @@ def evidence(model: nn.Module, recipe: Recipe, data: Dataset, prior_C: Tensor) -
 
     linear = head if type(head) is nn.Linear else None
     weight_CF = None if linear is None else linear.weight.detach().double().cpu()
-    bias_C = None if linear is None or linear.bias is None else linear.bias.detach().double().cpu()
-    return Evidence(logits_VC, feature_VF.double(), target_V, weight_CF, bias_C, prior_C, means)
+    return Evidence(logits_VC, feature_VF.double(), target_V, weight_CF, prior_C, means)
 
 
 def features(model: nn.Module, recipe: Recipe, index_N: Tensor) -> Tensor:

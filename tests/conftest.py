@@ -39,6 +39,18 @@ def one_thread():
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture(scope="module")
+def blank_figures():
+    """Figures of whole runs are made and stay blank: drawing takes ten times as long as so small a training."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FigureCanvasAgg, "draw", lambda canvas: canvas.get_renderer().clear())
+        patch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def quiet_log():
     """A test leaves no handlers of its runs behind."""

@@ -16,6 +16,8 @@ from emoexp import commands, config, training
 from emoexp.auditing import audit
 from emoexp.auditing.subject import KINDS
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 CLASSES = ("angry", "happy", "sad")
 PARTS = {"train": 30, "val": 12, "test": 12}
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from emoexp import building, checkpoint, options, results, training
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 QUICK = ["ldam_drw", "mislas", "remix_drw"]  # the others are marked slow
 ROWS = [row if row in QUICK else pytest.param(row, marks=pytest.mark.slow) for row in options.listed("imbalance")]
 RESTARTED = {"crt", "lws", "mislas"}  # whose second stage has the learning rate's schedule for itself

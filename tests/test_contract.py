@@ -322,13 +322,14 @@ def evidence_of(seed: int = 0, classes: int = 4) -> Evidence:
     prior_C = prior.double() / prior.sum()
     bias = prior_C.log() / 2
     mean_CF = torch.stack([torch.nn.functional.normalize(feature[target == c]).mean(0) for c in range(classes)])
-    return Evidence(feature @ weight.T + bias, feature, target, weight, bias, prior_C, lambda: mean_CF)
+    return Evidence(feature @ weight.T + bias, feature, target, weight, prior_C, lambda: mean_CF)
 
 
 def carried(seen: Evidence, fit: Node) -> Tensor:
     """The probabilities of validation that a fit leaves."""
     head = torch.nn.Linear(6, 4).double()
-    head.load_state_dict({"weight": seen.weight_CF, "bias": seen.bias_C})
+    bias_C = (seen.logits_VC - seen.feature_VF @ seen.weight_CF.T)[0]
+    head.load_state_dict({"weight": seen.weight_CF, "bias": bias_C})
     with torch.no_grad():
         fitted = build(fit, [])(seen)
         return posthoc.apply(head, fitted)(seen.feature_VF).softmax(1)
@@ -339,7 +340,7 @@ def test_permuted_classes_permute_a_fit(name):
     seen = evidence_of()
     moved = Evidence(
         *(seen.logits_VC[:, ORDER], seen.feature_VF, ORDER.argsort()[seen.target_V], seen.weight_CF[ORDER]),
-        *(seen.bias_C[ORDER], seen.prior_C[ORDER], lambda: seen.mean_CF()[ORDER]),
+        *(seen.prior_C[ORDER], lambda: seen.mean_CF()[ORDER]),
     )
     fit = node("posthoc", name)
     torch.testing.assert_close(carried(moved, fit), carried(seen, fit)[:, ORDER])

@@ -12,6 +12,8 @@ from PIL import Image
 from emoexp import config, evaluation, training
 from emoexp.config import Node
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:

@@ -11,6 +11,8 @@ from composing import composed, tiny
 from emoexp import building, checkpoint, config, evaluation, training
 from emoexp.models import heads
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 FITS = {  # words, and whether the fit may change a decision
     "logit_adjustment": (("imbalance/posthoc=logit_adjustment", "imbalance.posthoc.tau=1.0"), True),
     "offsets": (("imbalance/posthoc=offsets", "imbalance=ldam"), True),

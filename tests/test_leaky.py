@@ -10,6 +10,8 @@ from PIL import Image
 
 from emoexp import building, checkpoint, config, evaluation, figures, identity, leaky, training
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 RARE = 6
 
 

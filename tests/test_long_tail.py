@@ -17,6 +17,8 @@ from emoexp.auditing import audit
 from emoexp.data import long_tail
 from emoexp.data.dataset import Dataset
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 SIZES = (40, 30, 20)
 
 

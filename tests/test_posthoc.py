@@ -52,14 +52,14 @@ def evidence(count=(60, 25, 8), seed=0, spread=1.0, features=6, prior=None, **ot
     feature = torch.randn(len(target), features).double() + 1.5 * torch.eye(classes, features).double()[target]
     prior_C = (count_C.clamp(min=1) / count_C.clamp(min=1).sum()).double() if prior is None else torch.tensor(prior)
     weight, bias = spread * torch.eye(classes, features).double(), prior_C.clamp(min=1e-3).log()
-    values = {"weight_CF": weight, "bias_C": bias, "prior_C": prior_C.double(), "mean_CF": never}
+    values = {"weight_CF": weight, "prior_C": prior_C.double(), "mean_CF": never}
     return Evidence(feature @ weight.T + bias, feature, target, **(values | other))
 
 
 def by_hand(logits, target, prior=(0.5, 0.5), **other) -> Evidence:
     logits = torch.tensor(logits, dtype=torch.float64)
     prior_C = torch.tensor(prior, dtype=torch.float64)
-    values = {"weight_CF": None, "bias_C": None, "prior_C": prior_C, "mean_CF": never}
+    values = {"weight_CF": None, "prior_C": prior_C, "mean_CF": never}
     return Evidence(logits, logits, torch.tensor(target), **(values | other))
 
 
@@ -87,7 +87,8 @@ def carried(found: Evidence, fitted: Fitted, double: bool = True) -> torch.Tenso
     """What the head says of the evidence once it carries the fit out."""
     classes, features = found.weight_CF.shape
     classifier = nn.Linear(features, classes)
-    classifier.load_state_dict({"weight": found.weight_CF, "bias": found.bias_C})
+    bias_C = (found.logits_VC - found.feature_VF @ found.weight_CF.double().T)[0]
+    classifier.load_state_dict({"weight": found.weight_CF, "bias": bias_C})
     head = posthoc.apply(classifier.double() if double else classifier, fitted)
     with torch.no_grad():
         return head(found.feature_VF if double else found.feature_VF.float())
@@ -147,7 +148,7 @@ def test_logit_adjustment_needs_each_class_to_have_been_drawn():
 )
 def test_tau_norm_by_hand(tau, weight):
     given_weight = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
-    found = by_hand([[1.0, 0.0]], [0], weight_CF=given_weight, bias_C=torch.tensor([9.0, 0.0]))
+    found = by_hand([[1.0, 0.0]], [0], weight_CF=given_weight)
     fitted = posthoc.tau_norm(found, tau=tau, metric="accuracy")
     torch.testing.assert_close(fitted.weight_CF.tolist(), weight, rtol=0, atol=1e-6)
     torch.testing.assert_close(
@@ -158,7 +159,7 @@ def test_tau_norm_by_hand(tau, weight):
 @every_metric
 def test_tau_norm_takes_the_best_of_its_grid(metric):
     weight = torch.diag(torch.tensor([2.0, 1.2, 0.7])).double() @ torch.eye(3, 6).double()
-    found = evidence(weight_CF=weight, bias_C=torch.zeros(3).double())
+    found = evidence(weight_CF=weight)
     found = dataclasses.replace(found, logits_VC=found.feature_VF @ weight.T)
     fitted = posthoc.tau_norm(found, tau=None, metric=metric)
     grid = [round(0.1 * k, 1) for k in range(21)]
@@ -280,7 +281,7 @@ def test_offsets_of_two_classes_are_the_best_of_a_fine_grid(metric, seed):
 def test_offsets_never_do_worse_than_nothing(metric, count, seed):
     found = evidence(count=count, seed=seed)
     found = dataclasses.replace(found, logits_VC=(4 * found.logits_VC).round() / 4)  # with ties
-    fitted = posthoc.offsets(found, **(KEYS | {"metric": metric, "rounds": 4}))
+    fitted = posthoc.offsets(found, **(KEYS | {"metric": metric, "step": 0.25, "rounds": 4}))
     before = scored(metric, found.target_V, found.logits_VC)
     after = scored(metric, found.target_V, found.logits_VC + fitted.shift_C)
     assert after >= before - 1e-12
@@ -308,7 +309,6 @@ def test_relabelling_the_classes_relabels_every_fit(metric, order):
         found.feature_VF,
         place.argsort()[found.target_V],
         found.weight_CF[place],
-        found.bias_C[place],
         found.prior_C[place],
         lambda: mean[place],
     )

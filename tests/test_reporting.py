@@ -17,6 +17,8 @@ from emoexp.reporting import arms as comparing
 from emoexp.reporting import cells, folds, pages, report
 from emoexp.reporting.cells import Asked
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 CLASSES = ["angry", "happy", "rare <b>"]
 TARGET = np.repeat([0, 1, 2], [40, 60, 20])
 OPTIONS = {

@@ -10,9 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from composing import TINY
+from composing import planned
 
-from emoexp.sweep import mps
+from emoexp import commands
+from emoexp.sweep import mps, supervise
+from emoexp.sweep.worker import Judged
+
+commands.register_sweeper()
 
 FAKE = """#!/bin/sh
 echo "$@ | $CUDA_MPS_PIPE_DIRECTORY | $(if [ $# -eq 0 ]; then cat; fi)" >> {log}
@@ -155,9 +159,19 @@ def test_it_does_not_outlive_a_killed_process(control, tmp_path):
     assert ends(lambda: not folder.exists()) and [call[2] for call in calls(log)] == ["", "quit"]
 
 
-def test_packing_is_refused_without_a_gpu(tmp_path):
-    words = [*TINY, "seed=0,1", "pack=2", "device=cpu", f"cache={tmp_path / 'cache'}"]
-    asked = [sys.executable, "-m", "emoexp.train", "--multirun", *words]
-    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and not (tmp_path / "outputs").exists()
-    assert "error: pack=2 is about a GPU, and these cells train on cpu: workers=2 trains as many" in done.stderr
+class Judging:
+    """Workers that find nothing wrong with any cell, on a device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def judge(self, cells, timed):
+        return [Judged(device=self.device) for _ in cells]
+
+
+def test_packing_is_refused_without_a_gpu():
+    plan = planned("seed=0,1", "pack=2")
+    said = "pack=2 is about a GPU, and these cells train on cpu: workers=2 trains as many"
+    with pytest.raises(ValueError, match=said):
+        supervise.check(Judging("cpu"), plan)
+    assert len(supervise.check(Judging("cuda"), plan)) == 2

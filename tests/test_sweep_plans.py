@@ -37,7 +37,10 @@ def test_the_ablations_are_all_known():
     assert set(options.listed("ablation")) == set(HOLDS)
 
 
-@pytest.mark.parametrize("name", HOLDS)
+LARGE = {"imbalance_x_activation", "methods"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in HOLDS])
 def test_an_ablation_spans_what_it_says(name):
     span = compose.spanned([f"ablation={name}"])
     assert len(span.cells) == len({cell.name for cell in span.cells}) == HOLDS[name]

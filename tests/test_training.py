@@ -14,6 +14,8 @@ from composing import TINY, tiny
 
 from emoexp import building, checkpoint, identity, keeping, loop, machine, options, session, training
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 LEFT = [
     "config.yaml",
     "manifest.json",
@@ -101,7 +103,7 @@ def test_equal_runs_give_equal_bytes(finished, tmp_path):
         "history.jsonl",
         "ledger.csv",
         "tables/test_per_class.csv",
-        "figures/test_confusion.png",
+        "predictions/test.npz",
     ):
         assert (other / name).read_bytes() == (finished / name).read_bytes(), name
     assert equal_weights(finished, other)
@@ -336,22 +338,8 @@ CHANGES = [
     "augmentation=none",
     "augmentation=strong",
     "activation=leaky_relu",
-    "optimizer=adam",
-    "optimizer=sgd",
-    "optimizer.decay=all",
-    "optimizer=sam",
-    "optimizer=sam_tail",
     "scheduler=constant",
     "scheduler=cosine",
-    "imbalance/loss=focal",
-    "imbalance.loss.smoothing=0.1",
-    "imbalance/sampling=sqrt",
-    "imbalance/sampling=power",
-    "imbalance/sampling=effective_number",
-    "imbalance/weights=sqrt",
-    "imbalance/weights=effective_number",
-    "imbalance/copies=equalise",
-    "imbalance/copies=power",
     "imbalance=augment imbalance.copies.redraw=epoch",
     "imbalance.epoch_size=100",
     "clip_norm=0.01",
@@ -361,7 +349,8 @@ CHANGES = [
 
 
 def test_no_option_is_dead(tmp_path, monkeypatch):
-    """Every option changes what is trained; one that changed nothing would be a lie in a table."""
+    """Every option changes what is trained; one that changed nothing would be a lie in a table. (Those of the imbalance
+    columns and of optimizers: test_contract.)"""
     monkeypatch.setattr(machine, "_bf16_arithmetic", lambda: True)  # on other processors it is refused
     folders = [run_folder(only_train(tmp_path / row, "epochs=1", f"imbalance={row}")) for row in ("none", "augment")]
     for k, overrides in enumerate(CHANGES):

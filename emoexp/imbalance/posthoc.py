@@ -26,9 +26,9 @@ Told = dict[str, float | list[float] | str]
 class Evidence:
     """What a fit may see, on the CPU.
 
-    logits_VC, feature_VF: float64 of the validation images, target_V: their int64 classes. weight_CF, bias_C: of the
-    last layer where it is linear. prior_C: float64, the prior that training aimed at (the ledger's; sums to 1, 0 for a
-    class never drawn). mean_CF: gives the class means of training features of length 1 (`heads.unit`), NaN for a class
+    logits_VC, feature_VF: float64 of the validation images, target_V: their int64 classes. weight_CF: of the last
+    layer where it is linear. prior_C: float64, the prior that training aimed at (the ledger's; sums to 1, 0 for a class
+    never drawn). mean_CF: gives the class means of training features of length 1 (`heads.unit`), NaN for a class
     without images.
     """
 
@@ -36,7 +36,6 @@ class Evidence:
     feature_VF: Tensor
     target_V: Tensor
     weight_CF: Tensor | None
-    bias_C: Tensor | None
     prior_C: Tensor
     mean_CF: Callable[[], Tensor]
 
@@ -172,7 +171,7 @@ def rehearse(fit: Callable[[Evidence], Fitted], *, prior_C: Tensor, linear: bool
     weight_CF = made_CC if linear else None
     target_V = torch.zeros(1, dtype=torch.int64)
     mean_CF = torch.where(prior_C[:, None] > 0, made_CC, torch.nan)  # of what training never sees there is none
-    fit(Evidence(made_CC[:1], made_CC[:1], target_V, weight_CF, None, prior_C, lambda: mean_CF))
+    fit(Evidence(made_CC[:1], made_CC[:1], target_V, weight_CF, prior_C, lambda: mean_CF))
 
 
 def apply(classifier: nn.Module, fitted: Fitted) -> nn.Module:

@@ -159,8 +159,9 @@ class TrainingBatches:
     def _shares(self, item_E: Tensor, other_E: Tensor, epoch: int) -> Shares:
         """How the items of an epoch are mixed with others."""
         count_P, (height, width) = self.plan.count_C[self.plan.label_P], self.image_NCHW.shape[2:]
-        counts = count_P[item_E], count_P[other_E]
-        return mixing.draw(self.plan.columns.mix, *counts, (height, width), seed=self.seed, epoch=epoch)
+        counts, mix = (count_P[item_E], count_P[other_E]), self.plan.stage(epoch).mix
+        assert mix is not None, "what has partners is mixed"
+        return mixing.draw(mix, *counts, (height, width), seed=self.seed, epoch=epoch)
 
     def _transformed(self, item_E: Tensor, epoch: int, purpose: str) -> Draws:
         """Images, classes and transformations of items."""

@@ -30,12 +30,11 @@ NOT_HERE = {
     "compiled": "Compiled whole, the network was no faster on a CPU than step by step (benchmarks/results/speed.md); "
     "what gains there, Mish's own kernel, is compiled anyway",
 }
-HEADS = ("linear", "normalised")  # the network's own last layer, or one of cosines
 _NO_COPIES = {"_target_": "emoexp.imbalance.copies.none", "_partial_": True}
 
 
 def load_data(experiment: Experiment, place: Machine) -> Dataset:
-    """The images of a configuration, split, with the long tail and the leaks between the parts that it asks for."""
+    """The images of a configuration, split, with the leaks between the parts and the long tail that it asks for."""
     cache = folder_of(place.cache)
     source = read(experiment.data, place.allow, experiment.image_size, experiment.channels, cache)
     divide = partial(config.build, experiment.split, place.allow)
@@ -48,8 +47,9 @@ def load_data(experiment: Experiment, place: Machine) -> Dataset:
             seed=experiment.split["seed"],
         )
     else:
-        data = with_long_tail(divide(source=source), experiment.data)
-    return without_leaks(data, experiment.data.get("leaks", "warn"), cache)
+        data = divide(source=source)
+    data = without_leaks(data, experiment.data.get("leaks", "warn"), cache)
+    return with_long_tail(data, experiment.data)  # last: its counts are those that training has
 
 
 def read(node: Node, allow: list[str], image_size: int, channels: int, cache: str | None) -> Source:
@@ -89,7 +89,7 @@ def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Pl
         target=config.build(copies, place.allow),
         share=config.build(without(node["sampling"], "replacement"), place.allow),
         weight=config.build(node["weights"], place.allow),
-        loss=config.build(without(node["loss"], "head"), place.allow),
+        loss=config.build(node["loss"], place.allow),
         schedule=config.build(node["schedule"], place.allow),
         mix=config.build(node["mix"], place.allow),
         replacement=node["sampling"].get("replacement", True),
@@ -108,6 +108,14 @@ def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Pl
     return plan
 
 
+def heuristics(experiment: Experiment, plan: ledger.Plan) -> list[str]:
+    """What favours rare classes without being a prior that training aims at, and so stands in no row of the ledger."""
+    told, fit = ledger.heuristics(plan), experiment.imbalance["posthoc"]["name"]
+    if experiment.optimizer.get("tail") is not None:
+        told.append("sharpness is minimised for rare classes alone")
+    return [*told, f"{fit} is fitted on validation after training"] if fit != "none" else told
+
+
 def without(node: Node, *taken: str) -> Node:
     """A node less the keys that are not its target's."""
     return {key: value for key, value in node.items() if key not in taken}
@@ -118,12 +126,10 @@ def _column(copies: Node) -> Node:
 
 
 def head_of(experiment: Experiment) -> Node:
-    """The last layer that a strategy wants: linear or normalised with a scale, and with factors to be learnt or not."""
+    """The last layer that a strategy wants: the network's own linear one, or one of cosines where the loss gives them a
+    scale; with factors to be learnt or not."""
     loss, retrain = experiment.imbalance["loss"], experiment.imbalance["schedule"].get("retrain")
-    kind = loss.get("head", "linear")
-    if kind not in HEADS:
-        raise ValueError(f"imbalance.loss.head is one of {', '.join(HEADS)}; it is {kind}")
-    head = {"kind": kind} | ({"scale": loss["scale"]} if kind == "normalised" else {})
+    head = {"kind": "normalised", "scale": loss["scale"]} if "scale" in loss else {"kind": "linear"}
     return head | ({"factors": True} if retrain in ("scale", "both") else {})
 
 
@@ -177,13 +183,14 @@ def sharpness_of(optimizer: Node, count_C: Tensor, device: torch.device) -> Shar
         return None
     if tail is None:
         return Sharpness(rho)
-    tail_C = (count_C < tail * count_C.double().mean()).float().to(device)
+    mean = count_C[count_C > 0].double().mean()
+    tail_C = (count_C > 0) & (count_C < tail * mean)
     if not bool(tail_C.any()):
         raise ValueError(
-            f"optimizer.tail={tail}: no class has fewer images than that times the mean of all, "
-            f"{count_C.double().mean():.0f}, so that nothing would be done; raise it, or take null for all classes"
+            f"optimizer.tail={tail}: no class has fewer images than that times the mean of all, {mean:.0f}, so that "
+            "nothing would be done; raise it, or take null for all classes"
         )
-    return Sharpness(rho, tail_C)
+    return Sharpness(rho, tail_C.float().to(device))
 
 
 def executor(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> Executor:

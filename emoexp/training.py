@@ -78,7 +78,7 @@ def train_in(
     log.info("run    %s", run.folder)
     record_leaks(run, data, twins.known(data, building.folder_of(place.cache)))
     np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
-    record_ledger(run, plan, data)
+    record_ledger(run, plan, data, building.heuristics(experiment, plan))
     image_NCHW = resident(data.images, device)
     recipe = building.recipe_of(experiment, place, data, plan, image_NCHW, device)
     state = building.initial_state(experiment, place, data, device)
@@ -120,7 +120,7 @@ def manifest(
             "tags": {
                 "data_notes": " ".join(data.notes),
                 "double_correction": ledger.warning(plan, data.class_names) or "no",
-                "heuristics": "; ".join(ledger.heuristics(plan)) or "none",
+                "heuristics": "; ".join(building.heuristics(experiment, plan)) or "none",
                 "leaks": leaks.told(leaks.count(data, None)),
                 **({"protocol": leaky.MARK} if data.leaky else {}),
             },
@@ -145,10 +145,10 @@ def record_leaks(run: Run, data: Dataset, near: Twins | None) -> None:
     run.write("leaks.json", {"near_searched": near is not None, "classes": list(data.class_names), "parts": found})
 
 
-def record_ledger(run: Run, plan: ledger.Plan, data: Dataset) -> None:
+def record_ledger(run: Run, plan: ledger.Plan, data: Dataset, heuristics: list[str]) -> None:
     """Print and keep the ledger; name a double correction, and what is no prior."""
     rows, timeline = ledger.rows(plan, data.class_names), ledger.timeline(plan)
-    warning, heuristics = ledger.warning(plan, data.class_names), ledger.heuristics(plan)
+    warning = ledger.warning(plan, data.class_names)
     log.info("ledger of the prior that training aims at:\n%s", results.table(rows))
     if len(timeline) > 1:
         log.info("by epochs:\n%s", results.table(by_epochs(timeline, data.class_names)))

@@ -6,6 +6,8 @@ import json
 import re
 from functools import cache
 from itertools import zip_longest
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,12 @@ from composing import checked, composed
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from emoexp import building, config, fitting, loop, options
+from emoexp import building, checkpoint, config, fitting, loop, options
 from emoexp.batches import resident
 from emoexp.config import Experiment, Machine, Node
 from emoexp.data.dataset import Dataset, digests
 from emoexp.identity import COLUMNS
-from emoexp.imbalance import ledger, losses, posthoc
+from emoexp.imbalance import ledger, losses
 from emoexp.imbalance.losses import Loss
 from emoexp.step import Recipe, State
 
@@ -158,17 +160,24 @@ def trained(made: Experiment, images: Dataset | None = None) -> tuple[Tensor, Te
     for epoch in loop.fit(recipe, state, never):
         if epoch.best:
             best, number = copy.deepcopy(state.model), state.epoch
-    last = _fitted(recipe, images, made.imbalance["posthoc"], state.model, recipe.epochs)
-    same = number == recipe.epochs
-    return last if same else _fitted(recipe, images, made.imbalance["posthoc"], best, number), last
+    last = _said(recipe, fitted(recipe, images, made, state.model, recipe.epochs))
+    return last if number == recipe.epochs else _said(recipe, fitted(recipe, images, made, best, number)), last
 
 
-def _fitted(recipe: Recipe, images: Dataset, posthoc_node: Node, model: torch.nn.Module, epoch: int) -> Tensor:
-    prior_C = ledger.effective_prior(recipe.batches.plan.stages[epoch - 1])
-    seen = fitting.evidence(model, recipe, images, prior_C)
-    head = posthoc.apply(copy.deepcopy(model.classifier), build(posthoc_node, [])(seen))
+def fitted(recipe: Recipe, images: Dataset, made: Experiment, model: torch.nn.Module, epoch: int) -> torch.nn.Module:
+    """A model with what is fitted to it where its epoch, from 1, was the best."""
+    model = copy.deepcopy(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "build", build)
+        patch.setattr(checkpoint, "save", lambda *ignored: None)
+        fitting.fit(SimpleNamespace(folder=Path()), made, base()[1], recipe, model, {"epoch": epoch}, images)
+    return model
+
+
+def _said(recipe: Recipe, model: torch.nn.Module) -> Tensor:
+    feature_VF = fitting.features(model, recipe, recipe.validation[0])
     with torch.no_grad():
-        return head(seen.feature_VF.float()).double().softmax(1)
+        return model.classifier(feature_VF).double().softmax(1)
 
 
 def differ(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:

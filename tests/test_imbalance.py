@@ -1,5 +1,6 @@
 """Strategies against hand-computed values, library functions and properties."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,9 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
+from strategies import experiment, node
+from strategies import plan as strategy
 from torch.nn import functional
 
-from emoexp.imbalance import copies, ledger, losses, sampling, weights
+from emoexp import building, options
+from emoexp.imbalance import copies, ledger, losses, mixing, sampling, weights
 
 N = torch.tensor([90, 9, 1])
 FER = torch.tensor([3995, 436, 4097, 7215, 4830, 3171, 4965])
@@ -309,3 +313,110 @@ def test_epoch_size(size, draws):
 def test_epoch_size_refuses_nonsense(size):
     with pytest.raises(ValueError, match=r"imbalance\.epoch_size"):
         plan(N, epoch_size=size)
+
+
+@pytest.mark.parametrize("row", ["crt", "lws", "mislas", "drw", "drs", "ldam_drw", "influence_balanced"])
+def test_the_table_of_a_run_in_two_parts_is_that_of_the_second(row):
+    worked = strategy(row, (90, 9, 1), epochs=10)
+    told, effective = ledger.rows(worked, "abc"), ledger.effective_prior(worked.stages[-1])
+    assert [line["effective_prior"] for line in told] == pytest.approx(effective.tolist(), abs=1e-6)
+    assert told[2]["correction"] == pytest.approx(100 * float(effective[2]), abs=1e-3) and effective[2] > 0.3
+
+
+@pytest.mark.parametrize("row", sorted(set(options.listed("imbalance")) - {"progressive", "remix_drw"}))
+def test_the_factors_of_a_row_of_the_table_give_its_prior(row):
+    told = ledger.rows(strategy(row, (90, 9, 1), epochs=10), "abc")
+    met = [line.get("exposure", line["draws"]) for line in told]
+    product = np.array(
+        [m * line["weight"] / math.exp(line.get("shift", 0.0)) for m, line in zip(met, told, strict=True)]
+    )
+    np.testing.assert_allclose(product / product.sum(), [line["effective_prior"] for line in told], rtol=3e-3)
+
+
+def test_what_mixing_makes_of_the_labels_stands_in_the_table_and_the_timeline():
+    worked = strategy("balanced_mixup", (90, 9, 1), epochs=10)
+    table, (period,) = ledger.rows(worked, "abc"), ledger.timeline(worked)
+    met = worked.stages[0].exposure_C.tolist()
+    assert met[2] > 0.05 and period["exposure"] == met
+    assert [line["exposure"] for line in table] == pytest.approx(met, abs=1e-6)
+    assert "exposure" not in ledger.rows(strategy("sampler", (90, 9, 1)), "abc")[0]
+
+
+@pytest.mark.parametrize("count", [(10, 8), (40, 3), (7, 20)])
+def test_how_many_different_items_decks_deal(count):
+    worked = strategy("class_aware", count, epochs=60)
+    told = [line["unique"] for line in ledger.rows(worked, "ab")]
+    seen = [torch.bincount(worked.label_P[worked.order(epoch, 0).unique()], minlength=2) for epoch in range(60)]
+    np.testing.assert_allclose(torch.stack(seen).double().mean(0), told, atol=0.5)
+
+
+@pytest.mark.parametrize("count", [(20, 20, 20), (20, 20, 19)])
+def test_classes_take_turns_where_copies_make_them_equal(count):
+    worked = strategy({"sampling": "class_aware", "copies": "equalise"}, count)
+    assert (worked.label_P[worked.order(0, 0)].reshape(-1, 3).sort(1).values == torch.arange(3)).all()
+
+
+@pytest.mark.parametrize("columns", [{"loss": "vs", "sampling": "sqrt"}, {"loss": "vs", "mix": "balanced_mixup"}])
+def test_what_one_column_overdoes_is_no_double_correction(columns):
+    said = ledger.warning(strategy(columns, (90, 9, 1), epochs=10), ["happy", "sad", "disgust"]) or ""
+    assert said.startswith("over-correction: ") and "each strategy alone" not in said
+    twice = ledger.warning(
+        strategy(columns | {"weights": "inverse"}, (90, 9, 1), epochs=10), ["happy", "sad", "disgust"]
+    )
+    assert (twice or "").startswith("double correction: ") and "each strategy alone" not in (twice or "")
+
+
+def test_heuristics_of_all_columns_are_named():
+    def told(columns):
+        made = experiment(columns)
+        return building.heuristics(made, strategy(columns, (90, 9, 1)))
+
+    assert told("none") == told("sampler") == told({"optimizer": "sam"}) == []
+    assert told({"optimizer": "sam_tail"}) == ["sharpness is minimised for rare classes alone"]
+    assert told("tau_norm") == ["tau_norm is fitted on validation after training"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            {"sampling": {"name": "power", "exponent": 100.0}},
+            r"imbalance\.sampling\.exponent.* lies in -4\.\.4; it is 100",
+        ),
+        (
+            {"weights": {"name": "inverse", "exponent": 500.0}},
+            r"imbalance\.weights\.exponent lies in -4\.\.4; it is 500",
+        ),
+        ({"mix": {"name": "cmo", "partner": -9.0}}, r"imbalance\.mix\.partner\) lies in -4\.\.4"),
+        ({"mix": {"name": "mixup", "alpha": 0.0, "beta": 0.0}}, "alpha and beta are above 0"),
+        ({"mix": {"name": "remix", "tau": 0.0}}, r"kappa=3\.0 does nothing where tau is 0"),
+        ({"mix": {"name": "remix", "kappa": 0.0}}, r"tau=0\.5 does nothing where kappa is 0"),
+        ({"mix": {"name": "cmo", "edge": 0.4}}, "mixes in none of the 2 epochs: lower imbalance.mix.edge"),
+    ],
+)
+def test_what_would_silence_a_column_or_leave_all_bounds_is_refused(keys, said):
+    with pytest.raises(ValueError, match=said):
+        strategy({column: node(column, **values) for column, values in keys.items()}, (90, 9, 1), epochs=2)
+
+
+def test_only_classes_that_are_there_are_the_tail():
+    usual = node("optimizer", "sam_tail")
+    with pytest.raises(ValueError, match="no class has fewer images than that times the mean of all, 20,"):
+        building.sharpness_of(usual, torch.tensor([20, 20, 0]), torch.device("cpu"))
+    found = building.sharpness_of(usual, torch.tensor([50, 2, 0]), torch.device("cpu"))
+    assert found is not None and found.tail_C is not None and found.tail_C.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("kappa", [0.0, 3.0, 3.3])
+@pytest.mark.parametrize("partner", [None, 0.0])
+def test_exposure_is_that_of_every_pair_of_classes(kappa, partner):
+    mix = mixing.Mix(0.7, 1.3, kappa=kappa, tau=0.4 if kappa else 0.0, partner=partner, probability=0.8)
+    share_C, count = torch.tensor([0.5, 0.3, 0.15, 0.05]).double(), torch.tensor([99, 31, 30, 1])
+    other_C = mix.partners(count, share_C)
+    u = (torch.arange(2048).double() + 0.5) / 2048
+    expected = torch.zeros(4).double()
+    for c, d in itertools.product(range(4), range(4)):
+        label = mix.labels(mix.quantile(u), count[c], count[d]).mean() * 0.8 + 0.2
+        expected[c] += share_C[c] * other_C[d] * label
+        expected[d] += share_C[c] * other_C[d] * (1 - label)
+    torch.testing.assert_close(mix.exposure(count, share_C), expected)

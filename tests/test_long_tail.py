@@ -249,6 +249,22 @@ def test_data_are_loaded_with_their_tail(pictures, tmp_path):
     assert (plain.counts("train") == 40).all() and not any("long_tail" in note for note in plain.notes)
 
 
+def test_leaks_are_dropped_before_the_tail_is_cut(tmp_path):
+    """The tail is what training has, and a rare class is not robbed of the few images that it keeps."""
+    random = np.random.default_rng(0)
+    for name, leaked in zip("abc", (20, 0, 5), strict=True):
+        pixels = random.integers(0, 256, (60, 16, 16)).astype(np.uint8)
+        tested = [*pixels[:leaked], *random.integers(0, 256, (6, 16, 16)).astype(np.uint8)]
+        for part, images in (("train", pixels), ("test", tested)):
+            (tmp_path / "pictures" / part / name).mkdir(parents=True)
+            for k, image in enumerate(images):
+                Image.fromarray(image).save(tmp_path / "pictures" / part / name / f"{k}.png")
+    tail = ["data.long_tail.profile=exponential", "data.long_tail.factor=10", "data.leaks=drop", "split.val=0.5"]
+    data = building.load_data(*checked(*words(tmp_path / "pictures", tmp_path, *tail)))
+    assert data.counts("train").tolist() == long_tail.counts(np.array([40, 60, 55]), "exponential", 10.0).tolist()
+    assert f"class by class {', '.join(map(str, data.counts('train')))}" in data.notes[-1]
+
+
 def test_a_run_trains_on_its_tail_and_is_judged_on_the_parts_it_had(pictures, tmp_path):
     training.train(*checked(*words(pictures, tmp_path, *TAILED)))
     (folder,) = (tmp_path / "outputs").iterdir()

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from strategies import CPU, begun, data, experiment, loss_of, never, node, plan, row, trained, values
+from strategies import COUNT, CPU, begun, data, experiment, fitted, loss_of, never, node, plan, row, trained, values
 from torch import nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from emoexp import building, config, loop, options, sharpness, step
+from emoexp import building, config, fitting, loop, options, sharpness, step
 from emoexp.batches import Batch, Normalisation, TrainingBatches
 from emoexp.imbalance import ledger, mixing, sampling
 from emoexp.models import heads
@@ -176,6 +176,12 @@ def test_vector_scaling_by_hand():
     torch.testing.assert_close(valued("vs", gamma=0.0, tau=1.7), valued("logit_adjusted", tau=1.7))
 
 
+def test_balanced_softmax_takes_the_prior_that_mixing_leaves():
+    (stage,) = plan({"loss": "balanced_softmax", "mix": "balanced_mixup"}, N, epochs=1).stages
+    np.testing.assert_allclose(stage.loss.shift_C.exp(), np.array(N) / 100 * 5 / 6 + 1 / 18, rtol=1e-5)
+    np.testing.assert_allclose(ledger.effective_prior(stage), 1 / 3)
+
+
 @pytest.mark.parametrize("sampler", ["inverse", "class_aware"])
 def test_a_balanced_sampler_leaves_balanced_softmax_nothing_to_do(sampler):
     made = loss_of({"loss": "balanced_softmax", "sampling": sampler}, N)
@@ -221,17 +227,16 @@ def test_influence_balanced_by_hand():
     assert float(value) == pytest.approx(0.346574, abs=1e-6)
 
 
-@pytest.mark.parametrize(("alpha", "detach"), [(1000.0, False), (1000.0, True), (None, False), (None, True)])
-def test_influence_balanced_is_the_papers_in_values_and_slopes(alpha, detach):
-    made = loss("influence_balanced", alpha=alpha, detach=detach, epsilon=1e-3)
+@pytest.mark.parametrize("detach", [False, True])
+def test_influence_balanced_is_the_papers_in_values_and_slopes(detach):
+    made = loss("influence_balanced", alpha=1000.0, detach=detach, epsilon=1e-3)
     z, h = LOGITS.clone().requires_grad_(), FEATURE.clone().requires_grad_()
     ours = torch.autograd.grad(values(made, z, TARGET, h, N).sum(), (z, h), allow_unused=detach)
     gap = (z.softmax(1) - functional.one_hot(TARGET, 3)).abs().sum(1)
     factor = 1 / (gap * h.abs().sum(1) + 1e-3)
     if detach:
         factor = factor.detach()
-    scale = 1 / factor.detach().mean() if alpha is None else alpha
-    theirs = scale * factor * functional.cross_entropy(z, TARGET, reduction="none")
+    theirs = 1000 * factor * functional.cross_entropy(z, TARGET, reduction="none")
     torch.testing.assert_close(values(made, z, TARGET, h, N), theirs)
     expected = torch.autograd.grad(theirs.sum(), (z, h), allow_unused=detach)
     torch.testing.assert_close(ours[0], expected[0])
@@ -349,6 +354,13 @@ def test_mixup_that_keeps_all_of_the_image_is_no_mixing(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(kept, plain, strict=True))
 
 
+def test_the_ends_of_a_run_are_not_mixed():
+    stages = plan({"mix": node("mix", "cmo", edge=0.2)}, N, epochs=10).stages
+    assert [stage.mix is not None for stage in stages] == [False] * 2 + [True] * 6 + [False] * 2
+    with pytest.raises(ValueError, match="mixes in none of the 2 epochs"):
+        plan({"mix": node("mix", "cmo", edge=0.3)}, N, epochs=2)
+
+
 def pictures(columns, count=(6, 6), size=48, draws=400):
     """Batches of images of one colour a class: black for the first, white for the second."""
     worked = dataclasses.replace(plan(columns, count), epoch_size=draws)
@@ -463,7 +475,7 @@ def test_a_class_is_a_deck_that_is_dealt_to_its_end(count):
         assert number == 1 or len(decks) < 4 or len({tuple(deck) for deck in decks}) > 1  # and shuffled again
 
 
-@pytest.mark.parametrize("count", [(12, 6, 3), (11, 5, 3), (90, 9, 1)])
+@pytest.mark.parametrize("count", [(12, 6, 3), (11, 5, 3), (90, 9, 1), (6, 6, 6)])
 def test_classes_take_turns_once_a_round(count):
     worked = plan({"sampling": "class_aware"}, count)
     label = worked.label_P[worked.order(1, 0)]
@@ -695,6 +707,33 @@ def test_a_second_part_has_a_rate_of_its_own():
     assert one[4] == pytest.approx(0.04) == one[0]  # the cycle begins anew
     assert rates(rate=0.1)[:4] == one[:4] and rates(rate=0.1)[4] == pytest.approx(0.1 * one[4])
     assert rates(retrain="none")[4] == config.build(onecycle, [])(4, 5, [])  # else it goes on
+
+
+# fits after training
+
+
+def test_a_fit_takes_the_prior_of_the_best_epoch():
+    """A sampler that comes late: images are drawn as they are in the first two epochs, by class in the third."""
+    adjustment = node("posthoc", "logit_adjustment", tau=1.0)
+    deferred = node("schedule", "deferred", late=["sampling"])
+    made = experiment({"sampling": "inverse", "schedule": deferred, "posthoc": adjustment})
+    recipe, state = begun(made)
+    for epoch, count in ((1, COUNT), (2, COUNT), (3, (1, 1, 1, 1))):
+        prior_C = torch.tensor(count) / sum(count)
+        shift_C = fitted(recipe, data(), made, state.model, epoch).classifier.shift_C
+        torch.testing.assert_close(shift_C, -prior_C.log())
+
+
+def test_class_means_are_those_of_the_training_images():
+    recipe, state = begun(experiment({"copies": "cap"}))
+    found_CF = fitting.evidence(state.model, recipe, data(), torch.ones(4) / 4).mean_CF()
+    for c in range(4):
+        units = []
+        for n in np.flatnonzero((data().part == 0) & (data().labels == c)):
+            image = recipe.batches.normalisation(torch.from_numpy(data().images[n : n + 1]))
+            feature = state.model.eval().features(image)[0].detach().double()
+            units.append(feature / feature.norm())
+        torch.testing.assert_close(found_CF[c], torch.stack(units).mean(0), rtol=1e-4, atol=1e-5)
 
 
 # the ledger

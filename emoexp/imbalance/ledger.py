@@ -19,7 +19,7 @@ from emoexp.imbalance.schedule import TIMED, Schedule
 
 OVER = 1.05  # a rarer class that counts this much more than a more frequent one is named an over-correction
 PLAIN = partial(losses.cross_entropy, smoothing=0.0)
-NEVER, UNMIXED = Schedule(), Mix()
+NEVER = Schedule()
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Columns:
     """What a strategy is made of, as functions of class counts; what is left out does nothing.
 
     target: images of each class once copies were added. share: draws of each class, at a progress of the run in 0..1.
-    weight, loss: of the classes' counts. replacement: whether shares that are not the images' own are drawn with it.
+    weight, loss: of the classes' counts. replacement: whether `share` is drawn with it; else classes take turns, and
+    each deals its items like a deck.
     """
 
     target: Callable[[Tensor], Tensor] = copies.none
@@ -35,7 +36,7 @@ class Columns:
     weight: Callable[[Tensor], Tensor] = weights.none
     loss: Callable[[Tensor, Tensor], Loss] = PLAIN
     schedule: Schedule = NEVER
-    mix: Mix = UNMIXED
+    mix: Mix | None = None
     replacement: bool = True
 
     def stage(self, count_C: Tensor, epoch: int, epochs: int) -> "Stage":
@@ -44,11 +45,11 @@ class Columns:
         second = epoch >= first > 0
         acts = {column: self.schedule.acts(column, second or first == 0) for column in TIMED}
         share_C = (self.share if acts["sampling"] else sampling.uniform)(count_C, progress)
-        mixing = acts["mix"] and self.mix.acts(progress)
-        exposure_C = self.mix.exposure(count_C, share_C) if mixing else share_C
+        mix = self.mix if self.mix and acts["mix"] and self.mix.acts(progress) else None
+        exposure_C = mix.exposure(count_C, share_C) if mix else share_C
         weight_C = weights.normalised((self.weight if acts["weights"] else weights.none)(count_C), exposure_C)
         loss = (self.loss if acts["loss"] else PLAIN)(count_C, exposure_C)
-        return Stage(share_C, exposure_C, weight_C, loss, mixing, second)
+        return Stage(share_C, exposure_C, weight_C, loss, mix, acts["sampling"] and not self.replacement, second)
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,16 @@ class Stage:
     """What a strategy does in an epoch, float64 tensors of C classes.
 
     share_C: share of draws. exposure_C: share of the labels that training meets, which mixing may shift. weight_C: of
-    the loss, mean sample weight 1. mixing: whether images are mixed. second: whether it belongs to the second part.
+    the loss, mean sample weight 1. mix: how images are mixed, None where they are not. decks: whether classes take
+    turns and deal without replacement. second: whether it belongs to the second part.
     """
 
     share_C: Tensor
     exposure_C: Tensor
     weight_C: Tensor
     loss: Loss
-    mixing: bool
+    mix: Mix | None
+    decks: bool
     second: bool
 
 
@@ -96,22 +99,19 @@ class Plan:
 
     def order(self, epoch: int, seed: int) -> Tensor:
         """Items of the pool that an epoch draws (int64)."""
-        share_C = self.stage(epoch).share_C
-        if not self._by_decks(epoch):
-            return sampling.order(self.label_P, share_C, size=self.epoch_size, seed=seed, epoch=epoch)
-        turn_E = sampling.turns(share_C, size=self.epoch_size, seed=seed, epoch=epoch)
+        stage = self.stage(epoch)
+        if not stage.decks:
+            return sampling.order(self.label_P, stage.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
+        turn_E = sampling.turns(stage.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
         return sampling.deal(self.label_P, turn_E, self._dealt_before(epoch, seed), seed=seed)
-
-    def _by_decks(self, epoch: int) -> bool:
-        return not (self.columns.replacement or sampling.is_natural(self.stage(epoch).share_C, self.count_C))
 
     def _dealt_before(self, epoch: int, seed: int) -> Tensor:
         """How many items of each class decks have dealt in earlier epochs."""
         known = max((at for of, at in self._dealt if of == seed and at <= epoch), default=0)
         dealt_C = self._dealt.get((seed, known), torch.zeros_like(self.count_C))
         for at in range(known, epoch):
-            if self._by_decks(at):
-                turn_E = sampling.turns(self.stage(at).share_C, size=self.epoch_size, seed=seed, epoch=at)
+            if (stage := self.stage(at)).decks:
+                turn_E = sampling.turns(stage.share_C, size=self.epoch_size, seed=seed, epoch=at)
                 dealt_C = dealt_C + torch.bincount(turn_E, minlength=len(dealt_C))
             self._dealt[seed, at + 1] = dealt_C
         return dealt_C
@@ -119,9 +119,9 @@ class Plan:
     def partners(self, epoch: int, seed: int) -> Tensor | None:
         """Items that the drawn ones are mixed with; None where nothing is mixed."""
         stage = self.stage(epoch)
-        if not stage.mixing:
+        if stage.mix is None:
             return None
-        share_C = self.columns.mix.partners(self.count_C, stage.share_C)
+        share_C = stage.mix.partners(self.count_C, stage.share_C)
         return sampling.order(self.label_P, share_C, size=self.epoch_size, seed=seed, epoch=epoch, purpose="partners")
 
 
@@ -139,6 +139,10 @@ def plan(label_N: Tensor, num_classes: int, columns: Columns, *, epochs: int, ep
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"imbalance.epoch_size is pool, originals or a number of draws above 0; it is {epoch_size!r}")
     stages = tuple(columns.stage(count_C, epoch, epochs) for epoch in range(epochs))
+    if columns.mix and not any(stage.mix for stage in stages):
+        raise ValueError(
+            f"imbalance.mix mixes in none of the {epochs} epochs: lower imbalance.mix.edge, or take imbalance/mix=none"
+        )
     return Plan(parent_P, copy_P, label_P, image_C, count_C, columns, stages, size)
 
 
@@ -154,7 +158,9 @@ def periods(plan: Plan) -> list[tuple[int, int, Stage]]:
 
 
 def _alike(one: Stage, other: Stage) -> bool:
-    if (one.mixing, one.second, one.loss.heuristic) != (other.mixing, other.second, other.loss.heuristic):
+    if any(getattr(one, name) != getattr(other, name) for name in ("mix", "decks", "second")):
+        return False
+    if one.loss.heuristic != other.loss.heuristic:
         return False
     pairs = [(getattr(one, name), getattr(other, name)) for name in ("share_C", "exposure_C", "weight_C")]
     pairs += [(getattr(one.loss, name), getattr(other.loss, name)) for name in losses.OWN]
@@ -162,20 +168,22 @@ def _alike(one: Stage, other: Stage) -> bool:
 
 
 def rows(plan: Plan, class_names: Sequence[str]) -> list[dict[str, float | int | str]]:
-    """The ledger as a table, one row for each class; what changes from epoch to epoch is given as its mean.
+    """The ledger as a table, one row for each class. Of a run in two parts it tells the second, which it ends with;
+    what changes from epoch to epoch is given as its mean.
 
     images, copies: what the pool holds. draws: expected an epoch. unique: expected different items among them.
-    weight: of the loss, over all draws. shift: log-prior that the loss spares the network, shifted to a mean of 0.
-    prior: share of the originals. effective_prior: what training aims at. correction: effective prior over prior, 1
-    where nothing is corrected.
+    exposure: share of the labels that training meets, where mixing makes it another than that of the draws. weight: of
+    the loss, over these labels. shift: log-prior that the loss spares the network, shifted to a mean of 0; where there
+    is one. prior: share of the originals. effective_prior: what training aims at. correction: effective prior over
+    prior, 1 where nothing is corrected.
     """
     prior_C = plan.image_C.double() / plan.image_C.sum()
-    share_C = _mean([stage.share_C for stage in plan.stages])
-    weight_C = _mean([stage.exposure_C * stage.weight_C for stage in plan.stages])
-    weight_C = weight_C / _mean([stage.exposure_C for stage in plan.stages]).clamp(min=1e-300)
-    shift_C = _mean([_shift(stage) for stage in plan.stages])
-    unique_C = _mean([_unique(plan, stage) for stage in plan.stages])
-    effective_C = _mean([effective_prior(stage) for stage in plan.stages])
+    stages = plan.stages[plan.first :]
+    share_C, exposure_C = (_mean([getattr(stage, name) for stage in stages]) for name in ("share_C", "exposure_C"))
+    weight_C = _mean([stage.exposure_C * stage.weight_C for stage in stages]) / exposure_C.clamp(min=1e-300)
+    shift_C = _mean([_shift(stage) for stage in stages])
+    unique_C = _mean([_unique(plan, stage) for stage in stages])
+    effective_C = _mean([effective_prior(stage) for stage in stages])
     table: list[dict[str, float | int | str]] = []
     for c, name in enumerate(class_names):
         count = int(plan.count_C[c])
@@ -186,6 +194,7 @@ def rows(plan: Plan, class_names: Sequence[str]) -> list[dict[str, float | int |
                 "copies": count - int(plan.image_C[c]),
                 "draws": round(float(share_C[c]) * plan.epoch_size, 2),
                 "unique": round(float(unique_C[c]), 2),
+                **({"exposure": round(float(exposure_C[c]), 6)} if any(stage.mix for stage in stages) else {}),
                 "weight": round(float(weight_C[c]), 6),
                 **({"shift": round(float(shift_C[c]), 6)} if bool((shift_C != 0).any()) else {}),
                 "prior": round(float(prior_C[c]), 6),
@@ -209,9 +218,20 @@ def _shift(stage: Stage) -> Tensor:
 def _unique(plan: Plan, stage: Stage) -> Tensor:
     """Expected different items of each class in an epoch's draws."""
     draws_C, count_C = stage.share_C * plan.epoch_size, plan.count_C.double()
-    if not plan.columns.replacement or sampling.is_natural(stage.share_C, plan.count_C):
+    if stage.decks:
+        return torch.stack([_dealt(*pair) for pair in zip(draws_C, count_C, strict=True)])
+    if sampling.is_natural(stage.share_C, plan.count_C):
         return torch.minimum(draws_C, count_C)
     return count_C * (1 - (1 - stage.share_C / count_C.clamp(min=1)) ** plan.epoch_size)
+
+
+def _dealt(draws: Tensor, count: Tensor) -> Tensor:
+    """Expected different cards among so many, dealt from a deck of `count` of which any number may be left; after its
+    last card it is shuffled."""
+    left_R = torch.arange(1, int(count) + 1, dtype=torch.float64)
+    first_R = torch.minimum(left_R, draws)
+    next_R = (draws - first_R).clamp(max=count)  # of the next deck, which holds the first ones again
+    return (first_R + next_R * (1 - first_R / count)).mean() if len(left_R) else torch.zeros_like(draws)
 
 
 def effective_prior(stage: Stage) -> Tensor:
@@ -245,22 +265,23 @@ def warning(plan: Plan, class_names: Sequence[str]) -> str | None:
         return None
     top, low = int(effective.argmax()), int(torch.where(plan.image_C > 0, effective, 2.0).argmin())
     when = "" if (first, last) == (1, len(plan.stages)) else f" in epochs {first} to {last}"
-    several = sum(_corrections(stage, plan.count_C)) > 1
+    alone = [over(prior_C, plan.image_C) for prior_C in _corrections(stage, plan.count_C)]
+    several = len(alone) > 1 and factor > OVER * max(alone)
     counted = [f"{class_names[c]} ({int(plan.image_C[c])} images)" for c in (top, low)]
+    stops = "; each strategy alone would stop at equal" if several and max(alone) <= OVER else ""
     return (
         f"{'double correction' if several else 'over-correction'}{when}: training counts {counted[0]} {factor:.3g} "
-        f"times what it counts {counted[1]}{'; each strategy alone would stop at equal' if several else ''}"
+        f"times what it counts {counted[1]}{stops}"
     )
 
 
-def _corrections(stage: Stage, count_C: Tensor) -> list[bool]:
-    """Whether draws or mixing, weights, and the loss each move the prior away from the pool's."""
-    weight_C = stage.weight_C[stage.exposure_C > 0]
-    return [
-        not sampling.is_natural(stage.exposure_C, count_C),
-        not torch.allclose(weight_C, weight_C[:1]),
-        not torch.allclose(_shift(stage), torch.zeros_like(stage.share_C)),
-    ]
+def _corrections(stage: Stage, count_C: Tensor) -> list[Tensor]:
+    """The priors that draws or mixing, weights, and the loss would each aim at alone, of those that move one."""
+    weight_C, shift_C = stage.weight_C, _shift(stage)
+    weigh = not torch.allclose(weight_C[stage.exposure_C > 0], weight_C.max())
+    moved = [] if sampling.is_natural(stage.exposure_C, count_C) else [stage.exposure_C]
+    moved += [count_C * weight_C] if weigh else []
+    return moved + ([stage.exposure_C * torch.exp(-shift_C)] if bool(shift_C.abs().max() > 1e-6) else [])
 
 
 def heuristics(plan: Plan) -> list[str]:
@@ -276,12 +297,12 @@ def timeline(plan: Plan) -> list[dict[str, object]]:
     return [
         {
             "epochs": [first, last],
-            "share": stage.share_C.tolist(),
+            "exposure": stage.exposure_C.tolist(),
             "weight": stage.weight_C.tolist(),
             "shift": _shift(stage).tolist(),
             "effective_prior": effective_prior(stage).tolist(),
             "over_correction": over(effective_prior(stage), plan.image_C),
-            "mixing": stage.mixing,
+            "mixing": stage.mix is not None,
             "loss": stage.loss.heuristic,
         }
         for first, last, stage in periods(plan)

@@ -119,17 +119,15 @@ def influence(
     constants: Constants,
     progress: float | Tensor,
     *,
-    alpha: float | None,
+    alpha: float,
     epsilon: float,
     detach: bool,
 ) -> Tensor:
-    """Softmax cross-entropy over a sample's influence ‖p-y‖₁·‖h‖₁ on the last layer's weights, times alpha; without
-    alpha, scaled to a mean factor of 1 in the batch."""
+    """Softmax cross-entropy over a sample's influence ‖p-y‖₁·‖h‖₁ on the last layer's weights, times alpha."""
     apart_BC = torch.softmax(logits_BC, 1) - distribution(target, logits_BC.shape[1])
     factor_B = 1 / (apart_BC.abs().sum(1) * feature_BF.to(logits_BC.dtype).abs().sum(1) + epsilon)
     factor_B = factor_B.detach() if detach else factor_B
-    scale = 1 / factor_B.detach().mean() if alpha is None else alpha
-    return softmax(logits_BC, target, feature_BF, constants, progress) * factor_B * scale
+    return alpha * factor_B * softmax(logits_BC, target, feature_BF, constants, progress)
 
 
 def distribution(target: Tensor, classes: int) -> Tensor:
@@ -175,7 +173,7 @@ def focal_ovr(count_C: Tensor, share_C: Tensor, *, gamma: float, smoothing: floa
 
 
 def squared_hinge(count_C: Tensor, share_C: Tensor, *, margin: float, smoothing: float) -> Loss:
-    """Squared hinge of each class against the rest (L2-SVM): Tang, 2013 (arXiv 1306.0239), section 2."""
+    """Squared hinge of each class against the rest (L2-SVM): Tang, 2013 (arXiv 1306.0239)."""
     if margin <= 0:
         raise ValueError(f"imbalance.loss.margin of squared_hinge is above 0; it is {margin}")
     smoothing_C = _same_smoothing(count_C, smoothing)
@@ -197,7 +195,7 @@ def ldam(count_C: Tensor, share_C: Tensor, *, margin: float, scale: float, smoot
 
 
 def vector_scaling(count_C: Tensor, share_C: Tensor, *, gamma: float, tau: float, smoothing: float) -> Loss:
-    """Logits (n_c/n_max)^gamma·z + tau·log of the prior: Kini et al., NeurIPS 2021 (arXiv 2103.01550), equation 5.
+    """Logits (n_c/n_max)^gamma·z + tau·log of the prior: Kini et al., NeurIPS 2021 (arXiv 2103.01550).
 
     The prior is the one that training meets, whatever samples or mixes it. gamma 0 is the logit-adjusted loss (Menon et
     al., ICLR 2021, arXiv 2007.07314, equation 10), at tau 1 balanced softmax (Ren et al., NeurIPS 2020, arXiv
@@ -232,15 +230,15 @@ def label_aware_smoothing(count_C: Tensor, share_C: Tensor, *, frequent: float, 
 
 
 def influence_balanced(
-    count_C: Tensor, share_C: Tensor, *, alpha: float | None, epsilon: float, detach: bool, smoothing: float
+    count_C: Tensor, share_C: Tensor, *, alpha: float, epsilon: float, detach: bool, smoothing: float
 ) -> Loss:
-    """Cross-entropy over each sample's influence: Park et al., ICCV 2021 (arXiv 2110.02444), equation 9.
+    """Cross-entropy over each sample's influence: Park et al., ICCV 2021 (arXiv 2110.02444), equations 5 and 6.
 
-    alpha: the authors' factor, which only scales the learning rate; None for a mean factor of 1. detach: no gradient
-    through the influence.
+    alpha: a factor, which scales the learning rate of plain gradient descent. detach: no gradient through the
+    influence.
     """
-    if epsilon <= 0 or not (alpha is None or (isinstance(alpha, int | float) and alpha > 0)):
-        raise ValueError(f"imbalance.loss.epsilon and alpha are numbers above 0; they are {epsilon} and {alpha!r}")
+    if epsilon <= 0 or alpha <= 0:
+        raise ValueError(f"imbalance.loss.epsilon and alpha are above 0; they are {epsilon} and {alpha}")
     formula = partial(influence, alpha=alpha, epsilon=epsilon, detach=detach)
     return Loss(formula, "influential samples count less", smoothing_C=_same_smoothing(count_C, smoothing))
 

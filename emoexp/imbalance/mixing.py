@@ -17,17 +17,17 @@ _GRID = 2048  # points of an expectation over the share
 
 @dataclass(frozen=True)
 class Mix:
-    """How images are mixed. The share of the image itself is drawn from Beta(alpha, beta); alpha 0: no mixing.
+    """How images are mixed. The share of the image itself is drawn from Beta(alpha, beta).
 
     paste: false, a blend of the two (mixup: Zhang et al., ICLR 2018); true, a box of the partner of that area (CutMix:
     Yun et al., ICCV 2019). probability: of an image being mixed at all. partner: exponent of the class counts by whose
     power partners' classes are drawn, 0 balanced; None: as the images themselves. kappa, tau: Remix (Chou et al., ECCV
-    workshops 2020, equation 6) gives the whole label to a class at least kappa times rarer than the other where the
+    workshops 2020, equation 10) gives the whole label to a class at least kappa times rarer than the other where the
     other has less than tau of the picture; kappa 0: off. edge: share of the run without mixing at either end.
     """
 
-    alpha: float = 0.0
-    beta: float = 0.0
+    alpha: float
+    beta: float
     paste: bool = False
     probability: float = 1.0
     partner: float | None = None
@@ -36,7 +36,7 @@ class Mix:
     edge: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.alpha < 0 or self.beta < 0 or (self.alpha > 0) != (self.beta > 0):
+        if self.alpha <= 0 or self.beta <= 0:
             raise ValueError(f"imbalance.mix.alpha and beta are above 0; they are {self.alpha} and {self.beta}")
         if not 0 < self.probability <= 1 or not 0 <= self.edge < 0.5 or not 0 <= self.tau <= 1:
             raise ValueError(
@@ -45,12 +45,16 @@ class Mix:
             )
         if self.kappa and (self.kappa <= 1 or self.paste):
             raise ValueError(f"imbalance.mix.kappa is a ratio above 1 of class counts, of blends; it is {self.kappa}")
-        if self.tau and not self.kappa:
-            raise ValueError(f"imbalance.mix.tau={self.tau} does nothing where kappa is 0: raise kappa, or take tau=0")
+        if bool(self.tau) != bool(self.kappa):
+            idle, other = ("tau", "kappa") if self.tau else ("kappa", "tau")
+            raise ValueError(
+                f"imbalance.mix.{idle}={getattr(self, idle)} does nothing where {other} is 0: raise {other}, or take "
+                f"{idle}=0"
+            )
 
     def acts(self, progress: float) -> bool:
         """Whether images are mixed at a point of the run (0..1)."""
-        return self.alpha > 0 and self.edge <= progress <= 1 - self.edge
+        return self.edge <= progress <= 1 - self.edge
 
     def partners(self, count_C: Tensor, share_C: Tensor) -> Tensor:
         """Class shares of the partners, where the images themselves have `share_C`."""
@@ -64,8 +68,12 @@ class Mix:
         if self.paste:  # a box's side s = √(1-share), clipped at the border, covers s - s²/4 of a side on average
             side = (1 - kept_K).sqrt()
             kept_K = 1 - (side - side**2 / 4) ** 2
-        kept_CC = self.labels(kept_K[:, None, None], count_C[:, None], count_C[None, :]).mean(0)
-        kept_CC = kept_CC.expand(len(count_C), len(count_C))
+        more = max(self.kappa, 1.0)
+        # the label's share knows three cases: the other class is about as frequent, rarer, or more frequent
+        own_3, other_3 = torch.tensor([[1, more, 1], [1, 1, more]], dtype=torch.float64)
+        share_3 = self.labels(kept_K[:, None], own_3, other_3).mean(0).expand(3)
+        ratio_CC = count_C.double()[:, None] / count_C
+        kept_CC = share_3[torch.where(ratio_CC >= more, 1, torch.where(ratio_CC <= 1 / more, 2, 0))]
         kept_CC = 1 - self.probability * (1 - kept_CC)
         exposure = share_C * (kept_CC @ other_C) + other_C * (share_C @ (1 - kept_CC))
         return exposure / exposure.sum()
@@ -88,6 +96,10 @@ class Mix:
         none = (ratio >= self.kappa) & (kept < self.tau)
         whole = (ratio <= 1 / self.kappa) & (1 - kept < self.tau)
         return torch.where(none, 0.0, torch.where(whole, 1.0, kept))
+
+
+def none() -> None:
+    """Images are not mixed."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ def uniform(count_C: Tensor, progress: float = 0.0) -> Tensor:
 
 
 def power(count_C: Tensor, progress: float = 0.0, *, exponent: float) -> Tensor:
-    """Class shares proportional to n_c^exponent: 1 natural, 1/2 square root, 0 class-balanced.
+    """Class shares proportional to n_c^exponent, with an exponent in -4..4: 1 natural, 1/2 square root, 0 balanced.
 
     Kang et al., ICLR 2020 (arXiv 1910.09217), equation 1. A class without images is never drawn.
     """
+    check_exponent("the exponent of class shares (imbalance.sampling.exponent, imbalance.mix.partner)", exponent)
     share = torch.where(count_C > 0, count_C.double().clamp(min=1) ** exponent, 0.0)
     return share / share.sum()
 
@@ -40,7 +41,7 @@ def progressive(count_C: Tensor, progress: float, *, exponent: float) -> Tensor:
 
 def repeat_factor(count_C: Tensor, progress: float = 0.0, *, threshold: float | None) -> Tensor:
     """Class shares n_c·max(1, √(threshold/p_c)), with p_c the share of the images: Gupta et al., CVPR 2019 (LVIS, arXiv
-    1908.03195), appendix. threshold: in 0..1; None for 1/classes, which is what LVIS's 0.001 is to its 1203 classes."""
+    1908.03195), appendix. threshold: in 0..1; None for 1/classes, near what LVIS's 0.001 is to its 1230 classes."""
     if not (threshold is None or (isinstance(threshold, int | float) and 0 < threshold <= 1)):
         raise ValueError(f"imbalance.sampling.threshold is a share of the images, above 0 to 1; it is {threshold!r}")
     natural = uniform(count_C)
@@ -55,6 +56,12 @@ def effective(count_C: Tensor, beta: float) -> Tensor:
         raise ValueError(f"beta of the effective number lies in 0 <= beta < 1; it is {beta}")
     count = count_C.double().clamp(min=1)
     return (1 - torch.tensor(beta, dtype=torch.float64) ** count) / (1 - beta)
+
+
+def check_exponent(what: str, exponent: float) -> None:
+    """Raises ValueError for a power of class counts that would be beyond all bounds."""
+    if not -4 <= exponent <= 4:
+        raise ValueError(f"{what} lies in -4..4; it is {exponent}")
 
 
 def is_natural(share_C: Tensor, count_C: Tensor) -> bool:
@@ -90,8 +97,8 @@ def order(label_P: Tensor, share_C: Tensor, *, size: int, seed: int, epoch: int,
 def turns(share_C: Tensor, *, size: int, seed: int, epoch: int) -> Tensor:
     """The class of each draw of an epoch where classes take turns at the rate of their shares (int64, `size` of them).
 
-    With equal shares each class comes once a round. Class-aware sampling: Shen et al., ECCV 2016 (arXiv 1512.05830),
-    section 3. share_C, size, seed, epoch: as for `order`.
+    With equal shares each class comes once a round. Class-aware sampling: Shen et al., ECCV 2016 (arXiv 1512.05830).
+    share_C, size, seed, epoch: as for `order`.
     """
     times, classes = [], []
     for c, share in enumerate(share_C.tolist()):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from emoexp.imbalance.sampling import effective
+from emoexp.imbalance.sampling import check_exponent, effective
 
 
 def none(count_C: Tensor) -> Tensor:
@@ -12,12 +12,14 @@ def none(count_C: Tensor) -> Tensor:
 
 
 def power(count_C: Tensor, *, exponent: float) -> Tensor:
-    """n_c^-exponent: 1 is inverse frequency (King and Zeng, 2001), 1/2 its square root (Mahajan et al., 2018)."""
+    """n_c^-exponent, with an exponent in -4..4: 1 is inverse frequency (King and Zeng, 2001), 1/2 its square root (as
+    sampling: Mahajan et al., ECCV 2018)."""
+    check_exponent("imbalance.weights.exponent", exponent)
     return count_C.double().clamp(min=1) ** -exponent
 
 
 def effective_number(count_C: Tensor, *, beta: float) -> Tensor:
-    """1/E(n_c), the inverse effective number of images: Cui et al., CVPR 2019 (arXiv 1901.05555), equation 4."""
+    """1/E(n_c), the inverse effective number of images: Cui et al., CVPR 2019 (arXiv 1901.05555), equation 6."""
     return 1 / effective(count_C, beta)
 
 

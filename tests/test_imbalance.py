@@ -366,6 +366,11 @@ def test_what_one_column_overdoes_is_no_double_correction(columns):
     assert (twice or "").startswith("double correction: ") and "each strategy alone" not in (twice or "")
 
 
+def test_a_double_correction_of_one_epoch_says_so():
+    said = ledger.warning(strategy("remix_drw", (90, 9, 1), epochs=5), "abc") or ""
+    assert said.startswith("double correction in epoch 5: ")
+
+
 def test_heuristics_of_all_columns_are_named():
     def told(columns):
         made = experiment(columns)

@@ -264,7 +264,8 @@ def warning(plan: Plan, class_names: Sequence[str]) -> str | None:
     if factor <= OVER:
         return None
     top, low = int(effective.argmax()), int(torch.where(plan.image_C > 0, effective, 2.0).argmin())
-    when = "" if (first, last) == (1, len(plan.stages)) else f" in epochs {first} to {last}"
+    epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+    when = "" if (first, last) == (1, len(plan.stages)) else f" in {epochs}"
     alone = [over(prior_C, plan.image_C) for prior_C in _corrections(stage, plan.count_C)]
     several = len(alone) > 1 and factor > OVER * max(alone)
     counted = [f"{class_names[c]} ({int(plan.image_C[c])} images)" for c in (top, low)]

@@ -96,7 +96,7 @@ def test_a_row_runs_by_the_protocol(row, pictures, tmp_path):
     assert all(torch.equal(best["model"][name], value) for name, value in last.items())
     assert metrics["test"]["n"] == 180 and metrics["val"]["n"] == 20
     rates = [line["train/lr"] for line in history]  # of an epoch's last step
-    expected = [0.075, 1e-5, 1e-5] if row in RESTARTED else [0.05, 0.1, 1e-5]
+    expected = [0.075, 1e-5, 1e-3] if row in RESTARTED else [0.05, 0.1, 1e-5]
     assert rates == pytest.approx(expected, rel=1e-3)
     assert np.isfinite([value for line in history for value in line.values()]).all()
 

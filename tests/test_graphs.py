@@ -51,7 +51,7 @@ STRATEGIES = {
     "mixup": {"policy": STRONG, "mix": Mix(alpha=1.0, beta=1.0)},
     "boxes of rare classes": {"mix": Mix(alpha=1.0, beta=1.0, paste=True, partner=0.0, probability=0.5)},
     "vector scaling": {"loss": partial(losses.vector_scaling, gamma=0.2, tau=1.2, smoothing=0.1)},
-    "influence": {"loss": partial(losses.influence_balanced, alpha=None, epsilon=0.1, detach=False, smoothing=0.0)},
+    "influence": {"loss": partial(losses.influence_balanced, alpha=10.0, epsilon=0.1, detach=False, smoothing=0.0)},
     "progressive": {"share": partial(sampling.progressive, exponent=0.0)},
     "decks": {"share": partial(sampling.power, exponent=0.0), "replacement": False},
     "deferred": {

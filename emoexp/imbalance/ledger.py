@@ -141,7 +141,7 @@ def plan(label_N: Tensor, num_classes: int, columns: Columns, *, epochs: int, ep
     stages = tuple(columns.stage(count_C, epoch, epochs) for epoch in range(epochs))
     if columns.mix and not any(stage.mix for stage in stages):
         raise ValueError(
-            f"imbalance.mix mixes in none of the {epochs} epochs: lower imbalance.mix.edge, or take imbalance/mix=none"
+            f"imbalance.mix mixes in none of the {epochs} epochs: lower imbalance.mix.edge, or take mix=none"
         )
     return Plan(parent_P, copy_P, label_P, image_C, count_C, columns, stages, size)
 
@@ -158,9 +158,8 @@ def periods(plan: Plan) -> list[tuple[int, int, Stage]]:
 
 
 def _alike(one: Stage, other: Stage) -> bool:
-    if any(getattr(one, name) != getattr(other, name) for name in ("mix", "decks", "second")):
-        return False
-    if one.loss.heuristic != other.loss.heuristic:
+    same = ("mix", "decks", "second")
+    if any(getattr(one, name) != getattr(other, name) for name in same) or one.loss.heuristic != other.loss.heuristic:
         return False
     pairs = [(getattr(one, name), getattr(other, name)) for name in ("share_C", "exposure_C", "weight_C")]
     pairs += [(getattr(one.loss, name), getattr(other.loss, name)) for name in losses.OWN]
@@ -219,19 +218,10 @@ def _unique(plan: Plan, stage: Stage) -> Tensor:
     """Expected different items of each class in an epoch's draws."""
     draws_C, count_C = stage.share_C * plan.epoch_size, plan.count_C.double()
     if stage.decks:
-        return torch.stack([_dealt(*pair) for pair in zip(draws_C, count_C, strict=True)])
+        return torch.stack([sampling.unique_dealt(*pair) for pair in zip(draws_C, count_C, strict=True)])
     if sampling.is_natural(stage.share_C, plan.count_C):
         return torch.minimum(draws_C, count_C)
     return count_C * (1 - (1 - stage.share_C / count_C.clamp(min=1)) ** plan.epoch_size)
-
-
-def _dealt(draws: Tensor, count: Tensor) -> Tensor:
-    """Expected different cards among so many, dealt from a deck of `count` of which any number may be left; after its
-    last card it is shuffled."""
-    left_R = torch.arange(1, int(count) + 1, dtype=torch.float64)
-    first_R = torch.minimum(left_R, draws)
-    next_R = (draws - first_R).clamp(max=count)  # of the next deck, which holds the first ones again
-    return (first_R + next_R * (1 - first_R / count)).mean() if len(left_R) else torch.zeros_like(draws)
 
 
 def effective_prior(stage: Stage) -> Tensor:
@@ -287,9 +277,8 @@ def _corrections(stage: Stage, count_C: Tensor) -> list[Tensor]:
 
 def heuristics(plan: Plan) -> list[str]:
     """What favours rare classes without being a prior, and so stands in no row of the ledger."""
-    told = [stage.loss.heuristic for _, _, stage in periods(plan)]
-    if plan.columns.schedule.retrains:
-        told.append("the classifier is retrained on frozen features")
+    retrained = ["the classifier is retrained on frozen features"] if plan.columns.schedule.retrains else []
+    told = [stage.loss.heuristic for _, _, stage in periods(plan)] + retrained
     return [text for text in dict.fromkeys(told) if text]
 
 

@@ -132,3 +132,14 @@ def deal(label_P: Tensor, turn_E: Tensor, dealt_C: Tensor, *, seed: int) -> Tens
             draw_DN = rng.uniform_double(seed, "deck", c, deck, torch.arange(size)[None])
             item_E[mine] = member[torch.argsort(draw_DN, dim=1, stable=True).flatten()[place - first * size]]
     return item_E
+
+
+def unique_dealt(draws: Tensor, count: Tensor) -> Tensor:
+    """Expected different items among so many that `deal` draws from a deck of `count`, wherever in the deck it begins.
+
+    draws, count: float64 scalars.
+    """
+    left_R = torch.arange(1, int(count) + 1, dtype=torch.float64)
+    first_R = torch.minimum(left_R, draws)
+    next_R = (draws - first_R).clamp(max=count)  # of the next deck, which holds the first ones again
+    return (first_R + next_R * (1 - first_R / count)).mean() if len(left_R) else torch.zeros_like(draws)

@@ -55,7 +55,8 @@ def logging(setting: Setting) -> list[float]:
 
 def packing(rounds: int, setting: Setting) -> dict[str, list[float]]:
     """Seconds to decode all images, to read and pack them, and to load them from the pack, in turns."""
-    from emoexp.data import folder, images
+    from emoexp.data import images
+    from emoexp.data.readers import folder
 
     root = setting.folder / "train"
     paths = sorted(path for path in root.rglob("*") if path.is_file())

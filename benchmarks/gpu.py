@@ -27,8 +27,8 @@ import torch
 from PIL import Image
 from side import PASSES, Side, copy_roof, matmul_roof, seconds
 
-from emoexp.graphs import Graphs
-from emoexp.step import Eager
+from emoexp.training.cuda_graphs import Graphs
+from emoexp.training.step import Eager
 
 GRID = ("activation=mish,relu,swish,leaky_relu", "imbalance=none,sampler,weighted_loss,augment_sampler")
 WHOLE = 160  # runs of the whole grid: 4 activations, 8 strategies, 5 seeds

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emoexp import runs
+from emoexp.runs import folder as runs
 
 CELLS = Path(__file__).parent / "results" / "cells"
 KEPT = ("config.yaml", "manifest.json", "metrics.json", "status.json", "history.jsonl", "times.jsonl", "seconds.json")

@@ -59,8 +59,9 @@ def variant(lever: str, steps: int, threads: int, words: list[str]) -> Orders:
     import torch  # only in the processes that need it
     from side import Side
 
-    from emoexp import batches, machine
     from emoexp.models import folding
+    from emoexp.runs import machine
+    from emoexp.training import batches
 
     if lever == "allocator":
         mock.patch.object(machine, "tune_allocator").start()

@@ -32,11 +32,12 @@ def counted(function: Callable[..., Any], clock: Callable[[], float]) -> Callabl
 
 def main() -> None:
     sys.argv[0] = "train"
-    from emoexp import keeping, train
+    from emoexp import train
     from emoexp.tracking.mirror import Mirror
+    from emoexp.training import checkpointer
 
     Mirror.sync = counted(Mirror.sync, time.thread_time)  # type: ignore[method-assign]
-    keeping.Keeper.write = counted(keeping.Keeper.write, time.perf_counter)  # type: ignore[method-assign]
+    checkpointer.Keeper.write = counted(checkpointer.Keeper.write, time.perf_counter)  # type: ignore[method-assign]
     train.main()
     path = next(Path("outputs").glob("*/times.jsonl"))
     ended = [json.loads(line)["ended"] for line in path.read_text().splitlines()]

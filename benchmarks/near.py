@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from emoexp.checks import near
-from emoexp.data import fer2013
+from emoexp.data import near_search
+from emoexp.data.readers import fer2013
 
 OUT = Path(__file__).parent / "results" / "near.md"
 SIDE = 48
@@ -100,7 +100,7 @@ def planted(image_NHW: np.ndarray, each: int) -> tuple[np.ndarray, np.ndarray, n
     return np.stack(made), np.array(parent), np.array(kind)
 
 
-def judged(found: near.Pairs, size: int, parent_M: np.ndarray) -> tuple[np.ndarray, int, int]:
+def judged(found: near_search.Pairs, size: int, parent_M: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Which planted copies were found with their original, and how many pairs with a planted copy are right, wrong."""
     hit_M, right, wrong = np.zeros(len(parent_M), bool), 0, 0
     alike = {pair for pair in zip(found.first.tolist(), found.second.tolist(), strict=True) if pair[1] < size}
@@ -126,7 +126,7 @@ def main() -> None:
     everything = np.concatenate([images, copies])[:, None]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    found = near.search(everything)
+    found = near_search.search(everything)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     hit, right, wrong = judged(found, len(images), parent)
@@ -134,7 +134,7 @@ def main() -> None:
         "# Near duplicates, planted",
         "",
         f"`python benchmarks/near.py fer2013.zip`: {len(copies):,} transformed copies among {len(images):,} different",
-        f"pictures, threshold {near.THRESHOLD}, {torch.get_num_threads()} threads.",
+        f"pictures, threshold {near_search.THRESHOLD}, {torch.get_num_threads()} threads.",
         "",
         "| kind | recall |",
         "|---|---|",

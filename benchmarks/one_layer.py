@@ -12,11 +12,11 @@ import torch
 from contestants import Orders, Setting, timed
 from torch import Tensor, nn
 
-from emoexp import loop
-from emoexp.batches import Normalisation, TrainingBatches
 from emoexp.imbalance import ledger
-from emoexp.step import Recipe, State
-from emoexp.transforms import Policy
+from emoexp.training import loop
+from emoexp.training.augment import Policy
+from emoexp.training.batches import Normalisation, TrainingBatches
+from emoexp.training.step import Recipe, State
 
 SIDE, CLASSES, BATCH, STEPS = 8, 7, 64, 400
 

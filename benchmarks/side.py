@@ -13,10 +13,12 @@ from hydra import compose, initialize_config_module
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from emoexp import building, config, graphs, loop, machine
-from emoexp.batches import evaluation, resident
+from emoexp.config import config
 from emoexp.models import mish
-from emoexp.step import Eager, Place, State, fresh_sums, step
+from emoexp.runs import machine
+from emoexp.training import cuda_graphs, loop, setup
+from emoexp.training.batches import evaluation, resident
+from emoexp.training.step import Eager, Place, State, fresh_sums, step
 
 PASSES = 22  # over all activations in one step of separate kernels: forward, backward, norms' statistics
 
@@ -32,11 +34,11 @@ class Side:
         self.prepare()
         mish.prepare(self.place.cache)
         started = time.perf_counter()
-        self.data = building.load_data(self.experiment, self.place)
+        self.data = setup.load_data(self.experiment, self.place)
         self.loading = time.perf_counter() - started
-        plan = building.strategy(self.experiment, self.place, self.data)
+        plan = setup.strategy(self.experiment, self.place, self.data)
         image_NCHW = resident(self.data.images, self.device)
-        self.recipe = building.recipe_of(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
+        self.recipe = setup.recipe_of(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
         self.state = self.fresh()
         self.rates = [group.setdefault("base_lr", group["lr"]) for group in self.state.optimizer.param_groups]
         self.recipe.executor.adopt(self.recipe, self.state)
@@ -47,7 +49,7 @@ class Side:
 
     def fresh(self) -> State:
         """A model with its first weights, and its optimizer."""
-        return building.initial_state(self.experiment, self.place, self.data, self.device)
+        return setup.initial_state(self.experiment, self.place, self.data, self.device)
 
     @property
     def draws(self) -> int:
@@ -96,7 +98,7 @@ class Side:
             torch.nn.functional.cross_entropy(logits.float(), batch.label_B).backward()
             state.optimizer.step()
 
-        repeat = work if isinstance(self.recipe.executor, Eager) else graphs.cuda(work)
+        repeat = work if isinstance(self.recipe.executor, Eager) else cuda_graphs.cuda(work)
 
         def epoch() -> None:
             for _ in range(len(batches)):

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from emoexp.data import faces, images
+from emoexp.data import images
 from emoexp.data.dataset import PARTS
+from emoexp.data.readers import faces
 
 TEST_PER_CLASS = 10
 VAL = 0.1

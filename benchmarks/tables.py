@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp import metrics
+from emoexp.metrics import classification
 
 RUNS = Path(__file__).parent / "results" / "runs"
 COLUMNS = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall")
@@ -18,7 +18,7 @@ def judged(folder: Path) -> dict[str, dict[str, Any]]:
     names = [str(name) for name in kept["class_names"]]
     out = {}
     for which, keep in (("all", np.ones(len(kept["target"]), bool)), ("clean", kept["clean"])):
-        out[which] = metrics.summarise(kept["probability"][keep].astype(np.float64), kept["target"][keep], names)
+        out[which] = classification.summarise(kept["probability"][keep].astype(np.float64), kept["target"][keep], names)
     return out
 
 

@@ -10,9 +10,11 @@ import torch
 from hydra import compose, initialize_config_module
 from torch import Tensor
 
-from emoexp import config, rng, training
+from emoexp import rng
+from emoexp.config import config
 from emoexp.imbalance import sampling
 from emoexp.imbalance.ledger import Plan
+from emoexp.training import run
 
 PROFILE = ["experiment=small", "image_size=24", "imbalance=class_aware", "threads=1", "tracking=none"]
 
@@ -51,7 +53,7 @@ def main() -> None:
     with initialize_config_module("emoexp.conf", version_base="1.3"):
         words = [*PROFILE, f"seed={asked.seed}", f"outputs=outputs/turns/{asked.order}"]
         experiment, place = config.checked(compose("train", words))
-    print(asked.order, asked.seed, round(training.train(experiment, place)["test"]["macro_f1"], 4))
+    print(asked.order, asked.seed, round(run.train(experiment, place)["test"]["macro_f1"], 4))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from emoexp import commands, config
+from emoexp import cli
+from emoexp.config import config
 
 FOUND = 3  # exit code where a finding that audit.fail_on names is there
 
@@ -13,7 +14,7 @@ FOUND = 3  # exit code where a finding that audit.fail_on names is there
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="audit")
 def job(composed: DictConfig) -> None:
     """One configuration, composed by Hydra."""
-    commands.guarded(run, composed)
+    cli.guarded(run, composed)
 
 
 def run(composed: DictConfig) -> None:
@@ -27,7 +28,7 @@ def run(composed: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
-    commands.command("audit", job)
+    cli.command("audit", job)
 
 
 if __name__ == "__main__":

@@ -3,26 +3,27 @@
 import hydra
 from omegaconf import DictConfig
 
-from emoexp import commands, config
+from emoexp import cli
+from emoexp.config import config
 
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="evaluate")
 def job(composed: DictConfig) -> None:
     """One configuration, composed by Hydra."""
-    commands.guarded(run, composed)
+    cli.guarded(run, composed)
 
 
 def run(composed: DictConfig) -> None:
     """Check a configuration, then evaluate."""
     plain = config.plain(composed)
-    from emoexp import evaluation  # torch, only now
+    from emoexp.inference import evaluate  # torch, only now
 
-    evaluation.evaluate(plain)
+    evaluate.evaluate(plain)
 
 
 def main() -> None:
     """The command."""
-    commands.command("evaluate", job)
+    cli.command("evaluate", job)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from emoexp import commands, config, options
+from emoexp import cli
+from emoexp.config import config, options
 
 _words: list[str] = []  # of the sweep
 _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # options of Hydra's
@@ -15,7 +16,7 @@ _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="report")
 def job(composed: DictConfig) -> None:
     """The report's own configuration, composed by Hydra."""
-    commands.guarded(run, composed)
+    cli.guarded(run, composed)
 
 
 def run(composed: DictConfig) -> None:
@@ -54,7 +55,7 @@ def main() -> None:
     """The command."""
     own, _words[:] = divided(sys.argv[1:])
     sys.argv[1:] = own
-    commands.command("report", job)
+    cli.command("report", job)
 
 
 if __name__ == "__main__":

@@ -5,20 +5,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from emoexp import commands, config
+from emoexp import cli
+from emoexp.config import config
 
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="train")
 def job(composed: DictConfig) -> None:
     """One configuration, composed by Hydra."""
-    commands.guarded(run, composed)
+    cli.guarded(run, composed)
 
 
 def run(composed: DictConfig) -> None:
     """Check a configuration, then train it."""
     of_a_sweep(composed)
     experiment, machine = config.checked(composed)
-    from emoexp import training  # torch, only now
+    from emoexp.training import run as training  # torch, only now
 
     training.train(experiment, machine)
 
@@ -35,7 +36,7 @@ def of_a_sweep(composed: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
-    commands.command("train", job)
+    cli.command("train", job)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from emoexp import config
-from emoexp.config import Experiment, Machine
+from emoexp.config import config
+from emoexp.config.config import Experiment, Machine
 from emoexp.sweep import compose as sweeping
 from emoexp.sweep.cells import Plan
 

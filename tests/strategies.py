@@ -17,14 +17,16 @@ from composing import checked, composed
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from emoexp import building, checkpoint, config, fitting, loop, options
-from emoexp.batches import resident
-from emoexp.config import Experiment, Machine, Node
+from emoexp.config import config, options
+from emoexp.config.config import Experiment, Machine, Node
+from emoexp.config.naming import COLUMNS
 from emoexp.data.dataset import Dataset, digests
-from emoexp.identity import COLUMNS
 from emoexp.imbalance import ledger, losses
 from emoexp.imbalance.losses import Loss
-from emoexp.step import Recipe, State
+from emoexp.runs import checkpoint
+from emoexp.training import loop, posthoc_fit, setup
+from emoexp.training.batches import resident
+from emoexp.training.step import Recipe, State
 
 GROUPS = {column: f"imbalance/{column}" for column in COLUMNS} | {"optimizer": "optimizer"}
 SMALL = (  # a training of a tenth of a second: three epochs of five steps
@@ -108,7 +110,7 @@ def plan(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT, *
     """A strategy, worked out for classes of so many images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "build", build)
-        return building.strategy(experiment(columns, **keys), base()[1], labelled(count))
+        return setup.strategy(experiment(columns, **keys), base()[1], labelled(count))
 
 
 def loss_of(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT) -> Loss:
@@ -144,9 +146,9 @@ def begun(made: Experiment, images: Dataset | None = None) -> tuple[Recipe, Stat
     images, (_, place) = images or data(), base()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "build", build)
-        worked = building.strategy(made, place, images)
-        recipe = building.recipe_of(made, place, images, worked, resident(images.images, CPU), CPU)
-        return recipe, building.initial_state(made, place, images, CPU)
+        worked = setup.strategy(made, place, images)
+        recipe = setup.recipe_of(made, place, images, worked, resident(images.images, CPU), CPU)
+        return recipe, setup.initial_state(made, place, images, CPU)
 
 
 def never(step: int, steps: int) -> bool:
@@ -170,12 +172,12 @@ def fitted(recipe: Recipe, images: Dataset, made: Experiment, model: torch.nn.Mo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "build", build)
         patch.setattr(checkpoint, "save", lambda *ignored: None)
-        fitting.fit(SimpleNamespace(folder=Path()), made, base()[1], recipe, model, {"epoch": epoch}, images)
+        posthoc_fit.fit(SimpleNamespace(folder=Path()), made, base()[1], recipe, model, {"epoch": epoch}, images)
     return model
 
 
 def _said(recipe: Recipe, model: torch.nn.Module) -> Tensor:
-    feature_VF = fitting.features(model, recipe, recipe.validation[0])
+    feature_VF = posthoc_fit.features(model, recipe, recipe.validation[0])
     with torch.no_grad():
         return model.classifier(feature_VF).double().softmax(1)
 

@@ -12,9 +12,11 @@ import pytest
 from composing import composed
 from PIL import Image
 
-from emoexp import commands, config, training
+from emoexp import cli
 from emoexp.auditing import audit
 from emoexp.auditing.subject import KINDS
+from emoexp.config import config
+from emoexp.training import run as training
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -247,7 +249,7 @@ def test_runs_know_what_an_audit_found(folder, tmp_path):
 
 
 def test_help_names_the_findings(capsys):
-    text = commands.help_text("audit")
+    text = cli.help_text("audit")
     assert "data=" in text and "split=" in text and all(kind in text for kind in KINDS)
 
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from composing import composed
 
-from emoexp import config
-from emoexp.auditing import audit, odd, origins, repeated
+from emoexp.auditing import audit
+from emoexp.auditing.chapters import odd, origins, repeated
+from emoexp.auditing.checks import repeats
 from emoexp.auditing.subject import Chapter, Subject
-from emoexp.checks import leaks, repeats
-from emoexp.data import fer2013
+from emoexp.config import config
+from emoexp.data import leaks
+from emoexp.data.readers import fer2013
 
 pytestmark = pytest.mark.slow
 REAL = Path(__file__).parents[2] / "shared" / "data"

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emoexp import checkpoint
+from emoexp.runs import checkpoint
 
 PAYLOAD = {"model": {"w": torch.arange(300.0)}, "epoch": 3, "history": [{"a": 0.1, "b": None}], "name": "x"}
 

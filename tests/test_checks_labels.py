@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
-from emoexp.checks.labels import confident_joint, estimated_joint, suspects
+from emoexp.auditing.checks.labels import confident_joint, estimated_joint, suspects
 
 TEN = np.array([
     [0.9, 0.1, 0.0], [0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.2, 0.7, 0.1],

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_data_splits import made
 
-from emoexp import building, statistics
-from emoexp.checks import balance, leaks, near, repeats, standouts, twins
-from emoexp.data import splits
+from emoexp.auditing.checks import repeats, standouts
+from emoexp.data import leaks, near_duplicates, near_search, splits
 from emoexp.data.dataset import Dataset
+from emoexp.metrics import bootstrap, class_balance
+from emoexp.training import setup
 
 #            train          val      test
 PART = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
@@ -93,7 +94,7 @@ def test_components_are_those_of_scipy(links):
     from scipy.sparse.csgraph import connected_components
 
     ends = np.array(links, dtype=np.int64).reshape(-1, 2)
-    ours = twins.components(ends[:, 0], ends[:, 1], 15)
+    ours = near_duplicates.components(ends[:, 0], ends[:, 1], 15)
     matrix = coo_matrix((np.ones(len(ends)), ends.T), shape=(15, 15))
     theirs = connected_components(matrix, directed=False)[1]
     assert len(set(zip(ours.tolist(), theirs.tolist(), strict=True))) == ours.max() + 1 == theirs.max() + 1
@@ -120,33 +121,33 @@ def with_twin() -> Dataset:
 
 def test_near_duplicates_are_searched_once_and_kept(tmp_path, monkeypatch):
     data, cache = with_twin(), str(tmp_path / "cache")
-    assert twins.known(data, cache) is None and twins.known(data, None) is None
-    found = twins.searched(data, cache)
+    assert near_duplicates.known(data, cache) is None and near_duplicates.known(data, None) is None
+    found = near_duplicates.searched(data, cache)
     assert (found.pairs.first.tolist(), found.pairs.second.tolist()) == ([0], [11]) and found.pairs.mirrored.all()
     assert found.group_N[0] == found.group_N[11] and len(np.unique(found.group_N)) == 11
-    monkeypatch.setattr(near, "search", None)
-    again = twins.known(data, cache)
+    monkeypatch.setattr(near_search, "search", None)
+    again = near_duplicates.known(data, cache)
     assert again is not None and again.group_N.tolist() == found.group_N.tolist()
     other = dataclasses.replace(data, digest=data.digest[::-1].copy())
-    assert twins.known(other, cache) is not None  # the same pictures
+    assert near_duplicates.known(other, cache) is not None  # the same pictures
     assert leaks.count(data, found.group_N)["test"]["near"] == 1
 
 
 def test_policies_search_where_they_must(tmp_path):
     data, cache = with_twin(), str(tmp_path / "cache")
-    assert building.without_leaks(data, "warn", cache) is data and twins.known(data, cache) is None
-    dropped = building.without_leaks(data, "drop", cache)
-    assert dropped.part[0] == -1 and twins.known(data, cache) is not None
+    assert setup.without_leaks(data, "warn", cache) is data and near_duplicates.known(data, cache) is None
+    dropped = setup.without_leaks(data, "drop", cache)
+    assert dropped.part[0] == -1 and near_duplicates.known(data, cache) is not None
     with pytest.raises(ValueError, match="nearly so"):
-        building.without_leaks(data, "refuse", cache)
+        setup.without_leaks(data, "refuse", cache)
     with pytest.raises(ValueError, match=r"data\.leaks is one of warn, drop, refuse; it is no"):
-        building.without_leaks(data, "no", cache)
+        setup.without_leaks(data, "no", cache)
 
 
 def test_an_unwritable_cache_costs_a_search_and_no_more(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert len(twins.searched(with_twin(), str(blocked / "cache")).pairs.first) == 1
+    assert len(near_duplicates.searched(with_twin(), str(blocked / "cache")).pairs.first) == 1
 
 
 def test_repeats_by_hand():
@@ -162,16 +163,19 @@ def test_repeats_by_hand():
 
 
 def test_balance_by_hand():
-    assert balance.ratio(np.array([90, 0, 9])) == 10
-    assert balance.evenness(np.array([5, 5, 5])) == pytest.approx(1) and balance.evenness(np.array([5, 0, 0])) == 0
-    assert balance.evenness(np.array([3, 1])) == pytest.approx(-(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)))
-    row = balance.expected_interval(2)
-    assert (row["low"], row["high"]) == statistics.wilson(2, 2) and row["half_low"] == statistics.wilson(1, 2)[0]
+    assert class_balance.ratio(np.array([90, 0, 9])) == 10
+    assert (
+        class_balance.evenness(np.array([5, 5, 5])) == pytest.approx(1)
+        and class_balance.evenness(np.array([5, 0, 0])) == 0
+    )
+    assert class_balance.evenness(np.array([3, 1])) == pytest.approx(-(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)))
+    row = class_balance.expected_interval(2)
+    assert (row["low"], row["high"]) == bootstrap.wilson(2, 2) and row["half_low"] == bootstrap.wilson(1, 2)[0]
 
 
 @pytest.mark.parametrize("half", [0.02, 0.05, 0.1, 0.3])
 def test_images_for_is_the_smallest_number_that_does(half):
-    need = balance.images_for(half)
+    need = class_balance.images_for(half)
 
     def width(n: int) -> float:  # Wilson's half-width at one half, for any n
         z = 1.959963984540054

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from emoexp.checks import near
+from emoexp.data import near_search
 
 
 def picture(number: int, side: int = 48) -> np.ndarray:
@@ -57,16 +57,16 @@ KINDS = {
 
 
 def test_different_pictures_are_no_duplicates():
-    found = near.search(stacked(CROWD))
+    found = near_search.search(stacked(CROWD))
     assert len(found.first) == 0 and found.shift.shape == (0, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_planted_duplicate_is_found_and_nothing_else(kind):
     planted = [KINDS[kind](CROWD[index]) for index in (3, 17, 44)]
-    found = near.search(stacked(CROWD + planted))
+    found = near_search.search(stacked(CROWD + planted))
     assert list(zip(found.first, found.second, strict=True)) == [(3, 60), (17, 61), (44, 62)]
-    assert (found.mirrored == ("mirrored" in kind)).all() and (found.similarity >= near.THRESHOLD).all()
+    assert (found.mirrored == ("mirrored" in kind)).all() and (found.similarity >= near_search.THRESHOLD).all()
 
 
 @pytest.mark.parametrize(("dy", "dx"), [(0, 0), (4, 0), (0, -4), (-3, 2), (1, 4)])
@@ -74,7 +74,7 @@ def test_a_planted_duplicate_is_found_and_nothing_else(kind):
 def test_the_shift_is_told_in_pixels_of_the_images(dy, dx, side):
     pixels = picture(7, side)
     scale = side // 48
-    found = near.search(
+    found = near_search.search(
         stacked([pixels, np.clip(moved(pixels, dy * scale, dx * scale) + 3.0, 0, 255).astype(np.uint8)])
     )
     assert found.shift.tolist() == [[dy * scale, dx * scale]] and not found.mirrored.any()
@@ -85,36 +85,36 @@ def test_any_size_and_colour(side, channels):
     made = [picture(number, side) for number in range(12)]
     made.append(np.clip(made[5][:, ::-1] + 15.0, 0, 255).astype(np.uint8))
     images = np.repeat(stacked(made), channels, 1)
-    found = near.search(images)
+    found = near_search.search(images)
     assert (found.first.tolist(), found.second.tolist(), found.mirrored.tolist()) == ([5], [12], [True])
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])
 def test_few_pictures(size):
-    assert len(near.search(stacked(CROWD)[:size]).first) == 0
+    assert len(near_search.search(stacked(CROWD)[:size]).first) == 0
 
 
 def test_flat_pictures_match_nothing():
     flat = [np.full((48, 48), tone, np.uint8) for tone in range(40, 60)]
     faint = [tone + (np.arange(48) % 2).astype(np.uint8)[None].repeat(48, 0) for tone in flat]
-    assert len(near.search(stacked(CROWD[:5] + flat + faint)).first) == 0
+    assert len(near_search.search(stacked(CROWD[:5] + flat + faint)).first) == 0
 
 
 def test_order_changes_nothing():
     images = stacked(CROWD + [KINDS[kind](CROWD[place]) for place, kind in enumerate(KINDS)])
     order = np.random.default_rng(1).permutation(len(images))
-    one, other = near.search(images), near.search(images[order])
+    one, other = near_search.search(images), near_search.search(images[order])
     pairs = {frozenset(pair) for pair in zip(one.first.tolist(), one.second.tolist(), strict=True)}
     again = {frozenset(order[[a, b]].tolist()) for a, b in zip(other.first, other.second, strict=True)}
     assert pairs == again and len(pairs) == len(KINDS)
-    assert np.array_equal(near.search(images).similarity, one.similarity)
+    assert np.array_equal(near_search.search(images).similarity, one.similarity)
 
 
 def test_the_correlation_is_that_of_a_naive_count():
     """At every shift, over the overlap, written out with loops."""
-    torch = near.torch
-    one, other = (near._details(torch.from_numpy(CROWD[k])[None]) for k in (0, 1))
-    fast = (near._products(one, other) / near._energies(one, other))[0]
+    torch = near_search.torch
+    one, other = (near_search._details(torch.from_numpy(CROWD[k])[None]) for k in (0, 1))
+    fast = (near_search._products(one, other) / near_search._energies(one, other))[0]
     for row, dy in enumerate(range(-5, 6)):
         for column, dx in enumerate(range(-5, 6)):
             a = one[0, max(-dy, 0) : 48 - max(dy, 0), max(-dx, 0) : 48 - max(dx, 0)]
@@ -125,19 +125,19 @@ def test_the_correlation_is_that_of_a_naive_count():
 def test_the_filter_is_a_gaussian():
     from scipy.ndimage import gaussian_filter
 
-    ours = near._blurred(near.torch.from_numpy(CROWD[2])[None].float(), 3.0)[0].numpy()
+    ours = near_search._blurred(near_search.torch.from_numpy(CROWD[2])[None].float(), 3.0)[0].numpy()
     theirs = gaussian_filter(CROWD[2].astype(float), 3.0, mode="nearest", radius=9)
     assert np.abs(ours - theirs).max() < 1e-3
 
 
 def test_thousands_of_one_picture_stay_bounded(monkeypatch):
-    monkeypatch.setattr(near, "PARTNERS", 8)
+    monkeypatch.setattr(near_search, "PARTNERS", 8)
     rng = np.random.default_rng(0)
     same = [np.clip(CROWD[0] + rng.normal(0, 4, (48, 48)), 0, 255).astype(np.uint8) for _ in range(150)]
-    found = near.search(stacked(same))
-    from emoexp.checks import twins
+    found = near_search.search(stacked(same))
+    from emoexp.data import near_duplicates
 
-    assert len(found.first) <= 150 * 8 and twins.components(found.first, found.second, 150).max() == 0
+    assert len(found.first) <= 150 * 8 and near_duplicates.components(found.first, found.second, 150).max() == 0
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_thousands_of_one_picture_stay_bounded(monkeypatch):
 )
 def test_bad_input_is_named(shape, threshold, why):
     with pytest.raises(ValueError, match=why):
-        near.search(np.zeros(shape, np.uint8), threshold=threshold)
+        near_search.search(np.zeros(shape, np.uint8), threshold=threshold)
 
 
 def test_progress_is_told():
     told: list[float] = []
-    near.search(stacked(CROWD), told=told.append)
+    near_search.search(stacked(CROWD), told=told.append)
     assert told[-1] == 1 and told == sorted(told)
 
 
@@ -167,7 +167,7 @@ def warped(pixels: np.ndarray, zoom: float, degrees: float) -> np.ndarray:
 @pytest.mark.parametrize(("zoom", "degrees"), [(1.05, 0), (0.95, 0), (1, 5), (1, -5), (1.03, 3)])
 def test_a_zoomed_or_rotated_one_is_found(zoom, degrees):
     planted = [warped(CROWD[index], zoom, degrees) for index in (3, 17)]
-    found = near.search(stacked(CROWD + planted))
+    found = near_search.search(stacked(CROWD + planted))
     assert list(zip(found.first, found.second, strict=True)) == [(3, 60), (17, 61)]
 
 
@@ -175,22 +175,25 @@ def test_a_zoomed_or_rotated_one_is_found(zoom, degrees):
 def test_what_comes_in_at_the_border_does_not_matter(tone):
     shifted = moved(CROWD[3], 4, 4).copy()
     shifted[:4], shifted[:, :4] = tone, tone
-    found = near.search(stacked(CROWD + [shifted]))
+    found = near_search.search(stacked(CROWD + [shifted]))
     assert (found.first.tolist(), found.second.tolist(), found.shift.tolist()) == ([3], [60], [[4, 4]])
 
 
 def test_the_first_sieve_is_the_best_of_all_offsets_and_mirrored(monkeypatch):
     """Worked out one descriptor at a time, each mirrored picture mirrored first, in blocks that end unevenly."""
-    monkeypatch.setattr(near, "_ROWS", 7)
-    monkeypatch.setattr(near, "_COLUMNS", 11)
-    monkeypatch.setattr(near, "SIEVE", 0.3)
-    cells = near._reduced(stacked(CROWD))[1]
+    monkeypatch.setattr(near_search, "_ROWS", 7)
+    monkeypatch.setattr(near_search, "_COLUMNS", 11)
+    monkeypatch.setattr(near_search, "SIEVE", 0.3)
+    cells = near_search._reduced(stacked(CROWD))[1]
     whole = [
-        [near.torch.cat(near._descriptors(turned, *o), 1) for o in near._OFFSETS] for turned in (cells, cells.flip(2))
+        [near_search.torch.cat(near_search._descriptors(turned, *o), 1) for o in near_search._OFFSETS]
+        for turned in (cells, cells.flip(2))
     ]
-    best = near.torch.stack([near.torch.stack([whole[0][near._CENTRE] @ d.T for d in half]).amax(0) for half in whole])
+    best = near_search.torch.stack(
+        [near_search.torch.stack([whole[0][near_search._CENTRE] @ d.T for d in half]).amax(0) for half in whole]
+    )
     expected = {
         (i, j, bool(best[1, i, j] > best[0, i, j])) for i, j in (best.amax(0) >= 0.3).nonzero().tolist() if i < j
     }
-    found = near._candidates(cells, lambda share: None)
+    found = near_search._candidates(cells, lambda share: None)
     assert set(zip(*(each.tolist() for each in found), strict=True)) == expected and len(expected) > 20

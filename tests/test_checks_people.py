@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import accuracy_score, f1_score
 
-from emoexp.checks.people import (
+from emoexp.auditing.checks.people import (
     FRAMES,
     NO_NUMBERS,
     NUMBERED,
@@ -20,7 +20,7 @@ from emoexp.checks.people import (
     predicts_label,
     suggested_pattern,
 )
-from emoexp.data.facial_expressions import identities
+from emoexp.data.readers.facial_expressions import identities
 
 
 def test_people_in_several_parts_by_hand():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from emoexp.checks import sources
-from emoexp.checks.sources import ALL, DOES_NOT, PREDICTS, features, predictability
+from emoexp.auditing.checks import sources
+from emoexp.auditing.checks.sources import ALL, DOES_NOT, PREDICTS, features, predictability
 from emoexp.data.files import Facts
 
 COUNTS = [700, 300, 100, 40]

@@ -9,7 +9,10 @@ import torch
 from composing import checked
 from PIL import Image
 
-from emoexp import building, checkpoint, options, results, training
+from emoexp.config import options
+from emoexp.inference import results
+from emoexp.runs import checkpoint
+from emoexp.training import run, setup
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -48,7 +51,7 @@ def pictures(tmp_path_factory) -> Path:
 def no_figures(monkeypatch):
     """They take most of such a run's time, and are drawn elsewhere."""
     monkeypatch.setattr(results, "write", lambda *ignored: None)
-    monkeypatch.setattr(training, "draw", lambda *ignored: None)
+    monkeypatch.setattr(run, "draw", lambda *ignored: None)
 
 
 def asked(pictures: Path, base: Path, *words: str):
@@ -65,22 +68,22 @@ def test_the_recipe_is_the_published_one():
     assert (experiment.monitor, experiment.patience, experiment.clip_norm) == ("epoch", None, None)
     tail = {"profile": "exponential", "factor": 100.0, "seed": 0}
     assert experiment.data["long_tail"] == tail and experiment.split["val_from"] == "test"
-    schedule = [building.config.build(experiment.scheduler, [])(epoch, 200, []) for epoch in range(200)]
+    schedule = [setup.config.build(experiment.scheduler, [])(epoch, 200, []) for epoch in range(200)]
     assert schedule[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and set(schedule[4:160]) == {1.0}
     assert set(schedule[160:180]) == {0.01} and set(schedule[180:]) == {0.0001}
 
 
 def test_one_group_of_parameters_decays_and_the_network_is_resnet32(pictures, tmp_path):
     experiment, place = asked(pictures, tmp_path, "architecture.depth=32")
-    data = building.load_data(experiment, place)
-    state = building.initial_state(experiment, place, data, torch.device("cpu"))
+    data = setup.load_data(experiment, place)
+    state = setup.initial_state(experiment, place, data, torch.device("cpu"))
     (group,) = state.optimizer.param_groups
     assert group["weight_decay"] == 2e-4 and sum(p.numel() for p in group["params"]) == 464_154
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_runs_by_the_protocol(row, pictures, tmp_path):
-    training.train(*asked(pictures, tmp_path, f"imbalance={row}"))
+    run.train(*asked(pictures, tmp_path, f"imbalance={row}"))
     (folder,) = (tmp_path / "outputs").iterdir()
     assert f"folder-resnet32-relu-{row}-s0-" in folder.name
     ledger = json.loads((folder / "ledger.json").read_text())
@@ -104,7 +107,7 @@ def test_a_row_runs_by_the_protocol(row, pictures, tmp_path):
 def test_the_last_epoch_counts_however_bad_it_is(pictures, tmp_path):
     """A rate that ruins the network at the end: the best epoch by validation would be another one."""
     words = ["scheduler.at=[0.6]", "scheduler.factors=[30.0]", "epochs=4"]
-    training.train(*asked(pictures, tmp_path, *words))
+    run.train(*asked(pictures, tmp_path, *words))
     (folder,) = (tmp_path / "outputs").iterdir()
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert max(history, key=lambda line: line["val/macro_f1"])["epoch"] < 4

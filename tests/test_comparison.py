@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from emoexp import comparison, metrics, statistics
-from emoexp.comparison import detectable, holm, intervals, paired, sign_flip, smallest_p, spread, verdict
+from emoexp.metrics import bootstrap, classification, compare
+from emoexp.metrics.compare import detectable, holm, intervals, paired, sign_flip, smallest_p, spread, verdict
 
 # Student (1908), after Cushny and Peebles: hours of sleep gained by ten patients with each of two drugs
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -72,9 +72,9 @@ def test_the_t_interval_of_few_seeds_covers() -> None:
 
 
 def test_one_seed_says_nothing_of_others() -> None:
-    assert spread([0.5]) == comparison.Spread(1, 0.5, None, None, None)
+    assert spread([0.5]) == compare.Spread(1, 0.5, None, None, None)
     found = paired([0.5], [0.4])
-    assert found == comparison.Difference(1, pytest.approx(0.1), None, None, None, None, None)
+    assert found == compare.Difference(1, pytest.approx(0.1), None, None, None, None, None)
     assert verdict(found.difference, found.p) == "cannot tell"
     assert sign_flip([0.5], [0.4]) == smallest_p(1) == 1.0
 
@@ -82,7 +82,7 @@ def test_one_seed_says_nothing_of_others() -> None:
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e7])
 def test_arms_that_differ_by_exactly_the_same(unit: float) -> None:
     same = [0.1 * unit, unit / 3, 0.7 * unit]
-    assert paired(same, same) == comparison.Difference(3, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    assert paired(same, same) == compare.Difference(3, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     always = paired([value + 0.1 * unit for value in same], same)  # equal but for rounding
     assert always.p == 0.0 and always.sd == 0.0 == always.detectable
     assert always.low == pytest.approx(0.1 * unit) == always.high
@@ -249,7 +249,7 @@ def test_intervals_of_one_seed_are_those_of_two_models() -> None:
     target = np.repeat(np.arange(4), (150, 30, 70, 50))
     a, b = models(0.7, 1, target, rng), models(0.5, 1, target, rng)
     found = intervals(a, b, target, 4, resamples=4000)
-    for metric, row in statistics.paired_difference(a[0], b[0], target, 4, resamples=4000).items():
+    for metric, row in bootstrap.paired_difference(a[0], b[0], target, 4, resamples=4000).items():
         width = row["high"] - row["low"]
         assert found[metric]["images"] == pytest.approx((row["low"], row["high"]), abs=0.08 * width), metric
 
@@ -275,8 +275,8 @@ def test_intervals_agree_with_resampling_by_hand() -> None:
     drawn = {which: {name: [] for name in JUDGED} for which in WAYS}
 
     def judge(which: str, images: np.ndarray, picked: np.ndarray) -> None:
-        confusions = [[metrics.confusion(target[images], arm[s][images], 4) for s in picked] for arm in (a, b)]
-        value_of = metrics.rates(np.array(confusions))
+        confusions = [[classification.confusion(target[images], arm[s][images], 4) for s in picked] for arm in (a, b)]
+        value_of = classification.rates(np.array(confusions))
         for name in JUDGED:
             drawn[which][name].append(value_of[name][0].mean() - value_of[name][1].mean())
 
@@ -324,7 +324,7 @@ def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_a_time(monkey
     target = rng.integers(0, 4, 100)
     case = models(0.7, 3, target, rng), models(0.5, 3, target, rng), target, 4
     at_once = intervals(*case, resamples=4000)["accuracy"]
-    monkeypatch.setattr(comparison, "_CELLS_AT_ONCE", 30 * (100 + 6 * 16))  # 30 at a time, 10 in the last block
+    monkeypatch.setattr(compare, "_CELLS_AT_ONCE", 30 * (100 + 6 * 16))  # 30 at a time, 10 in the last block
     in_blocks = intervals(*case, resamples=4000)["accuracy"]
     for which in WAYS:
         width = at_once[which][1] - at_once[which][0]

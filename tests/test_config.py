@@ -9,7 +9,8 @@ import pytest
 from composing import checked, composed
 from omegaconf import OmegaConf
 
-from emoexp import commands, config, options
+from emoexp import cli
+from emoexp.config import config, options
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = [(group, option) for group in dict.fromkeys(config.GROUPS.values()) for option in options.listed(group)]
@@ -112,7 +113,7 @@ def test_commands_are_no_targets():
 
 def test_an_alias_of_something_else_is_refused():
     with pytest.raises(ValueError, match="stands for something of"):
-        config.build({"_target_": "emoexp.checkpoint.os.mkdir"}, [])
+        config.build({"_target_": "emoexp.runs.checkpoint.os.mkdir"}, [])
 
 
 def test_a_package_of_ones_own_is_let_in_by_name():
@@ -139,9 +140,9 @@ def test_a_target_that_is_not_there():
 )
 def test_the_nearest_name_is_offered(argument, hint):
     if argument == "optimizer.learning_rate=1":
-        assert not any("mish" in line for line in commands.suggestions("train", [argument]))
+        assert not any("mish" in line for line in cli.suggestions("train", [argument]))
     else:
-        assert any(hint in line for line in commands.suggestions("train", [argument]))
+        assert any(hint in line for line in cli.suggestions("train", [argument]))
 
 
 def run(*arguments: str, **keys) -> subprocess.CompletedProcess[str]:

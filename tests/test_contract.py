@@ -37,11 +37,15 @@ from strategies import (
 )
 from torch import Tensor
 
-from emoexp import building, checkpoint, config, keeping, loop, machine, options, results, training
-from emoexp.config import Experiment, Node
+from emoexp.config import config, options
+from emoexp.config.config import Experiment, Node
 from emoexp.imbalance import ledger, mixing, posthoc
 from emoexp.imbalance.posthoc import Evidence
 from emoexp.imbalance.schedule import TIMED
+from emoexp.inference import results
+from emoexp.runs import checkpoint, machine
+from emoexp.training import checkpointer, loop, setup
+from emoexp.training import run as training
 
 Option = tuple[str, str]
 OPTIONS = [(column, name) for column, group in GROUPS.items() for name in options.listed(group)]
@@ -78,7 +82,7 @@ def row_keeps(table: dict[Option, str], name: str, kept: bool) -> None:
 
 
 def test_every_file_is_a_case_and_every_exception_a_file():
-    conf = Path(options.__file__).parents[1] / "conf"
+    conf = Path(options.__file__).parents[2] / "conf"
     found = {(column, file.stem) for column, group in GROUPS.items() for file in (conf / group).glob("*.yaml")}
     assert found == set(OPTIONS) and {file.stem for file in (conf / "imbalance").glob("*.yaml")} == set(ROWS)
     assert {file.name for file in (conf / "imbalance").iterdir() if file.is_dir()} == set(COLUMNS)
@@ -119,7 +123,7 @@ def killed_at(epoch: int | None, steps: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "interruptible", interruptible)
         patch.setattr(loop, "train_epoch", train_epoch)
-        patch.setattr(keeping, "EVERY_S", 0)
+        patch.setattr(checkpointer, "EVERY_S", 0)
         patch.setattr(config, "build", build)
         patch.setattr(os, "fsync", lambda *ignored: None)
         patch.setattr(results, "write", lambda *ignored: None)
@@ -447,7 +451,7 @@ def test_three_times_the_validation_images_are_the_same_to_a_fit(name):
 
 @pytest.mark.parametrize("name", options.listed("optimizer"))
 def test_three_times_the_images_have_the_same_tail(name):
-    tails = [building.sharpness_of(node("optimizer", name), torch.tensor(count), CPU) for count in (SQUARES, MORE)]
+    tails = [setup.sharpness_of(node("optimizer", name), torch.tensor(count), CPU) for count in (SQUARES, MORE)]
     assert str(tails[0]) == str(tails[1]) and (tails[0] is None) == (node("optimizer", name)["rho"] == 0)
 
 

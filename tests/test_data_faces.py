@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from emoexp.data import faces, facial_actions, splits
+from emoexp.data import splits
 from emoexp.data.dataset import Source
+from emoexp.data.readers import faces, facial_actions
 
 SMALL = {"size": 700, "test_per_class": 20, "images_per_person": 4.0}
 COUNTS = np.array(faces.TRAINING_COUNTS)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from emoexp.data import cache, facial_expressions, fer2013, folder, mapped
+from emoexp.data import cache, mapped
 from emoexp.data.dataset import Source, digests, pixel_statistics
 from emoexp.data.images import contrast
 from emoexp.data.mapped import Room
+from emoexp.data.readers import facial_expressions, fer2013, folder
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the resident set is read from /proc")
 
@@ -196,7 +197,7 @@ def test_a_full_disk_falls_back_to_memory_or_says_what_to_do(tmp_path: Path, mon
 
 _LIMITED = """
 import resource, sys
-from emoexp.data import folder
+from emoexp.data.readers import folder
 held = int(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmData"))) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (held + (80 << 20), held + (80 << 20)))
 for cache in (sys.argv[2], None):

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from emoexp.data import facial_expressions, fer2013, folder, splits
+from emoexp.data import splits
 from emoexp.data.dataset import Source
+from emoexp.data.readers import facial_expressions, fer2013, folder
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"

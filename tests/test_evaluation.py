@@ -9,8 +9,10 @@ import pytest
 from composing import composed, tiny
 from PIL import Image
 
-from emoexp import config, evaluation, training
-from emoexp.config import Node
+from emoexp.config import config
+from emoexp.config.config import Node
+from emoexp.inference import evaluate
+from emoexp.training import run as training
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -32,7 +34,7 @@ TINY_FACES = ("data=faces", "data.size=420", "data.test_per_class=12")
 
 
 def test_evaluating_its_own_test_part_gives_the_same_metrics(run):
-    found = evaluation.evaluate(asked("evaluate", run, *TINY_FACES, "part=test"))
+    found = evaluate.evaluate(asked("evaluate", run, *TINY_FACES, "part=test"))
     there = json.loads((run / "metrics.json").read_text())
     for key in ("accuracy", "macro_f1", "confusion", "per_class", "interval"):
         assert found["test"][key] == there["test"][key]
@@ -42,7 +44,7 @@ def test_evaluating_its_own_test_part_gives_the_same_metrics(run):
 
 
 def test_nothing_is_clean_that_the_model_was_trained_on(run):
-    assert evaluation.evaluate(asked("evaluate", run, *TINY_FACES, "part=train"))["train_clean"] == {"n": 0}
+    assert evaluate.evaluate(asked("evaluate", run, *TINY_FACES, "part=train"))["train_clean"] == {"n": 0}
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def pictures(tmp_path) -> Path:
 
 def test_classes_are_matched_by_name(run, pictures):
     plain = asked("evaluate", run, "data=folder", f"data.root={pictures}", "part=all", "classes={joy: happy}")
-    found = evaluation.evaluate(plain)["all"]
+    found = evaluate.evaluate(plain)["all"]
     assert {name: values["n"] for name, values in found["per_class"].items() if values["n"]} == {
         "happy": 6,
         "surprise": 3,
@@ -69,12 +71,12 @@ def test_classes_are_matched_by_name(run, pictures):
 
 def test_a_class_that_the_model_does_not_know_is_named(run, pictures):
     with pytest.raises(ValueError, match=r"not know the classes joy; it knows angry, .*\{joy: angry\}"):
-        evaluation.evaluate(asked("evaluate", run, "data=folder", f"data.root={pictures}", "part=all"))
+        evaluate.evaluate(asked("evaluate", run, "data=folder", f"data.root={pictures}", "part=all"))
 
 
 def test_a_run_that_is_not_there_names_its_neighbours(run):
     with pytest.raises(ValueError, match=f"holds no best.pt; run folders beside it: {run.name}"):
-        evaluation.evaluate(asked("evaluate", run.parent / "nothing", "data=faces"))
+        evaluate.evaluate(asked("evaluate", run.parent / "nothing", "data=faces"))
 
 
 def test_what_has_to_be_given_is_named():
@@ -84,12 +86,12 @@ def test_what_has_to_be_given_is_named():
 
 def test_an_unknown_part_is_named(run):
     with pytest.raises(ValueError, match="part is train, val, test or all; it is exam"):
-        evaluation.evaluate(asked("evaluate", run, "data=faces", "part=exam"))
+        evaluate.evaluate(asked("evaluate", run, "data=faces", "part=exam"))
 
 
 def test_predictions_are_probabilities_of_each_image(run, pictures, tmp_path):
     out = tmp_path / "table.csv"
-    rows = evaluation.predict(asked("predict", run, f"images={pictures}", f"out={out}"))
+    rows = evaluate.predict(asked("predict", run, f"images={pictures}", f"out={out}"))
     assert len(rows) == 9 and rows[0]["image"].endswith("HAPPY/0.png")
     names = [key for key in rows[0] if key not in ("image", "predicted", "confidence")]
     assert names == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
@@ -104,15 +106,15 @@ def test_predictions_are_probabilities_of_each_image(run, pictures, tmp_path):
 def test_predictions_do_not_depend_on_the_company(run, pictures, tmp_path):
     one = asked("predict", run, f"images={pictures / 'joy' / '1.png'}", f"out={tmp_path / 'a.csv'}")
     many = asked("predict", run, f"images={pictures / 'joy'}", f"out={tmp_path / 'b.csv'}")
-    assert evaluation.predict(one)[0] == evaluation.predict(many)[1]
+    assert evaluate.predict(one)[0] == evaluate.predict(many)[1]
 
 
 def test_unreadable_images_are_listed_or_left_out(run, pictures, tmp_path):
     (pictures / "joy" / "9.png").write_bytes(b"<html>")
     plain = asked("predict", run, f"images={pictures}", f"out={tmp_path / 'a.csv'}")
     with pytest.raises(ValueError, match=r"9\.png"):
-        evaluation.predict(plain)
-    assert len(evaluation.predict(plain | {"on_corrupt": "drop"})) == 9
+        evaluate.predict(plain)
+    assert len(evaluate.predict(plain | {"on_corrupt": "drop"})) == 9
 
 
 @pytest.mark.parametrize(
@@ -121,4 +123,4 @@ def test_unreadable_images_are_listed_or_left_out(run, pictures, tmp_path):
 def test_wrong_paths_are_named(run, tmp_path, images, told):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=told):
-        evaluation.predict(asked("predict", run, f"images={tmp_path / images}"))
+        evaluate.predict(asked("predict", run, f"images={tmp_path / images}"))

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn import metrics as oracle
 
-from emoexp import figures, metrics
+from emoexp import figures
 from emoexp.figures import curves, sheet
+from emoexp.metrics import classification
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 HOSTILE = (
@@ -51,7 +52,7 @@ def judged(num_classes: int, skill: float = 1.5) -> tuple[np.ndarray, np.ndarray
 
 def draw_confusion(path: Path, num_classes: int) -> Path:
     probability_NC, target_N = judged(num_classes)
-    confusion_CC = metrics.confusion(target_N, probability_NC.argmax(axis=1), num_classes)
+    confusion_CC = classification.confusion(target_N, probability_NC.argmax(axis=1), num_classes)
     return figures.confusion(path, confusion_CC, names(num_classes), "sampler mish seed 0, test")
 
 
@@ -252,7 +253,7 @@ def test_precision_recall_shows_sklearns_ap_and_the_prevalence_of_each_class(
 def test_the_area_under_the_macro_curve_is_macro_ap(num_classes: int) -> None:
     probability_NC, target_N = judged(num_classes)
     lines = [curves._curve("", probability_NC[:, c], target_N == c) for c in range(num_classes)]
-    summary = metrics.summarise(probability_NC, target_N, names(num_classes))
+    summary = classification.summarise(probability_NC, target_N, names(num_classes))
     assert curves.mean_curve(lines).ap == pytest.approx(summary["macro_ap"])
 
 

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from emoexp import figures
-from emoexp.checks.balance import expected_interval
 from emoexp.figures import faces, sheet, sheets
+from emoexp.metrics.class_balance import expected_interval
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 HOSTILE = (

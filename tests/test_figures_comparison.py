@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn import metrics as oracle
 
-from emoexp import figures, metrics
+from emoexp import figures
 from emoexp.figures import sheet
+from emoexp.metrics import classification
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 TRAIN = (3995, 436, 4097, 7215, 4965, 4830, 3171)
@@ -47,7 +48,9 @@ def judged(skill: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def steps(count: int, seeds: int = 2) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-    return [[metrics.precision_recall_steps(*judged(1 + a / count, s)) for s in range(seeds)] for a in range(count)]
+    return [
+        [classification.precision_recall_steps(*judged(1 + a / count, s)) for s in range(seeds)] for a in range(count)
+    ]
 
 
 def area(curve: tuple[np.ndarray, np.ndarray]) -> float:

@@ -10,13 +10,13 @@ import torch
 from test_loop import fresh, never, recipe
 from torch import nn
 
-from emoexp import graphs, loop, step
 from emoexp.imbalance import copies, losses, sampling
 from emoexp.imbalance.mixing import Mix
 from emoexp.imbalance.schedule import Schedule
 from emoexp.models import heads
-from emoexp.sharpness import Sharpness
-from emoexp.transforms import Policy
+from emoexp.training import cuda_graphs, loop, step
+from emoexp.training.augment import Policy
+from emoexp.training.sharpness import Sharpness
 
 STRONG = Policy(flip=0.5, rotate=10.0, brightness=0.2, erase=0.5, erase_area=0.3)
 
@@ -91,7 +91,7 @@ def trained(made, state):
 
 
 def captured(made, kind="a kind"):
-    return dataclasses.replace(made, executor=graphs.Graphs(kind, record=recorder.record))
+    return dataclasses.replace(made, executor=cuda_graphs.Graphs(kind, record=recorder.record))
 
 
 def counting(count: list[str]):
@@ -111,9 +111,9 @@ def same(ours, theirs):
 
 @pytest.fixture(autouse=True)
 def _forgotten():
-    graphs._kept.clear()
+    cuda_graphs._kept.clear()
     yield
-    graphs._kept.clear()
+    cuda_graphs._kept.clear()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -125,7 +125,7 @@ def test_a_captured_run_is_the_eager_run(strategy):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_with_every_optimizer_that_can_be_captured(optimizer):
     made = recipe(policy=STRONG, schedule=halving, epochs=3)
-    assert graphs.refusal(made, begun(optimizer)) is None
+    assert cuda_graphs.refusal(made, begun(optimizer)) is None
     same(trained(captured(made), begun(optimizer)), trained(made, begun(optimizer)))
 
 
@@ -133,7 +133,7 @@ def test_runs_of_one_kind_share_recordings():
     count: list[str] = []
     plain, weighted = recipe(**STRATEGIES["augmented"]), recipe(policy=STRONG, weight=lambda n: 1 / n.double())
     sampled = recipe(**STRATEGIES["sampler"])
-    share = graphs.Graphs("one", record=counting(count))
+    share = cuda_graphs.Graphs("one", record=counting(count))
     for made, seed in ((plain, 0), (weighted, 1), (sampled, 2), (plain, 0)):
         made = dataclasses.replace(made, seed=seed, schedule=halving)
         same(trained(dataclasses.replace(made, executor=share), begun(seed=seed)), trained(made, begun(seed=seed)))
@@ -142,7 +142,7 @@ def test_runs_of_one_kind_share_recordings():
 
 def test_losses_of_one_formula_share_recordings():
     count: list[str] = []
-    share = graphs.Graphs("one", record=counting(count))
+    share = cuda_graphs.Graphs("one", record=counting(count))
     for gamma, tau in ((0.2, 1.2), (0.3, 0.5), (0.1, 1.0)):
         made = recipe(loss=partial(losses.vector_scaling, gamma=gamma, tau=tau, smoothing=0.0), schedule=halving)
         same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
@@ -151,7 +151,7 @@ def test_losses_of_one_formula_share_recordings():
 
 def test_runs_of_two_parts_share_both_recordings():
     count: list[str] = []
-    share = graphs.Graphs("one", record=counting(count))
+    share = cuda_graphs.Graphs("one", record=counting(count))
     for seed in (0, 1):
         made = recipe(**STRATEGIES["two stages"], schedule=halving, epochs=3, seed=seed)
         same(trained(dataclasses.replace(made, executor=share), begun(seed=seed)), trained(made, begun(seed=seed)))
@@ -159,7 +159,7 @@ def test_runs_of_two_parts_share_both_recordings():
 
 
 def test_a_run_after_a_retrained_classifier_learns_all_of_its_network():
-    share = graphs.Graphs("one", record=recorder.record)
+    share = cuda_graphs.Graphs("one", record=recorder.record)
     others = [{"loss": focal}, {"mix": Mix(alpha=1.0, beta=1.0)}, STRATEGIES["two stages"], {}]
     for columns in (STRATEGIES["two stages"], *others):
         made = recipe(**columns, schedule=halving, epochs=3)
@@ -167,7 +167,7 @@ def test_a_run_after_a_retrained_classifier_learns_all_of_its_network():
 
 
 def test_every_run_has_a_tail_of_its_own():
-    share = graphs.Graphs("one", record=recorder.record)
+    share = cuda_graphs.Graphs("one", record=recorder.record)
     for tail in ([0.0, 1.0, 1.0], [0.0, 0.0, 1.0]):
         made = recipe(sharpness=Sharpness(0.5, torch.tensor(tail)), schedule=halving)
         same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
@@ -182,7 +182,7 @@ def test_factors_that_have_no_state_yet_are_taken_over(retrain, optimizer):
         return step.State(state.model, OPTIMIZERS[optimizer](loop.parameter_groups(state.model, "weights")))
 
     made = recipe(parts=Schedule(start=0.6, retrain=retrain), schedule=halving, epochs=3)
-    share = dataclasses.replace(made, executor=graphs.Graphs("one", record=recorder.record))
+    share = dataclasses.replace(made, executor=cuda_graphs.Graphs("one", record=recorder.record))
     whole = trained(made, scaled())
     same(trained(share, scaled()), whole)  # the recording's optimizer now knows factors
     first, taken = scaled(), iter(range(100))
@@ -196,18 +196,18 @@ def test_factors_that_have_no_state_yet_are_taken_over(retrain, optimizer):
 
 def test_forms_of_a_step_are_forgotten_too():
     made = dataclasses.replace(
-        recipe(**STRATEGIES["progressive"], epochs=2), executor=graphs.Graphs("k", record=recorder.record)
+        recipe(**STRATEGIES["progressive"], epochs=2), executor=cuda_graphs.Graphs("k", record=recorder.record)
     )
     for formula in range(6):
         trained(
             dataclasses.replace(recipe(formula=lambda *a, k=formula: losses.softmax(*a)), executor=made.executor),
             begun(),
         )
-    assert len(graphs._kept["k"].parts) == graphs.KEPT
+    assert len(cuda_graphs._kept["k"].parts) == cuda_graphs.KEPT
 
 
 def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
-    share = graphs.Graphs("one", record=recorder.record)
+    share = cuda_graphs.Graphs("one", record=recorder.record)
     for name in ("none", "copies", "augmented", "redrawn", "none"):
         made = recipe(**STRATEGIES[name], schedule=halving)
         same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
@@ -259,7 +259,7 @@ def test_what_the_host_would_have_to_read_is_taken_eagerly(caplog):
     with caplog.at_level("INFO", "emoexp"):
         same(trained(captured(made), begun()), trained(made, begun()))
     assert "cannot be captured: the host waits for a value" in caplog.text
-    insisting = dataclasses.replace(made, executor=graphs.Graphs("k", insist=True, record=recorder.record))
+    insisting = dataclasses.replace(made, executor=cuda_graphs.Graphs("k", insist=True, record=recorder.record))
     with pytest.raises(ValueError, match=r"cannot be captured: the host waits.*executor=eager can take it"):
         trained(insisting, begun())
 
@@ -289,14 +289,14 @@ def test_a_number_of_the_host_is_frozen_in_a_recording():
 def test_what_cannot_be_captured_says_why(optimizer, why):
     state = begun()
     state.optimizer = optimizer(loop.parameter_groups(state.model, "weights"))
-    assert why in graphs.refusal(recipe(), state)
+    assert why in cuda_graphs.refusal(recipe(), state)
 
 
 def test_old_recordings_are_forgotten():
     made = recipe()
     for kind in "abcdef":
         trained(captured(made, kind), begun())
-    assert list(graphs._kept) == list("cdef")
+    assert list(cuda_graphs._kept) == list("cdef")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -314,7 +314,7 @@ def test_a_cuda_graph_is_the_eager_run(strategy):
 
     torch.use_deterministic_algorithms(True)
     try:
-        share = dataclasses.replace(made, executor=graphs.Graphs("cuda"))
+        share = dataclasses.replace(made, executor=cuda_graphs.Graphs("cuda"))
         for seed in (0, 1):
             same(trained(share, on_device(seed)), trained(made, on_device(seed)))
     finally:

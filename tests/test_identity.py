@@ -8,15 +8,15 @@ from composing import checked
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emoexp import identity, options
+from emoexp.config import naming, options
 
 
 def name(*overrides: str) -> str:
-    return identity.name(checked(*overrides)[0])
+    return naming.name(checked(*overrides)[0])
 
 
 def strategy(*overrides: str) -> str:
-    return identity.strategy(checked(*overrides)[0].imbalance)
+    return naming.strategy(checked(*overrides)[0].imbalance)
 
 
 @pytest.mark.parametrize("row", options.listed("imbalance"))
@@ -113,11 +113,11 @@ def test_order_of_overrides_does_not_matter():
 
 @given(st.text(max_size=300))
 def test_safe(text):
-    assert re.fullmatch(r"[A-Za-z0-9._-]{0,150}", identity.safe(text))
+    assert re.fullmatch(r"[A-Za-z0-9._-]{0,150}", naming.safe(text))
 
 
 def test_params_show_every_axis_and_value():
-    flat = identity.params(checked("imbalance=sampler", "activation=mish")[0])
+    flat = naming.params(checked("imbalance=sampler", "activation=mish")[0])
     assert flat["imbalance"] == "sampler" and flat["imbalance.sampling"] == "inverse" and flat["activation"] == "mish"
     assert flat["optimizer.lr"] == 3e-3 and flat["seed"] == 0 and flat["architecture"] == "emotion_cnn"
     assert not any("_target_" in key for key in flat)
@@ -125,14 +125,14 @@ def test_params_show_every_axis_and_value():
 
 def read_anew(*packages: str) -> str:
     """The digest as a new process would have it."""
-    identity._code_digest.cache_clear()
-    return identity.code_digest(list(packages))
+    naming._code_digest.cache_clear()
+    return naming.code_digest(list(packages))
 
 
 def test_the_code_digest_ignores_comments_and_docstrings(monkeypatch, tmp_path):
     def digest(source: str) -> str:
         (tmp_path / "loop.py").write_text(source)
-        monkeypatch.setattr(identity, "__file__", str(tmp_path / "identity.py"))
+        monkeypatch.setattr(naming, "__file__", str(tmp_path / "identity.py"))
         return read_anew()
 
     base = digest('"""A."""\ndef f(x):\n    """B."""\n    return x + 1\n')
@@ -151,13 +151,13 @@ def test_the_code_digest_holds_packages_of_ones_own(monkeypatch, tmp_path):
 def test_the_code_digest_is_read_once_a_process(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "another_package.py").write_text("x = 1\n")
-    first = identity.code_digest(["another_package"])
+    first = naming.code_digest(["another_package"])
     (tmp_path / "another_package.py").write_text("x = 2\n")  # not what this process has imported
-    assert identity.code_digest(["another_package"]) == first
+    assert naming.code_digest(["another_package"]) == first
     assert read_anew("another_package") != first
 
 
 def test_the_code_digest_knows_who_decides():
-    modules = {path.relative_to(Path(identity.__file__).parent).parts[0] for path in identity._sources("emoexp")}
+    modules = {path.relative_to(Path(naming.__file__).parents[1]).parts[0] for path in naming._sources("emoexp")}
     rooms = {name.removesuffix(".py") for name in modules}
-    assert set(identity._WATCHERS) <= rooms
+    assert set(naming._WATCHERS) <= rooms

@@ -13,8 +13,9 @@ from strategies import experiment, node
 from strategies import plan as strategy
 from torch.nn import functional
 
-from emoexp import building, options
+from emoexp.config import options
 from emoexp.imbalance import copies, ledger, losses, mixing, sampling, weights
+from emoexp.training import setup
 
 N = torch.tensor([90, 9, 1])
 FER = torch.tensor([3995, 436, 4097, 7215, 4830, 3171, 4965])
@@ -374,7 +375,7 @@ def test_a_double_correction_of_one_epoch_says_so():
 def test_heuristics_of_all_columns_are_named():
     def told(columns):
         made = experiment(columns)
-        return building.heuristics(made, strategy(columns, (90, 9, 1)))
+        return setup.heuristics(made, strategy(columns, (90, 9, 1)))
 
     assert told("none") == told("sampler") == told({"optimizer": "sam"}) == []
     assert told({"optimizer": "sam_tail"}) == ["sharpness is minimised for rare classes alone"]
@@ -407,8 +408,8 @@ def test_what_would_silence_a_column_or_leave_all_bounds_is_refused(keys, said):
 def test_only_classes_that_are_there_are_the_tail():
     usual = node("optimizer", "sam_tail")
     with pytest.raises(ValueError, match="no class has fewer images than that times the mean of all, 20,"):
-        building.sharpness_of(usual, torch.tensor([20, 20, 0]), torch.device("cpu"))
-    found = building.sharpness_of(usual, torch.tensor([50, 2, 0]), torch.device("cpu"))
+        setup.sharpness_of(usual, torch.tensor([20, 20, 0]), torch.device("cpu"))
+    found = setup.sharpness_of(usual, torch.tensor([50, 2, 0]), torch.device("cpu"))
     assert found is not None and found.tail_C is not None and found.tail_C.tolist() == [0, 1, 0]
 
 

@@ -8,7 +8,11 @@ import pytest
 from composing import TINY, checked
 from PIL import Image
 
-from emoexp import building, checkpoint, config, evaluation, figures, identity, leaky, training
+from emoexp import figures
+from emoexp.config import config, naming
+from emoexp.inference import evaluate
+from emoexp.runs import checkpoint
+from emoexp.training import leaky_protocol, run, setup
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -48,7 +52,7 @@ def plan(photographs, base, *words):
 
 def test_copies_cross_parts_only_where_the_protocol_is_leaky(photographs, tmp_path):
     rare = 0  # contempt comes first
-    data = building.load_data(*plan(photographs, tmp_path, "protocol=leaky"))
+    data = setup.load_data(*plan(photographs, tmp_path, "protocol=leaky"))
     assert data.leaky and data.counts("train")[rare] + data.counts("val")[rare] + data.counts("test")[rare] == 30
     test, train = data.where("test"), data.where("train")
     shared = np.isin(data.digest[test], data.digest[train])
@@ -59,12 +63,12 @@ def test_copies_cross_parts_only_where_the_protocol_is_leaky(photographs, tmp_pa
     pixels = {image.tobytes() for image in data.images}
     assert len(pixels) == len(data.images)  # a copy looks different
     experiment, place = plan(photographs, tmp_path, "protocol=leaky")
-    plan_of = building.strategy(experiment, place, data)
+    plan_of = setup.strategy(experiment, place, data)
     assert int((plan_of.copy_P > 0).sum()) == 0  # none is made a second time
 
-    clean = building.load_data(*plan(photographs, tmp_path))
+    clean = setup.load_data(*plan(photographs, tmp_path))
     assert not clean.leaky and len(clean.labels) == 120 + RARE and clean.clean("test").all()
-    made = building.strategy(*plan(photographs, tmp_path), clean)
+    made = setup.strategy(*plan(photographs, tmp_path), clean)
     assert made.count_C[rare] == 30 and clean.fingerprint["images"] == data.fingerprint["images"]
 
 
@@ -93,7 +97,7 @@ def test_other_words_for_a_protocol_are_refused():
 )
 def test_what_would_not_leak_is_refused(photographs, tmp_path, words, why):
     with pytest.raises(ValueError, match=why):
-        building.load_data(*plan(photographs, tmp_path, "protocol=leaky", *words))
+        setup.load_data(*plan(photographs, tmp_path, "protocol=leaky", *words))
 
 
 def test_every_output_of_a_leaky_run_says_so(photographs, tmp_path, monkeypatch):
@@ -102,25 +106,27 @@ def test_every_output_of_a_leaky_run_says_so(photographs, tmp_path, monkeypatch)
         real = getattr(figures, name)
 
         def spy(*args, real=real, **keys):
-            titles.append(next((str(a) for a in (*args, *keys.values()) if leaky.MARK in str(a)), None))
+            titles.append(next((str(a) for a in (*args, *keys.values()) if leaky_protocol.MARK in str(a)), None))
             return real(*args, **keys)
 
         monkeypatch.setattr(figures, name, spy)
     experiment, place = plan(photographs, tmp_path, "protocol=leaky")
-    training.train(experiment, place)
+    run.train(experiment, place)
     (folder,) = (tmp_path / "outputs").iterdir()
-    assert "-leaky-" in folder.name and identity.name(experiment) == folder.name
+    assert "-leaky-" in folder.name and naming.name(experiment) == folder.name
     assert len(titles) >= 8 and all(titles)  # ledger, training, and three of each part
     found = json.loads((folder / "metrics.json").read_text())
     assert {found[part]["protocol"] for part in ("val", "test", "val_clean", "test_clean")} == {"leaky"}
     made = json.loads((folder / "manifest.json").read_text())
-    assert made["tags"]["protocol"] == leaky.MARK and made["params"]["protocol"] == "leaky"
-    assert leaky.MARK in made["tags"]["data_notes"] and "also stand in an earlier part" in made["tags"]["leaks"]
+    assert made["tags"]["protocol"] == leaky_protocol.MARK and made["params"]["protocol"] == "leaky"
+    assert (
+        leaky_protocol.MARK in made["tags"]["data_notes"] and "also stand in an earlier part" in made["tags"]["leaks"]
+    )
     for part in ("val", "test"):
         rows = list(csv.DictReader((folder / "tables" / f"{part}_per_class.csv").read_text().splitlines()))
-        assert {row["protocol"] for row in rows} == {leaky.MARK}
-        assert str(np.load(folder / "predictions" / f"{part}.npz")["protocol"]) == leaky.MARK
-    assert (folder / "run.log").read_text().count(leaky.MARK) >= 4
+        assert {row["protocol"] for row in rows} == {leaky_protocol.MARK}
+        assert str(np.load(folder / "predictions" / f"{part}.npz")["protocol"]) == leaky_protocol.MARK
+    assert (folder / "run.log").read_text().count(leaky_protocol.MARK) >= 4
     assert checkpoint.load(folder / "best.pt")["card"]["protocol"] == "leaky"
     plain = {
         "run": str(folder),
@@ -131,12 +137,12 @@ def test_every_output_of_a_leaky_run_says_so(photographs, tmp_path, monkeypatch)
         "part": "test",
         "classes": None,
     }
-    judged = evaluation.evaluate(plain | {"data": experiment.data, "split": experiment.split})
+    judged = evaluate.evaluate(plain | {"data": experiment.data, "split": experiment.split})
     assert judged["test"]["protocol"] == "leaky"
 
 
 def test_a_clean_run_says_nothing_of_it(photographs, tmp_path):
-    training.train(*plan(photographs, tmp_path))
+    run.train(*plan(photographs, tmp_path))
     (folder,) = (tmp_path / "outputs").iterdir()
     assert "leaky" not in folder.name and "LEAKY" not in (folder / "run.log").read_text()
     assert "protocol" not in json.loads((folder / "metrics.json").read_text())["test"]
@@ -145,8 +151,8 @@ def test_a_clean_run_says_nothing_of_it(photographs, tmp_path):
 
 def test_a_leaky_run_is_the_same_twice_and_never_the_clean_one(photographs, tmp_path):
     words = [plan(photographs, tmp_path, f"protocol={name}")[0] for name in config.PROTOCOLS]
-    assert identity.name(words[0]) != identity.name(words[1])
-    first, again = (building.load_data(*plan(photographs, tmp_path / k, "protocol=leaky")) for k in "ab")
+    assert naming.name(words[0]) != naming.name(words[1])
+    first, again = (setup.load_data(*plan(photographs, tmp_path / k, "protocol=leaky")) for k in "ab")
     assert first.fingerprint == again.fingerprint and first.images.tobytes() == again.images.tobytes()
-    other = building.load_data(*plan(photographs, tmp_path, "protocol=leaky", "seed=5"))
+    other = setup.load_data(*plan(photographs, tmp_path, "protocol=leaky", "seed=5"))
     assert other.fingerprint["content"] != first.fingerprint["content"]  # the split goes with the seed

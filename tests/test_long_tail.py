@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_data_splits import made, parts_of, shuffled
 
-from emoexp import building, config, evaluation, identity, training
 from emoexp.auditing import audit
+from emoexp.config import config, naming
 from emoexp.data import long_tail
 from emoexp.data.dataset import Dataset
+from emoexp.inference import evaluate
+from emoexp.training import run, setup
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -216,21 +218,21 @@ def test_names_of_old_runs_stand(name):
     node = checked(f"data={name}")[0]
     assert node.data["long_tail"] == {"profile": "none", "factor": 100.0, "seed": 0}
     known = {"name": name} if name != "faces" else None
-    assert identity.choices(node).get("data") == known
+    assert naming.choices(node).get("data") == known
     if name == "faces":
-        assert identity.name(node) == "faces-emotion_cnn-mish-none-s0-44136fa3"  # as before there were long tails
+        assert naming.name(node) == "faces-emotion_cnn-mish-none-s0-44136fa3"  # as before there were long tails
 
 
 def test_every_value_names_another_run_and_is_a_param():
     lines = [[], TAILED[:1], TAILED, [*TAILED, "data.long_tail.seed=1"], ["data.long_tail.profile=step"]]
-    names = [identity.name(checked(*line)[0]) for line in lines]
+    names = [naming.name(checked(*line)[0]) for line in lines]
     assert len(set(names)) == len(lines)
     experiment = checked(*TAILED)[0]
-    assert identity.choices(experiment)["data"] == {
+    assert naming.choices(experiment)["data"] == {
         "name": "faces",
         "long_tail": {"profile": "exponential", "factor": 20.0},
     }
-    flat = identity.params(experiment)
+    flat = naming.params(experiment)
     assert flat["data.long_tail.profile"] == "exponential" and flat["data.long_tail.factor"] == 20.0
 
 
@@ -241,11 +243,11 @@ def test_a_sweep_goes_along_the_factor():
 
 
 def test_data_are_loaded_with_their_tail(pictures, tmp_path):
-    data = building.load_data(*checked(*words(pictures, tmp_path, *TAILED)))
+    data = setup.load_data(*checked(*words(pictures, tmp_path, *TAILED)))
     assert data.counts("train").tolist() == [40, 8, 2] and (data.counts("test") == 18).all()
-    again = building.load_data(*checked(*words(pictures, tmp_path, *TAILED, "seed=7")))
+    again = setup.load_data(*checked(*words(pictures, tmp_path, *TAILED, "seed=7")))
     assert np.array_equal(data.part, again.part)  # whatever the run's seed is
-    plain = building.load_data(*checked(*words(pictures, tmp_path)))
+    plain = setup.load_data(*checked(*words(pictures, tmp_path)))
     assert (plain.counts("train") == 40).all() and not any("long_tail" in note for note in plain.notes)
 
 
@@ -260,13 +262,13 @@ def test_leaks_are_dropped_before_the_tail_is_cut(tmp_path):
             for k, image in enumerate(images):
                 Image.fromarray(image).save(tmp_path / "pictures" / part / name / f"{k}.png")
     tail = ["data.long_tail.profile=exponential", "data.long_tail.factor=10", "data.leaks=drop", "split.val=0.5"]
-    data = building.load_data(*checked(*words(tmp_path / "pictures", tmp_path, *tail)))
+    data = setup.load_data(*checked(*words(tmp_path / "pictures", tmp_path, *tail)))
     assert data.counts("train").tolist() == long_tail.counts(np.array([40, 60, 55]), "exponential", 10.0).tolist()
     assert f"class by class {', '.join(map(str, data.counts('train')))}" in data.notes[-1]
 
 
 def test_a_run_trains_on_its_tail_and_is_judged_on_the_parts_it_had(pictures, tmp_path):
-    training.train(*checked(*words(pictures, tmp_path, *TAILED)))
+    run.train(*checked(*words(pictures, tmp_path, *TAILED)))
     (folder,) = (tmp_path / "outputs").iterdir()
     ledger = json.loads((folder / "ledger.json").read_text())
     assert [row["images"] for row in ledger["classes"]] == [40, 8, 2]
@@ -276,12 +278,12 @@ def test_a_run_trains_on_its_tail_and_is_judged_on_the_parts_it_had(pictures, tm
     )
     assert len(np.load(folder / "seen.npy")) == 50 + 6
     assert json.loads((folder / "metrics.json").read_text())["test"]["n"] == 54
-    data = building.load_data(*checked(*words(pictures, tmp_path, *TAILED)))
+    data = setup.load_data(*checked(*words(pictures, tmp_path, *TAILED)))
     asked = {"cache": None, "allow": [], "split": None, "data": checked(*words(pictures, tmp_path, *TAILED))[0].data}
-    trained = evaluation.load(str(folder), "cpu", 1, None, [])
+    trained = evaluate.load(str(folder), "cpu", 1, None, [])
     for part in ("train", "val", "test"):  # evaluate, on the same images, finds the parts of the training
-        assert np.array_equal(evaluation.part_of(asked | {"part": part}, trained)[1], data.where(part))
-    assert len(evaluation.part_of(asked | {"part": "all"}, trained)[1]) == 180
+        assert np.array_equal(evaluate.part_of(asked | {"part": part}, trained)[1], data.where(part))
+    assert len(evaluate.part_of(asked | {"part": "all"}, trained)[1]) == 180
 
 
 def test_an_audit_shows_the_tail(pictures, tmp_path):

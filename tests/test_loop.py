@@ -8,11 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emoexp import batches as batching
-from emoexp import config, loop, rng, step
-from emoexp.batches import Normalisation, TrainingBatches
+from emoexp import rng
+from emoexp.config import config
 from emoexp.imbalance import copies, ledger, losses
-from emoexp.transforms import Policy
+from emoexp.training import batches as batching
+from emoexp.training import loop, step
+from emoexp.training.augment import Policy
+from emoexp.training.batches import Normalisation, TrainingBatches
 
 COUNT = torch.tensor([30, 8, 3])
 LABEL = torch.repeat_interleave(torch.arange(3), COUNT)

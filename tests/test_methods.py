@@ -12,13 +12,14 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from emoexp import building, config, fitting, loop, options, sharpness, step
-from emoexp.batches import Batch, Normalisation, TrainingBatches
+from emoexp.config import config, options
 from emoexp.imbalance import ledger, mixing, sampling
 from emoexp.models import heads
-from emoexp.sharpness import Sharpness
-from emoexp.step import Phase
-from emoexp.transforms import Policy
+from emoexp.training import loop, posthoc_fit, setup, sharpness, step
+from emoexp.training.augment import Policy
+from emoexp.training.batches import Batch, Normalisation, TrainingBatches
+from emoexp.training.sharpness import Sharpness
+from emoexp.training.step import Phase
 
 N = (90, 9, 1)
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.2, 0.1], [-1.0, 3.0, 0.0]])
@@ -104,7 +105,7 @@ def test_squared_hinge_by_hand():
 def cosines(count, scale, **keys):
     """LDAM of two cosines, 0.6 and 0.2, through its own head."""
     made = experiment({"loss": node("loss", "ldam", scale=scale, **keys)})
-    assert building.head_of(made) == {"kind": "normalised", "scale": scale}
+    assert setup.head_of(made) == {"kind": "normalised", "scale": scale}
     head = heads.Normalised(2, 2, scale=scale)
     head.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [0.4, math.sqrt(3.84)]])})
     logits = head(torch.tensor([[7.0, 0.0]] * 2)).detach()
@@ -563,10 +564,10 @@ def test_a_batch_without_the_tail_takes_the_optimizers_step():
 
 
 def test_the_tail_is_what_lies_below_a_part_of_the_mean():
-    found = building.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([36, 12, 5, 1]), CPU)
+    found = setup.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([36, 12, 5, 1]), CPU)
     assert found.rho == 0.05 and found.tail_C.tolist() == [0, 0, 1, 1]  # the mean is 13.5
     with pytest.raises(ValueError, match=r"optimizer\.tail=0\.5: no class"):
-        building.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([9, 9, 9]), CPU)
+        setup.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([9, 9, 9]), CPU)
 
 
 def norms(model):
@@ -726,7 +727,7 @@ def test_a_fit_takes_the_prior_of_the_best_epoch():
 
 def test_class_means_are_those_of_the_training_images():
     recipe, state = begun(experiment({"copies": "cap"}))
-    found_CF = fitting.evidence(state.model, recipe, data(), torch.ones(4) / 4).mean_CF()
+    found_CF = posthoc_fit.evidence(state.model, recipe, data(), torch.ones(4) / 4).mean_CF()
     for c in range(4):
         units = []
         for n in np.flatnonzero((data().part == 0) & (data().labels == c)):

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from emoexp.metrics import (
+from emoexp.metrics.classification import (
     average_precision,
     calibration_error,
     confusion,
@@ -24,7 +24,7 @@ from emoexp.metrics import (
     summarise,
     worst_class,
 )
-from emoexp.slugs import slugs
+from emoexp.metrics.slugs import slugs
 
 QUICK = settings(max_examples=60, deadline=None)
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emoexp import comparison, metrics, results, runs
 from emoexp import report as entry
-from emoexp.pages import markdown_table
+from emoexp.inference import results
+from emoexp.metrics import classification, compare
+from emoexp.pages.page import markdown_table
 from emoexp.reporting import arms as comparing
 from emoexp.reporting import cells, folds, pages, report
 from emoexp.reporting.cells import Asked
+from emoexp.runs import folder as runs
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -53,7 +55,10 @@ def made(
     (folder / "manifest.json").write_text(json.dumps({"run": folder.name, "params": params} | told | manifest))
     if status == "FINISHED":
         keep = {"test": np.ones(120, bool), "test_clean": np.arange(120) % 10 > 0}
-        found = {part: results.plain(metrics.summarise(probability[k], TARGET[k], CLASSES)) for part, k in keep.items()}
+        found = {
+            part: results.plain(classification.summarise(probability[k], TARGET[k], CLASSES))
+            for part, k in keep.items()
+        }
         drawn = {"images": 3000, "originals": 900 + seed, "items": 900, "pool": 1009}
         (folder / "metrics.json").write_text(json.dumps({"best": {}, "epochs": 3, "drawn": drawn} | found))
         np.savez_compressed(
@@ -91,18 +96,18 @@ def test_arms_are_put_together_by_hand(outputs):
         ]
         spread = arm.spread("macro_f1", "test", 0.95)
         assert spread.mean == pytest.approx(np.mean(values)) and spread.sd == pytest.approx(np.std(values, ddof=1))
-    compared = comparing.compare(arms, arms[0], "test", 0.95, 50)
-    assert {one.metric for one in compared} == set(comparison.METRICS) and len(compared) == 5
+    compared = comparing.compare_arms(arms, arms[0], "test", 0.95, 50)
+    assert {one.metric for one in compared} == set(compare.METRICS) and len(compared) == 5
     one = next(one for one in compared if one.metric == "macro_f1")
-    oracle = comparison.paired(*(list(arm.values("macro_f1", "test").values()) for arm in (arms[1], arms[0])))
+    oracle = compare.paired(*(list(arm.values("macro_f1", "test").values()) for arm in (arms[1], arms[0])))
     assert one.over_seeds == oracle and one.verdict == "worse" and one.holm == oracle.p  # of one comparison
     assert one.both[0] <= 1e-9 + one.images[0] < one.images[1] < 0
 
 
 def test_holm_counts_the_arms_of_a_metric(outputs):
     arms = comparing.group(cells.gather(asked(outputs, "mish", "relu", "swish"), mixed=False).cells)
-    compared = [one for one in comparing.compare(arms, arms[0], "test", 0.95, 20) if one.metric == "accuracy"]
-    assert [one.holm for one in compared] == pytest.approx(comparison.holm([one.over_seeds.p for one in compared]))
+    compared = [one for one in comparing.compare_arms(arms, arms[0], "test", 0.95, 20) if one.metric == "accuracy"]
+    assert [one.holm for one in compared] == pytest.approx(compare.holm([one.over_seeds.p for one in compared]))
     assert [one.verdict for one in compared] == ["worse", "cannot tell"]
 
 
@@ -191,14 +196,16 @@ def test_images_in_another_order_are_not_paired(tmp_path):
     other["target"] = other["target"][::-1]
     np.savez_compressed(path, **other)
     arms = comparing.group(cells.gather(asked(tmp_path, "mish", "relu", seeds=1), mixed=False).cells)
-    assert all(one.images is None and one.both is None for one in comparing.compare(arms, arms[0], "test", 0.95, 20))
+    assert all(
+        one.images is None and one.both is None for one in comparing.compare_arms(arms, arms[0], "test", 0.95, 20)
+    )
 
 
 def test_what_could_have_been_seen_counts_the_comparisons(outputs):
     arms = comparing.group(cells.gather(asked(outputs, "mish", "relu", "swish"), mixed=False).cells)
-    for one in comparing.compare(arms, arms[0], "test", 0.95, 20):
+    for one in comparing.compare_arms(arms, arms[0], "test", 0.95, 20):
         seeds = one.over_seeds
-        assert one.detectable == pytest.approx(comparison.detectable(seeds.sd, seeds.n, 0.025))
+        assert one.detectable == pytest.approx(compare.detectable(seeds.sd, seeds.n, 0.025))
         assert one.detectable > seeds.detectable
 
 
@@ -392,9 +399,9 @@ def test_options_that_do_not_fit_are_refused(tmp_path, monkeypatch, outputs, opt
 
 def test_nothing_finished_names_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from emoexp import commands
+    from emoexp import cli
 
-    commands.register_sweeper()
+    cli.register_sweeper()
     with pytest.raises(
         ValueError, match=r"no cell is finished; run\n  python -m emoexp.train --multirun ablation=smoke"
     ):
@@ -439,7 +446,7 @@ def fold(outputs: Path, arm: str, seed: int, number: int, right: float = 0.7, **
         part = {name: kept[name][mine] for name in kept}
     np.savez_compressed(folder / "predictions" / "test.npz", **part)
     found = json.loads((folder / "metrics.json").read_text())
-    found["test"] = results.plain(metrics.summarise(part["probability"], part["target"], CLASSES))
+    found["test"] = results.plain(classification.summarise(part["probability"], part["target"], CLASSES))
     (folder / "metrics.json").write_text(json.dumps(found))
     return folder
 
@@ -460,7 +467,7 @@ def test_folds_of_a_seed_are_pooled_and_an_incomplete_seed_is_left_out(tmp_path)
     probability, target = (np.concatenate([part[name] for part in together]) for name in ("probability", "target"))
     for part in together:
         part.close()
-    oracle = metrics.summarise(probability.astype(float), target, CLASSES)
+    oracle = classification.summarise(probability.astype(float), target, CLASSES)
     assert one.metrics["test"]["n"] == 120 and one.metrics["test"]["macro_f1"] == pytest.approx(oracle["macro_f1"])
     assert one.metrics["test"]["confusion"] == np.asarray(oracle["confusion"]).tolist()
     assert one.metrics["test_clean"]["n"] == 108

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from emoexp import results, runs
+from emoexp.inference import results
+from emoexp.runs import folder
 
 MADE = {
     "experiment": {"seed": 0, "optimizer": {"lr": 0.1}},
@@ -16,7 +17,7 @@ MADE = {
 
 
 def open_and_close(tmp_path, manifest, resume="auto") -> str:
-    with runs.opened(tmp_path, "run-1", manifest, {"seed": 0}, resume) as run:
+    with folder.opened(tmp_path, "run-1", manifest, {"seed": 0}, resume) as run:
         return run.folder.name
 
 
@@ -49,17 +50,17 @@ def test_a_folder_whose_manifest_was_never_written_is_taken(tmp_path):
 
 def test_differences_are_named():
     other = MADE | {"experiment": {"seed": 0, "optimizer": {"lr": 0.2}}, "code": "b"}
-    assert runs.differences(MADE, MADE) == []
-    assert runs.differences(MADE, other) == ["experiment.optimizer.lr (0.1, now 0.2)", "code (a, now b)"]
+    assert folder.differences(MADE, MADE) == []
+    assert folder.differences(MADE, other) == ["experiment.optimizer.lr (0.1, now 0.2)", "code (a, now b)"]
 
 
 def test_many_differences_are_counted():
     old, new = ({"data": {str(k): k * factor for k in range(1, 10)}} for factor in (1, 2))
-    assert runs.differences(old, new)[-1] == "6 more of data"
+    assert folder.differences(old, new)[-1] == "6 more of data"
 
 
 def test_json_is_sorted_and_refuses_nan(tmp_path):
-    with runs.opened(tmp_path, "run-1", MADE, {}, "auto") as run:
+    with folder.opened(tmp_path, "run-1", MADE, {}, "auto") as run:
         run.write("x.json", {"b": 1, "a": 2})
         assert (run.folder / "x.json").read_text() == '{\n "a": 2,\n "b": 1\n}\n'
         with pytest.raises(ValueError, match="JSON"):
@@ -69,7 +70,7 @@ def test_json_is_sorted_and_refuses_nan(tmp_path):
 
 
 def test_status_keeps_its_beginning(tmp_path):
-    with runs.opened(tmp_path, "run-1", MADE, {}, "auto") as run:
+    with folder.opened(tmp_path, "run-1", MADE, {}, "auto") as run:
         run.status("RUNNING")
         began = run.read("status.json")["started"]
         run.status("FAILED", "why")
@@ -78,7 +79,7 @@ def test_status_keeps_its_beginning(tmp_path):
 
 
 def test_git_knows_this_checkout_or_nothing():
-    told = runs.git()
+    told = folder.git()
     assert told == {} or (len(told["commit"]) == 40 and isinstance(told["dirty"], bool))
 
 

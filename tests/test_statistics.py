@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
-from emoexp.metrics import confusion, summarise
-from emoexp.statistics import (
+from emoexp.metrics.bootstrap import (
     _Ranking,
     _stratified_weights,
     _weighted_confusions,
@@ -18,6 +17,7 @@ from emoexp.statistics import (
     paired_difference,
     wilson,
 )
+from emoexp.metrics.classification import confusion, summarise
 
 NAMES = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall", "macro_ap")
 

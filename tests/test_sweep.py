@@ -14,13 +14,14 @@ from types import SimpleNamespace
 import pytest
 from composing import planned
 
-from emoexp import commands, runs
-from emoexp.config import Sweep, Tune
+from emoexp import cli
+from emoexp.config.config import Sweep, Tune
+from emoexp.runs import folder as runs
 from emoexp.sweep import compose, launchers, pool, supervise, table, tune, worker
 from emoexp.sweep.cells import BUSY, DIED, DONE, FAILED, FOUND, GOOD, KILLED, LATE, WAITING, Cell, Folder, Outcome, Plan
 from emoexp.sweep.worker import Judged
 
-commands.register_sweeper()
+cli.register_sweeper()
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def statuses(folder: Path, root: str = "outputs") -> Counter[str]:
 
 def results(folder: Path) -> dict[str, tuple[bytes, bytes, dict]]:
     """What runs must share bit for bit: metrics, history, and the weights of the best epoch."""
-    from emoexp import checkpoint
+    from emoexp.runs import checkpoint
 
     found = {}
     for run in sorted((folder / "outputs").iterdir()):

@@ -141,7 +141,7 @@ def test_ctrl_c_twice_leaves_nothing_running(place, pause_s):
 
 def results(folder: Path) -> dict[str, tuple[bytes, bytes, dict]]:
     """What runs share bit for bit: metrics, history, weights of the best epoch."""
-    from emoexp import checkpoint
+    from emoexp.runs import checkpoint
 
     return {
         run.name: (

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from composing import planned
 
-from emoexp import commands
+from emoexp import cli
 from emoexp.sweep import mps, supervise
 from emoexp.sweep.worker import Judged
 
-commands.register_sweeper()
+cli.register_sweeper()
 
 FAKE = """#!/bin/sh
 echo "$@ | $CUDA_MPS_PIPE_DIRECTORY | $(if [ $# -eq 0 ]; then cat; fi)" >> {log}

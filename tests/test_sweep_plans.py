@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from composing import planned
 
-from emoexp import commands, identity, options, runs
-from emoexp.config import Sweep, Tune
+from emoexp import cli
+from emoexp.config import naming, options
+from emoexp.config.config import Sweep, Tune
+from emoexp.runs import folder as runs
 from emoexp.sweep import compose, launchers, settle, supervise, table, tune
 from emoexp.sweep.cells import DIED, DONE, FAILED, FOUND, LATE, WAITING, Cell, Folder, Outcome, Plan
 from emoexp.sweep.worker import Judged
 
-commands.register_sweeper()
+cli.register_sweeper()
 HOLDS = {
     "smoke": 8,
     "activation": 24,
@@ -74,7 +76,7 @@ def test_cells_are_the_single_runs_of_their_words(plan):
         words = [f"activation={cell.axes['activation']}", f"seed={cell.experiment.seed}", "tracking=none"]
         from composing import checked
 
-        assert identity.name(checked(*words)[0]) == cell.name
+        assert naming.name(checked(*words)[0]) == cell.name
 
 
 def test_cells_that_differ_in_their_seed_alone_are_composed_once(monkeypatch):

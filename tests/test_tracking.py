@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from emoexp import metrics, sync
+from emoexp import sync
+from emoexp.metrics import classification
 from emoexp.tracking import Settings, Tracker, behind, client, close_dead, files, locate, mirror, record
 from emoexp.tracking.mirror import Mirror
 from emoexp.tracking.settings import create_once, redact
@@ -99,7 +100,7 @@ def write_history(folder: Path, epochs: int, **changed: float) -> None:
 
 def write_metrics(folder: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    summary = metrics.summarise(rng.dirichlet(np.ones(3), 60), np.arange(60) % 3, CLASSES)
+    summary = classification.summarise(rng.dirichlet(np.ones(3), 60), np.arange(60) % 3, CLASSES)
     content = {
         "best": {"epoch": 2, "val/macro_f1": 0.2},
         "val": summary,
@@ -219,7 +220,7 @@ def test_metrics_are_those_of_the_folder(place: Path) -> None:
     run = only_run(place)
     shown = run.data.metrics
     for part in ("test", "test_clean"):
-        for key, value in metrics.flat(summary, part).items():
+        for key, value in classification.flat(summary, part).items():
             assert shown[key] == pytest.approx(value, rel=1e-12), key
     assert shown["best/epoch"] == 2 and shown["best/macro_f1"] == 0.2
     assert shown["val/macro_f1"] == 0.3, "the series of epochs, not the best epoch's value"

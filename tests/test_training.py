@@ -12,7 +12,11 @@ import pytest
 import torch
 from composing import TINY, tiny
 
-from emoexp import building, checkpoint, identity, keeping, loop, machine, options, session, training
+from emoexp.config import naming, options
+from emoexp.runs import checkpoint, machine
+from emoexp.runs import process as session
+from emoexp.training import checkpointer, loop, setup
+from emoexp.training import run as training
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -161,7 +165,7 @@ def test_what_was_not_yet_written_is_trained_again(tmp_path, monkeypatch):
     """Epochs shorter than a second share their writing; a process that dies in between loses them, and no bit."""
     whole = train(tmp_path / "whole", "epochs=4")
     written, original, begun = [], checkpoint.save, loop.train_epoch
-    monkeypatch.setattr(keeping, "EVERY_S", 1e9)
+    monkeypatch.setattr(checkpointer, "EVERY_S", 1e9)
     monkeypatch.setattr(checkpoint, "save", lambda path, payload: (written.append(path.name), original(path, payload)))
 
     class Killed(BaseException):
@@ -205,7 +209,7 @@ def test_killed_between_best_and_last_checkpoint(finished, tmp_path, monkeypatch
 
 def test_other_code_is_not_continued_in_silence(tmp_path, monkeypatch, capsys):
     training.train(*tiny(tmp_path))
-    monkeypatch.setattr(identity, "code_digest", lambda packages: "other")
+    monkeypatch.setattr(naming, "code_digest", lambda packages: "other")
     training.train(*tiny(tmp_path))
     first, second = sorted((tmp_path / "outputs").iterdir())
     assert second.name == f"{first.name}.2"
@@ -220,7 +224,7 @@ def test_resume_force_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         training.train(*tiny(tmp_path))
     monkeypatch.undo()
-    monkeypatch.setattr(identity, "code_digest", lambda packages: "other")
+    monkeypatch.setattr(naming, "code_digest", lambda packages: "other")
     training.train(*tiny(tmp_path, "resume=force"))
     manifest = json.loads((run_folder(tmp_path) / "manifest.json").read_text())
     assert manifest["code"] == "other" and "code" in manifest["continued"][0][0]
@@ -234,7 +238,7 @@ def test_resume_never_starts_beside(tmp_path):
 
 def test_other_data_are_not_continued_in_silence(tmp_path, monkeypatch, capsys):
     training.train(*tiny(tmp_path))
-    original = building.load_data
+    original = setup.load_data
 
     def altered(experiment, place):
         import dataclasses

@@ -10,16 +10,20 @@ from typing import Any
 import torch
 import yaml
 
-from emoexp import building, checkpoint, config, pages, results, tracking
-from emoexp.auditing import classes, odd, origins, repeated
+from emoexp import tracking
+from emoexp.auditing.chapters import classes, odd, origins, repeated
 from emoexp.auditing.subject import KINDS, Chapter, Finding, Subject, table_of
-from emoexp.checks import twins
-from emoexp.config import Node
-from emoexp.data import files
+from emoexp.config import config
+from emoexp.config.config import Node
+from emoexp.data import files, near_duplicates
 from emoexp.data.dataset import Dataset
-from emoexp.pages import Page, Section
-from emoexp.runs import Run
-from emoexp.session import ending, logging_to_stdout, terminable
+from emoexp.inference import results
+from emoexp.pages import page as pages
+from emoexp.pages.page import Page, Section
+from emoexp.runs import checkpoint
+from emoexp.runs.folder import Run
+from emoexp.runs.process import ending, logging_to_stdout, terminable
+from emoexp.training import setup
 
 log = logging.getLogger("emoexp")
 
@@ -82,21 +86,21 @@ def load(plain: Node) -> Dataset:
     """The data, split, with the long tail asked for; unreadable images are listed and not refused."""
     node = dict(plain["data"])
     node |= {"on_corrupt": "drop"} if "on_corrupt" in node else {}
-    cache = building.folder_of(plain["cache"])
-    source = building.read(node, plain["allow"], plain["image_size"], plain["channels"], cache)
+    cache = setup.folder_of(plain["cache"])
+    source = setup.read(node, plain["allow"], plain["image_size"], plain["channels"], cache)
     data: Dataset = config.build(plain["split"], plain["allow"], source=source)
-    return building.with_long_tail(data, plain["data"])
+    return setup.with_long_tail(data, plain["data"])
 
 
 def subject_of(plain: Node, data: Dataset, folder: Path) -> Subject:
     """The data with what has to be found out first: near duplicates and facts of the files."""
-    near, cache = None, building.folder_of(plain["cache"])
+    near, cache = None, setup.folder_of(plain["cache"])
     if plain["audit"]["near"]:
-        if twins.known(data, cache) is None:
+        if near_duplicates.known(data, cache) is None:
             log.info(
                 "search near duplicates among %d images; they are kept for runs and later audits", len(data.labels)
             )
-        near = twins.searched(data, cache)
+        near = near_duplicates.searched(data, cache)
     root = plain["data"].get("root")
     facts = files.facts(Path(str(root)).expanduser(), data.names.tolist()) if root else None
     return Subject(data, near, facts, folder, plain["audit"]["pictures"])

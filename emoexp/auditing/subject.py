@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from emoexp.checks.twins import Twins
 from emoexp.data.dataset import PARTS, Dataset
 from emoexp.data.files import Facts
-from emoexp.pages import Section, Table
+from emoexp.data.near_duplicates import Twins
+from emoexp.pages.page import Section, Table
 
 KINDS = {  # what audit.fail_on may name
     "altered": "the set is known, and this copy differs from the original",

@@ -160,7 +160,7 @@ def _memory() -> int:
 def _code() -> str:
     """A hash of this package's source: changed readers never meet files that older ones packed."""
     sha = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         sha.update(path.read_bytes())
     return sha.hexdigest()[:16]
 

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
-from emoexp.checks import balance
 from emoexp.figures.history import column
 from emoexp.figures.sheet import BLUE, FAINT, GREY, INK, PALETTE, SKY, VERMILION, printable, sheet
+from emoexp.metrics import class_balance
 
 TOO_WIDE = 0.10  # half-width of the interval of a recall of one half above which a class is marked
 _WIDTH, _LABELS = 8.2, 34  # inches; letters of a label
@@ -59,7 +59,7 @@ def _uneven(count_PC: np.ndarray, names: Sequence[str], parts: Sequence[str]) ->
     if train_C.any():
         rarest = np.where(train_C > 0, train_C, train_C.max()).argmin()
         between = f"{names[train_C.argmax()]} over {names[rarest]}"
-        facts.append(f"imbalance ratio of {parts[0]} {balance.ratio(train_C):,.1f} ({between})")
+        facts.append(f"imbalance ratio of {parts[0]} {class_balance.ratio(train_C):,.1f} ({between})")
     absent = int((train_C == 0).sum())
     return " · ".join(facts + [f"{absent} of {len(names)} classes without any in {parts[0]}"] * (absent > 0))
 

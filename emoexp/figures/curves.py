@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from emoexp.figures.sheet import BLUE, DASHED, FAINT, INK, PALETTE, printable, sheet
-from emoexp.metrics import check, precision_recall_steps
+from emoexp.metrics.classification import check, precision_recall_steps
 
 _TOGETHER = len(PALETTE)  # more classes than there are colours get a panel each
 

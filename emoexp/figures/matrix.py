@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from emoexp.figures.sheet import ABSENT, FAINT, INK, printable, sheet
-from emoexp.metrics import from_confusion, worst_class
+from emoexp.metrics.classification import from_confusion, worst_class
 
 _BLUES = LinearSegmentedColormap.from_list("emoexp", ["#FFFFFF", "#BBD6EA", "#4A92C5", "#0B3C6B"])
 _SHADES = _BLUES.with_extremes(bad=ABSENT)

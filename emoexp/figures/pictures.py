@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from emoexp.figures.sheet import GREY, printable, sheet
-from emoexp.metrics import check
+from emoexp.metrics.classification import check
 
 MOST, COLUMNS = 32, 8
 _CELL, _PICTURE, _HEAD, _ROW = 1.34, 1.24, 0.32, 1.8  # inches: column, side of a picture, text above it, row

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
-from emoexp import metrics
+from emoexp.metrics import classification
 
 SAME = 1e-12  # values of a metric this close differ by rounding
 SHARPEST = 1e3  # an inverse temperature lies from 1/SHARPEST to SHARPEST
@@ -14,7 +14,9 @@ SHARPEST = 1e3  # an inverse temperature lies from 1/SHARPEST to SHARPEST
 
 def rates(said_GV: np.ndarray, target_V: np.ndarray, classes: int, metric: str) -> np.ndarray:
     """The metric of each of G sets of decisions on V images."""
-    return metrics.rates(np.stack([metrics.confusion(target_V, said_V, classes) for said_V in said_GV]))[metric]
+    return classification.rates(np.stack([classification.confusion(target_V, said_V, classes) for said_V in said_GV]))[
+        metric
+    ]
 
 
 def best(grid_G: np.ndarray, rate_G: np.ndarray, *, now: float) -> float:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from emoexp import comparison, metrics
-from emoexp.comparison import METRICS, Difference, Spread
+from emoexp.metrics import classification, compare
+from emoexp.metrics.compare import METRICS, Difference, Spread
 from emoexp.reporting.cells import Made
 
 _IMAGES = ("target", "clean", "names")  # of predictions: what says which images they are of
@@ -37,7 +37,7 @@ class Arm:
     def spread(self, metric: str, part: str, level: float) -> Spread | None:
         """Mean, deviation and interval over seeds; None without a value."""
         values = list(self.values(metric, part).values())
-        return comparison.spread(values, level) if values else None
+        return compare.spread(values, level) if values else None
 
     def worst_class(self, part: str) -> str:
         """The class that is recalled worst at most seeds, and at how many where it changes."""
@@ -111,7 +111,7 @@ class Compared:
     both: tuple[float, float] | None
 
 
-def compare(arms: Sequence[Arm], base: Arm, part: str, level: float, resamples: int) -> list[Compared]:
+def compare_arms(arms: Sequence[Arm], base: Arm, part: str, level: float, resamples: int) -> list[Compared]:
     """Every arm but the baseline against it, in every metric, by the seeds that both have."""
     others = [arm for arm in arms if arm is not base]
     boots = {arm.label: _bootstrap(arm, base, part, level, resamples) for arm in others}
@@ -120,10 +120,10 @@ def compare(arms: Sequence[Arm], base: Arm, part: str, level: float, resamples: 
         rows = [(arm, _paired(arm, base, metric, part, level)) for arm in others]
         rows_with = [(arm, difference) for arm, difference in rows if difference is not None]
         tested = [(arm, difference.p) for arm, difference in rows_with if difference.p is not None]
-        adjusted = dict(zip([arm.label for arm, _ in tested], comparison.holm([p for _, p in tested]), strict=True))
+        adjusted = dict(zip([arm.label for arm, _ in tested], compare.holm([p for _, p in tested]), strict=True))
         for arm, difference in rows_with:
             p = adjusted.get(arm.label)
-            said = comparison.verdict(difference.difference, p, 1 - level)
+            said = compare.verdict(difference.difference, p, 1 - level)
             said = said if arm.is_leaky == base.is_leaky else LEAKY
             boot = boots[arm.label].get(metric, {})
             seen = _detectable(difference, 1 - level, len(tested))
@@ -134,7 +134,7 @@ def compare(arms: Sequence[Arm], base: Arm, part: str, level: float, resamples: 
 def _detectable(found: Difference, alpha: float, tests: int) -> float | None:
     if found.sd is None or found.detectable is None:
         return None
-    return comparison.detectable(found.sd, found.n, alpha / max(tests, 1))
+    return compare.detectable(found.sd, found.n, alpha / max(tests, 1))
 
 
 def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Difference | None:
@@ -142,7 +142,7 @@ def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Differ
     seeds = [seed for seed in one if seed in other]
     if not seeds:
         return None
-    return comparison.paired([one[seed] for seed in seeds], [other[seed] for seed in seeds], level)
+    return compare.paired([one[seed] for seed in seeds], [other[seed] for seed in seeds], level)
 
 
 def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> 
     keep = first["clean"] if part == "test_clean" else np.ones(len(first["target"]), bool)
     a_SN, b_SN = (np.stack([pair[k]["probability"].argmax(1)[keep] for pair in pairs]) for k in (0, 1))  # type: ignore[index]
     classes = first["probability"].shape[1]
-    return comparison.intervals(a_SN, b_SN, first["target"][keep], classes, resamples=resamples, level=level)
+    return compare.intervals(a_SN, b_SN, first["target"][keep], classes, resamples=resamples, level=level)
 
 
 def precision_recall(cell: Made, place: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -167,4 +167,4 @@ def precision_recall(cell: Made, place: int) -> tuple[np.ndarray, np.ndarray] | 
     kept = cell.predictions
     if kept is None or not (kept["target"] == place).any():
         return None
-    return metrics.precision_recall_steps(kept["probability"][:, place].astype(float), kept["target"] == place)
+    return classification.precision_recall_steps(kept["probability"][:, place].astype(float), kept["target"] == place)

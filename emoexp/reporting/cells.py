@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp import runs
+from emoexp.runs import folder as runs
 from emoexp.tracking.files import read_json, read_rows
 
 MAKING = ("code", "versions", "kernels", "device", "threads")  # of a manifest: who made a run, besides the data

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp import results
+from emoexp.inference import results
 from emoexp.reporting.cells import Gathered, Made
 
 AXIS = "split.fold"

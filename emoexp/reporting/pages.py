@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emoexp import checkpoint, pages, results
-from emoexp.pages import Page, Picture, Section, Table
+from emoexp.inference import results
+from emoexp.pages import page
+from emoexp.pages.page import Page, Picture, Section, Table
+from emoexp.runs import checkpoint
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def write(folder: Path, report: Report) -> None:
     rows = {table.name: table.rows for table in report.tables} | {"runs": report.runs}
     for name, lines in rows.items():
         results.write_table(folder / "tables" / f"{name}.csv", lines)
-    texts = {"md": pages.markdown(report.page), "tex": latex(report), "html": pages.web(report.page)}
+    texts = {"md": page.markdown(report.page), "tex": latex(report), "html": page.web(report.page)}
     for name, text in texts.items():
         checkpoint.write_atomically(folder / f"report.{name}", text.encode())
     told: dict[str, Any] = {"title": report.title, "facts": dict(report.facts), "sentences": report.sentences}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from emoexp import figures
-from emoexp.pages import Picture
+from emoexp.pages.page import Picture
 from emoexp.reporting.arms import Arm, Compared, precision_recall
 from emoexp.reporting.tables import TITLES
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from emoexp import comparison, figures, statistics
-from emoexp.pages import Picture, Table
+from emoexp import figures
+from emoexp.metrics import bootstrap, compare
+from emoexp.pages.page import Picture, Table
 from emoexp.reporting.arms import Arm
 from emoexp.reporting.cells import Made
 
@@ -92,8 +93,8 @@ def _recall(arm: Arm, name: str, level: float) -> dict[str, Any]:
     mean = float(np.mean(found)) if found else float("nan")
     if not images:
         return {"label": arm.label, "recall": mean, "low": mean, "high": mean, "n": 0}
-    spread = comparison.spread(found, level)
-    low, high = statistics.wilson(round(mean * images), images, level)
+    spread = compare.spread(found, level)
+    low, high = bootstrap.wilson(round(mean * images), images, level)
     low = low if spread.low is None else max(0.0, min(low, spread.low))
     high = high if spread.high is None else min(1.0, max(high, spread.high))
     return {"label": arm.label, "recall": mean, "low": low, "high": high, "n": images}

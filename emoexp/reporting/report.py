@@ -4,19 +4,22 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from emoexp import config, leaky, runs, tracking
-from emoexp.comparison import METRICS
-from emoexp.config import Node
-from emoexp.pages import markdown_table
+from emoexp import tracking
+from emoexp.config import config
+from emoexp.config.config import Node
+from emoexp.metrics.compare import METRICS
+from emoexp.pages.page import markdown_table
 from emoexp.reporting import arms as comparing
 from emoexp.reporting import cells, folds, pages, pictures, protocols, tables
 from emoexp.reporting.arms import Arm, Compared
 from emoexp.reporting.cells import Asked, Gathered, Made
 from emoexp.reporting.pages import Report
 from emoexp.reporting.tables import TITLES
-from emoexp.session import logging_to_stdout
+from emoexp.runs import folder as runs
+from emoexp.runs.process import logging_to_stdout
 from emoexp.tracking import Settings
 from emoexp.tracking.search import search
+from emoexp.training import leaky_protocol
 
 log = logging.getLogger("emoexp")
 
@@ -106,7 +109,7 @@ def judged(found: Found, options: Node) -> Report:
     parts = [part for part in comparing.PARTS if all(_images(arm, part) for arm in arms)]
     if "test_clean" in parts and all(_images(arm, "test") == _images(arm, "test_clean") for arm in arms):
         parts.remove("test_clean")  # nothing stands in training too: the same numbers twice
-    compared = {part: comparing.compare(arms, base, part, level, options["resamples"]) for part in parts}
+    compared = {part: comparing.compare_arms(arms, base, part, level, options["resamples"]) for part in parts}
     made = [tables.arms_table(arms, part, level) for part in parts]
     if len(arms) > 1:
         made += [tables.differences_table(compared[part], base, part, level) for part in parts]
@@ -173,7 +176,7 @@ def facts(found: Found, arms: list[Arm], base: Arm, options: Node) -> list[tuple
         ("code", ", ".join(code)),
         ("made on", "; ".join(places)),
         ("judged by", judged_by),
-        *([("protocol", leaky.MARK)] if any(cell.is_leaky for cell in cells_of(arms)) else []),
+        *([("protocol", leaky_protocol.MARK)] if any(cell.is_leaky for cell in cells_of(arms)) else []),
     ]
 
 

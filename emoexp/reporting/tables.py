@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from emoexp import comparison
-from emoexp.comparison import METRICS
-from emoexp.pages import Table
+from emoexp.metrics import compare
+from emoexp.metrics.compare import METRICS
+from emoexp.pages.page import Table
 from emoexp.reporting.arms import LEAKY, PARTS, Arm, Compared
 
 TITLES = {
@@ -143,7 +143,7 @@ def floor(found: Sequence[Compared]) -> str:
     arms = len({one.arm.label for one in found})
     return (
         f"{arms} comparisons in each metric, with at least {fewest} seeds. A test that assumes only symmetry (sign "
-        f"changes of the {fewest} differences) could not reach a p below {comparison.smallest_p(fewest):.3g}; the t "
+        f"changes of the {fewest} differences) could not reach a p below {compare.smallest_p(fewest):.3g}; the t "
         "test used here assumes that differences over seeds are about normal."
     )
 

@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emoexp import identity, runs
-from emoexp.config import Experiment, Machine, Sweep
+from emoexp.config import naming
+from emoexp.config.config import Experiment, Machine, Sweep
+from emoexp.runs import folder as runs
 from emoexp.tracking import files
 
 DONE, FOUND = "done", "found"  # finished now, and finished before
@@ -38,7 +39,7 @@ class Cell:
     @cached_property
     def name(self) -> str:
         """The name of its run's folder."""
-        return identity.name(self.experiment)
+        return naming.name(self.experiment)
 
     @property
     def arm(self) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ class Plan:
 
 def sweep_name(title: str, cells: list[Cell], axes: Iterable[str], settings: Sweep) -> str:
     """A name that stays when a sweep is extended, narrowed or typed again: title, data, and what all cells share."""
-    flat = [dict(_flat(identity.choices(cell.experiment))) for cell in cells]
+    flat = [dict(_flat(naming.choices(cell.experiment))) for cell in cells]
     along = tuple(axes)
     shared = {
         key: value
@@ -98,7 +99,7 @@ def sweep_name(title: str, cells: list[Cell], axes: Iterable[str], settings: Swe
     if settings.tune.lr:
         shared["tune"] = dataclasses.asdict(settings.tune)
     digest = hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return identity.safe(f"{title}-{cells[0].experiment.data['name']}") + f"-{digest}"
+    return naming.safe(f"{title}-{cells[0].experiment.data['name']}") + f"-{digest}"
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

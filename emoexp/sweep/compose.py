@@ -17,8 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emoexp import config, identity
-from emoexp.config import Sweep
+from emoexp.config import config, naming
+from emoexp.config.config import Sweep
 from emoexp.sweep import cells as sweeping
 from emoexp.sweep import tune
 from emoexp.sweep.cells import Cell, Plan
@@ -101,7 +101,7 @@ def _cell(composed: DictConfig, words: Sequence[str], axes: Sequence[str]) -> tu
     composed = OmegaConf.masked_copy(composed, [str(key) for key in with_hydra if key != "hydra"])
     experiment, machine = config.checked(composed)
     values = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
-    known = identity.params(experiment)
+    known = naming.params(experiment)
     for axis in axes:
         if axis.replace("/", ".") not in known and axis != "experiment" and not hasattr(machine, axis):
             if axis.partition(".")[0] not in {field.name for field in dataclasses.fields(Sweep)}:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from emoexp import runs
+from emoexp.runs import folder as runs
 from emoexp.sweep.cells import DIED, DONE, FAILED, KILLED, Cell, Outcome
 
 log = logging.getLogger("emoexp")

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from emoexp import runs, tracking
-from emoexp.session import settings_of
+from emoexp import tracking
+from emoexp.runs import folder as runs
+from emoexp.runs.process import settings_of
 from emoexp.sweep.cells import DIED, FOUND, LATE, Cell, Folder, Outcome
 from emoexp.tracking import files
 

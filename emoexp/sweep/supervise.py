@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from emoexp.session import logging_to, logging_to_stdout, settings_of, shielded, terminable
+from emoexp.runs.process import logging_to, logging_to_stdout, settings_of, shielded, terminable
 from emoexp.sweep import mps, table, tune
 from emoexp.sweep.cells import FAILED, FOUND, GOOD, Cell, Folder, Outcome, Plan
 from emoexp.sweep.launchers import Engine

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from emoexp import results
+from emoexp.inference import results
 from emoexp.sweep.cells import DONE, SKIPPED, Cell, Outcome, Plan
 from emoexp.sweep.worker import Judged
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from emoexp import runs
+from emoexp.runs import folder as runs
 from emoexp.sweep.cells import Cell, Plan
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from emoexp import config, identity
-from emoexp.config import Experiment, Machine
+from emoexp.config import config, naming
+from emoexp.config.config import Experiment, Machine
 from emoexp.sweep.cells import BUSY, DONE, FAILED, FOUND, Cell, Outcome
 
 _GRACE_S = 20.0  # for a run to be saved, once its supervisor is gone
@@ -66,20 +66,21 @@ _kept: dict[str, Any] = {}  # the last images that were read, by what describes 
 
 def _load(experiment: Experiment, place: Machine) -> Any:
     """The images of a configuration, kept from one cell to the next."""
-    from emoexp import building
+    from emoexp.training import setup
 
     about = [experiment.data, experiment.split, experiment.image_size, experiment.channels, place.cache]
     copies = experiment.imbalance["copies"] if experiment.protocol == "leaky" else None
     key = json.dumps([*about, experiment.protocol, copies])
     if key not in _kept:
         _kept.clear()
-        _kept[key] = building.load_data(experiment, place)
+        _kept[key] = setup.load_data(experiment, place)
     return _kept[key]
 
 
 def run(cell: Cell) -> Outcome:
     """Train a cell, go on with it, or find it finished. Whatever it raises becomes its outcome."""
-    from emoexp import runs, training
+    from emoexp.runs import folder as runs
+    from emoexp.training import run as training
 
     started = time.perf_counter()
     folder, finished = None, False
@@ -113,24 +114,26 @@ def _release() -> None:
 
 def _prepared(cell: Cell) -> tuple[Any, Any, Any]:
     """Device, images and strategy of a cell."""
-    from emoexp import building, machine
     from emoexp.models import mish
+    from emoexp.runs import machine
+    from emoexp.training import setup
 
     experiment, place = cell.experiment, cell.machine
     device = machine.choose(place.device)
     machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
     mish.prepare(place.cache)
     data = _load(experiment, place)
-    return device, data, building.strategy(experiment, place, data)
+    return device, data, setup.strategy(experiment, place, data)
 
 
 def _located(cell: Cell) -> tuple[str, bool, str]:
     """The folder of a cell's run, whether it is finished, and in what another run of its name differs."""
-    from emoexp import runs, training
+    from emoexp.runs import folder as runs
+    from emoexp.training import run as training
 
     device, data, plan = _prepared(cell)
     made = training.manifest(cell.experiment, data, plan, device, cell.machine)
-    folder, told = runs.place(Path(cell.machine.outputs), identity.name(cell.experiment), made, cell.machine.resume)
+    folder, told = runs.place(Path(cell.machine.outputs), naming.name(cell.experiment), made, cell.machine.resume)
     begun = (folder / "status.json").is_file()
     return str(folder), runs.is_finished(folder), "" if begun else "; ".join(told)
 
@@ -171,13 +174,13 @@ def _built(cell: Cell, timed: bool) -> float | None:
     """Build a cell whole, and on demand take a few steps: seconds an image."""
     import torch
 
-    from emoexp import building, loop
-    from emoexp.batches import resident
+    from emoexp.training import loop, setup
+    from emoexp.training.batches import resident
 
     device, data, plan = _prepared(cell)
     experiment, place = cell.experiment, cell.machine
-    recipe = building.recipe_of(experiment, place, data, plan, resident(data.images, device), device)
-    state = building.initial_state(experiment, place, data, device)
+    recipe = setup.recipe_of(experiment, place, data, plan, resident(data.images, device), device)
+    state = setup.initial_state(experiment, place, data, device)
     config.build(place.tracking, place.allow)
     clock: list[float] = []
 

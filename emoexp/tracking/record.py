@@ -99,7 +99,7 @@ def final_points(path: Path, epochwise: set[str]) -> list[Point]:
     metrics = read_json(path)
     if not metrics:
         return []
-    from emoexp.metrics import flat  # here: numpy is not needed to close a dead run
+    from emoexp.metrics.classification import flat  # here: numpy is not needed to close a dead run
 
     numbers = {}
     for part, summary in metrics.items():

@@ -27,13 +27,13 @@ class Sweeper(HydraSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Called by Hydra with the words of the command line. Ends the process unless every cell is finished."""
-        from emoexp import commands
+        from emoexp import cli
         from emoexp.sweep import compose, launchers, supervise
 
         assert self.hydra_context is not None and self.config is not None
-        with commands.reported():
+        with cli.reported():
             plan = compose.plan(self.hydra_context.config_loader, self.config, arguments)
-            commands.composing_succeeded()
+            cli.composing_succeeded()
             name = str(self.config.hydra.runtime.choices["hydra/launcher"])
             engine = None if name == "basic" else launchers.engine(self.launcher, name)
             code = supervise.sweep(plan, self.config.hydra.sweep.dir, " ".join(arguments), engine)

@@ -1,0 +1,1 @@
+"""The chapters of an audit's page."""

@@ -1,0 +1,230 @@
+"""Source confounds: does something that has nothing to do with the class give it away?
+
+Where one class was gathered elsewhere than the others (colour beside grey, small beside large, another camera or
+encoder), a network can learn where a picture comes from instead of what it shows, and is then right in this data alone
+(Torralba and Efros, "Unbiased look at dataset bias", CVPR 2011).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.tree import DecisionTreeClassifier
+
+from emoexp import rng
+from emoexp.data.files import Facts
+from emoexp.metrics import classification
+
+ALL = "all of them"
+PREDICTS, DOES_NOT = "predicts", "does not"
+_PERMUTATIONS = 20
+_MARGIN = 0.1  # of the way from chance to a balanced accuracy of 1
+_CLASS_MARGIN = 0.3  # of the informedness of one class
+_FEWEST = 3  # images that a class needs
+_WEIGHTY = 50  # smaller classes do not count as much as large ones: a few images would decide everything
+_BLOCK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Row:
+    """How well one feature, or all together, tells the class of images that the classifier has not seen.
+
+    macro_f1, balanced_accuracy: 0..1, over the classes that are judged. chance_*: mean, and chance_*_95: 95th
+    percentile, of the same with permuted labels. informedness: float64 C, for each class the share of its images for
+    which it becomes more likely by knowing the feature, less the share of all other images for which it does (Youden's
+    index, 1950): 0 is chance, 1 gives the class away entirely, NaN where not judged. gives_away: the class whose
+    informedness is furthest above the 95th percentile of its chance, and rise: its informedness over the mean of its
+    chance. verdict: PREDICTS where balanced accuracy is above the 95th percentile of chance, and either by a tenth of
+    the way to 1, or with a class whose informedness is above its own and has a rise of 0.3; else DOES_NOT.
+    left_out: classes with too few images to be judged.
+    """
+
+    feature: str
+    macro_f1: float
+    balanced_accuracy: float
+    chance_macro_f1: float
+    chance_macro_f1_95: float
+    chance_balanced_accuracy: float
+    chance_balanced_accuracy_95: float
+    informedness: np.ndarray
+    gives_away: int
+    rise: float
+    verdict: str
+    left_out: tuple[int, ...]
+
+
+def predictability(
+    feature: Mapping[str, np.ndarray],
+    label_N: np.ndarray,
+    num_classes: int,
+    *,
+    group_N: np.ndarray | None = None,
+    folds: int = 5,
+) -> list[Row]:
+    """Judge how well each feature alone, and all together (the last row), predict the class.
+
+    A shallow decision tree, in which all classes weigh the same (those below 50 images less), predicts each image from
+    the folds without it. Chance is the same with 20 permutations of the labels. Fixed seeds: the same data give the
+    same rows. Classes with fewer than 3 images, or of one group alone, are left out; a small class lowers the folds.
+
+    Args:
+        feature: numbers (NaN where unknown) or text, each N.
+        label_N: 0..C-1.
+        group_N: int64 N, equal for images that belong together, such as those of one person; -1 belongs to nobody. No
+            group stands in two folds, and permutations move groups as a whole where they can.
+        folds: at least 2.
+
+    Returns:
+        Nothing where no feature is given, or fewer than two classes can be judged.
+
+    Raises:
+        ValueError: a feature that has not one value per image, a label outside 0..C-1, too few folds.
+    """
+    column = {name: _numbers(name, value_N, label_N) for name, value_N in feature.items()}
+    if folds < 2:
+        raise ValueError(f"predictability needs at least 2 folds, got {folds}; give folds=5")
+    group_N = _groups(group_N, len(label_N))
+    judged_C = _judged(label_N, num_classes, group_N)
+    if not column or judged_C.sum() < 2:
+        return []
+    matrix = {**column, ALL: np.stack([*column.values()], axis=1)}
+    labels, tests, inside = _labellings(label_N, group_N, judged_C, folds)
+    return [
+        _row(name, np.array([_judge(value_N[inside], *one) for one in zip(labels, tests, strict=True)]), judged_C)
+        for name, value_N in matrix.items()
+    ]
+
+
+def features(image_NCHW: np.ndarray, facts: Facts | None) -> dict[str, np.ndarray]:
+    """What pictures have apart from what they show, for `predictability`: each N; what is constant is left out.
+
+    "brightness" and "contrast" (mean and standard deviation of the luminance, 0..255) and "grey" (1 where three
+    channels hold a grey picture) are of the pixels. Where the files are known: "colour mode", "format", "width",
+    "height", "aspect" (width / height), "file bytes", "bits per pixel" where sizes differ, "jpeg quality".
+    """
+    found = _of_pixels(image_NCHW)
+    if facts is not None:
+        pixels = np.where(facts.width * facts.height > 0, facts.width * facts.height, np.nan)
+        found |= {"colour mode": facts.mode, "format": facts.format, "width": facts.width, "height": facts.height}
+        found |= {"aspect": facts.width * facts.width / pixels, "file bytes": facts.bytes}
+        if len(np.unique(pixels)) > 1:
+            found["bits per pixel"] = 8 * facts.bytes / pixels
+        found["jpeg quality"] = facts.quality
+    return {name: value_N for name, value_N in found.items() if len(np.unique(value_N)) > 1}
+
+
+def _of_pixels(image_NCHW: np.ndarray) -> dict[str, np.ndarray]:
+    num_images, channels = image_NCHW.shape[:2]
+    brightness_N, contrast_N, colour_N = np.zeros((3, num_images))
+    step = max(1, _BLOCK_BYTES // max(image_NCHW[:1].nbytes, 1))
+    for start in range(0, num_images, step):
+        block_BCP = image_NCHW[start : start + step].reshape(-1, channels, image_NCHW[0, 0].size)
+        luminance_BP = block_BCP.mean(axis=1, dtype=np.float32)
+        brightness_N[start : start + step] = luminance_BP.mean(axis=1)
+        contrast_N[start : start + step] = luminance_BP.std(axis=1)
+        colour_N[start : start + step] = np.ptp(block_BCP, axis=1).mean(axis=1)
+    grey = {"grey": (colour_N < 1).astype(np.float64)} if channels == 3 else {}  # compression may tint by less
+    return {"brightness": brightness_N, "contrast": contrast_N, **grey}
+
+
+def _numbers(name: str, value_N: np.ndarray, label_N: np.ndarray) -> np.ndarray:
+    """A feature as float64 N; text becomes its place in the alphabet."""
+    value_N = np.asarray(value_N)
+    if value_N.shape != label_N.shape:
+        raise ValueError(
+            f"predictability: feature {name!r} needs one value per image, shape {label_N.shape}, got {value_N.shape}"
+        )
+    if value_N.dtype.kind in "OSU":
+        value_N = np.unique(value_N.astype(str), return_inverse=True)[1]
+    value_N = value_N.astype(np.float64)
+    return np.where(np.isfinite(value_N), value_N, np.nan)
+
+
+def _groups(group_N: np.ndarray | None, size: int) -> np.ndarray:
+    """Groups as numbers from 0, with an own one for each image that belongs to nobody."""
+    if group_N is None:
+        return np.arange(size)
+    alone = group_N.max(initial=0) + 1 + np.arange(size)
+    return np.unique(np.where(group_N >= 0, group_N, alone), return_inverse=True)[1]
+
+
+def _judged(label_N: np.ndarray, num_classes: int, group_N: np.ndarray) -> np.ndarray:
+    """Whether each class has enough images, and in more than one group: bool C."""
+    images_C = classification.confusion(label_N, label_N, num_classes).sum(axis=1)
+    pairs = np.unique(np.stack([label_N, group_N]), axis=1)
+    return (images_C >= _FEWEST) & (np.bincount(pairs[0], minlength=num_classes) > 1)
+
+
+def _labellings(
+    label_N: np.ndarray, group_N: np.ndarray, judged_C: np.ndarray, folds: int
+) -> tuple[list[np.ndarray], list[list[np.ndarray]], np.ndarray]:
+    """The labels 0..K-1 of the judged classes and their permutations, the folds of each, and the images of these."""
+    inside = np.flatnonzero(judged_C[label_N])
+    label, group = (np.cumsum(judged_C) - 1)[label_N[inside]], group_N[inside]
+    labels = [label, *(_permuted(label, group, number) for number in range(_PERMUTATIONS))]
+    return labels, [[*_folds(one, group, folds)] for one in labels], inside
+
+
+def _permuted(label_N: np.ndarray, group_N: np.ndarray, number: int) -> np.ndarray:
+    """Labels in another order, in which those of one group stay neighbours."""
+    order_G = rng.permutation(number, "checks.sources", size=int(group_N.max()) + 1).numpy()
+    permuted_N = np.empty_like(label_N)
+    permuted_N[np.argsort(group_N, kind="stable")] = label_N[np.argsort(order_G[group_N], kind="stable")]
+    return permuted_N
+
+
+def _folds(label_N: np.ndarray, group_N: np.ndarray, folds: int) -> Iterator[np.ndarray]:
+    """The images of each fold: stratified by class, groups whole."""
+    folds = min(folds, int(np.bincount(label_N).min()), len(np.unique(group_N)))
+    grouped = len(np.unique(group_N)) < len(group_N)
+    kind = StratifiedGroupKFold if grouped else StratifiedKFold
+    for _, test in kind(folds, shuffle=True, random_state=0).split(label_N, label_N, group_N if grouped else None):
+        yield test
+
+
+def _judge(value_NF: np.ndarray, label_N: np.ndarray, tests: list[np.ndarray]) -> np.ndarray:
+    """Macro-F1, balanced accuracy and the informedness of each class of out-of-fold predictions: 2 + K numbers."""
+    value_NF, num_classes = value_NF.reshape(len(label_N), -1), int(label_N.max()) + 1
+    predicted_N, likelier_NK = np.zeros_like(label_N), np.zeros((len(label_N), num_classes), bool)
+    for test in (test for test in tests if len(test)):
+        train = np.delete(np.arange(len(label_N)), test)
+        count_K = np.bincount(label_N[train], minlength=num_classes)
+        weight_K = 1 / np.maximum(count_K, min(_WEIGHTY, count_K.mean()))
+        tree = DecisionTreeClassifier(max_depth=6, min_samples_leaf=10, random_state=0)
+        tree.fit(value_NF[train], label_N[train], weight_K[label_N[train]])
+        probability_NK = np.zeros((len(test), num_classes))
+        probability_NK[:, tree.classes_] = tree.predict_proba(value_NF[test])
+        before_K = count_K * weight_K / (count_K * weight_K).sum()
+        predicted_N[test] = probability_NK.argmax(axis=1)
+        likelier_NK[test] = probability_NK > before_K + 1e-9
+    told = classification.from_confusion(classification.confusion(label_N, predicted_N, num_classes))
+    true_NK = np.eye(num_classes, dtype=bool)[label_N]
+    hit_K = (likelier_NK & true_NK).sum(axis=0) / true_NK.sum(axis=0)
+    alarm_K = (likelier_NK & ~true_NK).sum(axis=0) / (~true_NK).sum(axis=0)
+    return np.concatenate([[told["macro_f1"], told["balanced_accuracy"]], hit_K - alarm_K])
+
+
+def _row(name: str, judged_RJ: np.ndarray, judged_C: np.ndarray) -> Row:
+    """A row from what `_judge` says of the labels (first) and of their permutations."""
+    real_J, mean_J, high_J = judged_RJ[0], judged_RJ[1:].mean(axis=0), np.quantile(judged_RJ[1:], 0.95, axis=0)
+    k = 2 + int((real_J - high_J)[2:].argmax())
+    above = real_J[1] > high_J[1]
+    clearly = real_J[1] - mean_J[1] >= _MARGIN * (1 - mean_J[1])
+    one_class = real_J[k] > high_J[k] and real_J[k] - mean_J[k] >= _CLASS_MARGIN
+    informedness_C = np.full(len(judged_C), np.nan)
+    informedness_C[judged_C] = real_J[2:]
+    return Row(
+        feature=name,
+        macro_f1=float(real_J[0]),
+        balanced_accuracy=float(real_J[1]),
+        chance_macro_f1=float(mean_J[0]),
+        chance_macro_f1_95=float(high_J[0]),
+        chance_balanced_accuracy=float(mean_J[1]),
+        chance_balanced_accuracy_95=float(high_J[1]),
+        informedness=informedness_C,
+        gives_away=int(np.flatnonzero(judged_C)[k - 2]),
+        rise=float(real_J[k] - mean_J[k]),
+        verdict=PREDICTS if above and (clearly or one_class) else DOES_NOT,
+        left_out=tuple(int(c) for c in np.flatnonzero(~judged_C)),
+    )

@@ -1,0 +1,1 @@
+"""One module for each data set or layout: files to a `Source`."""

@@ -1,0 +1,1 @@
+"""A run's folder and the process that works in it."""

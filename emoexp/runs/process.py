@@ -1,0 +1,174 @@
+"""What surrounds a training: its log, its progress display, signals, tracking, and the status it ends with."""
+
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+
+from emoexp import tracking
+from emoexp.config import config
+from emoexp.config.config import Machine
+from emoexp.runs.folder import Run
+from emoexp.tracking import Tracker
+
+log = logging.getLogger("emoexp")
+
+
+class _Stdout(logging.Handler):
+    """Lines on standard output that do not cut through a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        tqdm.write(prefix + self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def logging_to_stdout() -> None:
+    """Our own messages on standard output; called again, nothing changes."""
+    if not any(isinstance(handler, _Stdout) for handler in log.handlers):
+        log.addHandler(_Stdout())
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """The same messages, with the time, at the end of a file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def ending(run: Run) -> Iterator[None]:
+    """RUNNING while the block runs; then FINISHED, KILLED (interrupted) or FAILED (with its traceback in the log)."""
+    run.status("RUNNING")
+    try:
+        yield
+    except KeyboardInterrupt:
+        with shielded():
+            run.status("KILLED", "interrupted")
+        raise
+    except BaseException as error:
+        for handler in log.handlers:
+            if isinstance(handler, logging.FileHandler) and handler.stream:
+                handler.stream.write(traceback.format_exc())
+        run.status("FAILED", f"{type(error).__name__}: {error}")
+        raise
+    run.status("FINISHED")
+
+
+@contextmanager
+def tracked(run: Run, machine: Machine) -> Iterator[Callable[[], None]]:
+    """A thread that mirrors the folder into MLflow whenever the yielded function is called, and once at the end."""
+    tracker = Tracker()
+    settings = settings_of(machine)
+    others = [] if machine.sweep else [Path(machine.outputs)]  # a sweep looks after them itself
+    tracker.start(run.folder, settings, *others)
+    try:
+        yield tracker.notify
+    finally:
+        tracker.close(settings.timeout_s)
+
+
+def mirror(run: Run, machine: Machine) -> None:
+    """Send once what tracking may have missed of a finished run."""
+    with tracked(run, machine) as changed:
+        changed()
+
+
+def settings_of(machine: Machine) -> tracking.Settings:
+    """The tracking of a configuration."""
+    settings: tracking.Settings = config.build(machine.tracking, machine.allow)
+    return settings
+
+
+@contextmanager
+def _on_signals(handler: Any) -> Iterator[None]:
+    """What SIGINT and SIGTERM do in the block; they reach the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, also where a shell has its background processes ignore that: the run can
+    say that it was killed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _on_signals(stop):
+        yield
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """What is written in the block is written to its end: SIGINT and SIGTERM are not heard."""
+    with _on_signals(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM set a flag that the yielded function reads; a second SIGINT interrupts at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and signal.SIGINT in asked:
+            raise KeyboardInterrupt
+        asked.append(number)  # SIGTERM after Ctrl-C is a supervisor's, which stops too: the run is still being saved
+
+    with _on_signals(note):
+        yield lambda: bool(asked)
+
+
+@contextmanager
+def progress(
+    epochs: int, epoch: Callable[[], int], begun: Callable[[], None] = lambda: None
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and remaining time on a terminal, nothing in a log. The yielded function takes (step, steps).
+
+    begun: called after the first step.
+    """
+    bar = tqdm(disable=not sys.stdout.isatty(), file=sys.stdout, leave=False, unit="step", dynamic_ncols=True)
+    told = False
+
+    def show(step: int, steps: int) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            begun()
+        if bar.disable:
+            return
+        if bar.total is None:
+            bar.reset(total=epochs * steps)
+            bar.initial = bar.n = epoch() * steps + step - 1
+        bar.set_description(f"epoch {epoch() + 1}/{epochs}", refresh=False)
+        bar.update(epoch() * steps + step - bar.n)
+
+    try:
+        yield show
+    finally:
+        bar.close()

@@ -18,7 +18,7 @@ from emoexp.data import splits
 from emoexp.data.dataset import Source
 from emoexp.data.readers import facial_expressions, fer2013, folder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data"
 NAMES = fer2013.CLASS_NAMES
 

@@ -17,7 +17,7 @@ COUNTS = np.array(faces.TRAINING_COUNTS)
 
 
 def defaults() -> dict:
-    path = Path(__file__).resolve().parents[1] / "conf" / "data" / "faces.yaml"
+    path = Path(__file__).resolve().parents[2] / "conf" / "data" / "faces.yaml"
     keys = yaml.safe_load(path.read_text())
     return {key: value for key, value in keys.items() if key not in ("name", "_target_", "leaks", "long_tail")}
 

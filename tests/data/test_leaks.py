@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_data_splits import made
+from test_splits import made
 
 from emoexp.auditing.checks import repeats, standouts
 from emoexp.data import leaks, near_duplicates, near_search, splits

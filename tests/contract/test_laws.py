@@ -16,7 +16,7 @@ import yaml
 
 from emoexp.config import config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIRST = {"data", "imbalance", "models", "metrics", "rng"}
 SECOND = {"auditing", "cli", "config", "figures", "inference", "pages", "reporting", "runs", "sweep", "tracking"}
 SECOND |= {"training"}
@@ -119,7 +119,7 @@ def within(name: str, *packages: str) -> bool:
 def storeys(source: Source) -> Iterator[str]:
     """Every module stands on one of the three storeys."""
     if source.room not in FIRST | SECOND | ENTRIES | {"__init__"} and not source.path.startswith("conf/"):
-        yield source.at(1, f"{source.room} stands on no storey; add it to one in tests/test_laws.py")
+        yield source.at(1, f"{source.room} stands on no storey; add it to one in tests/contract/test_laws.py")
 
 
 def arrows_point_down(source: Source) -> Iterator[str]:
@@ -204,9 +204,11 @@ def randomness_is_a_function(source: Source) -> Iterator[str]:
     allowed, found = RANDOM.get(source.path, set()), draws(source)
     for name, line in found.items():
         if name not in allowed:
-            yield source.at(line, f"{name}: draw with emoexp.rng, or list it in tests/test_laws.py with its reason")
+            yield source.at(line, f"{name}: draw with emoexp.rng, or list it in RANDOM here with its reason")
+                line, f"{name}: draw with emoexp.rng, or list it in tests/contract/test_laws.py with its reason"
+        yield source.at(1, f"{name} is listed in RANDOM and no longer used")
     for name in sorted(allowed - set(found)):
-        yield source.at(1, f"{name} is listed in tests/test_laws.py and no longer used")
+        yield source.at(1, f"{name} is listed in tests/contract/test_laws.py and no longer used")
 
 
 _DANGER = re.compile(

@@ -368,7 +368,7 @@ def test_processes_that_compile_at_once_do_not_disturb_each_other(cache: Path) -
         "sys.exit(compiler.library(mish_source.SOURCE, 'mish', sys.argv[1]) is None)"
     )
     command = [sys.executable, "-c", code, str(cache)]
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     running = [subprocess.Popen(command, cwd=root) for _ in range(4)]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
     assert len(list((cache / "kernels").iterdir())) == 1

@@ -21,7 +21,7 @@ from emoexp.models.mish import Mish
 from emoexp.models.shallow_cnn import ShallowCNN
 from emoexp.models.vgg_a import VGGA
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 ARCHITECTURES = sorted(file.stem for file in (CONF / "architecture").glob("*.yaml"))
 ACTIVATIONS = sorted(file.stem for file in (CONF / "activation").glob("*.yaml"))
 KINDS = {

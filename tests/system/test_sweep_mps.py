@@ -154,7 +154,7 @@ def test_where_there_is_none_processes_take_turns(monkeypatch, caplog, tmp_path)
 def test_it_does_not_outlive_a_killed_process(control, tmp_path):
     log = control()
     code = "from emoexp.sweep import mps; import os, signal\nwith mps.served(2): os.kill(os.getpid(), signal.SIGKILL)"
-    subprocess.run([sys.executable, "-c", code], check=False, env=os.environ, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=False, env=os.environ, cwd=Path(__file__).parents[2])
     folder = Path(calls(log)[0][1])
     assert ends(lambda: not folder.exists()) and [call[2] for call in calls(log)] == ["", "quit"]
 

@@ -15,7 +15,7 @@ from emoexp.data import leaks
 from emoexp.data.readers import fer2013
 
 pytestmark = pytest.mark.slow
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 def subject(data: str, base: Path, *words: str) -> Subject:

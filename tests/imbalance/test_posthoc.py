@@ -24,7 +24,7 @@ from emoexp.imbalance import posthoc, search
 from emoexp.imbalance.posthoc import Evidence, Fitted
 from emoexp.models.heads import Adjusted, Means, Normalised, unit
 
-CONF = Path(__file__).parents[1] / "conf" / "imbalance" / "posthoc"
+CONF = Path(__file__).parents[2] / "conf" / "imbalance" / "posthoc"
 KEYS = {"metric": "macro_f1", "step": 0.05, "most": 4.0, "rounds": 20}
 
 

@@ -14,7 +14,7 @@ import pytest
 from browser import CHROMIUM, browser
 from composing import TINY
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install the system's package chromium"),

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from emoexp import cli
 from emoexp.config import config, options
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = [(group, option) for group in dict.fromkeys(config.GROUPS.values()) for option in options.listed(group)]
 
 

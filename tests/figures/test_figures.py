@@ -191,7 +191,7 @@ def test_drawing_changes_no_setting_of_matplotlib(draw: Callable[[Path, int], Pa
 
 def test_pyplot_is_not_imported() -> None:
     code = "import sys, emoexp.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
 
 
 def test_every_figure_says_how_many_images(tmp_path: Path, drawn: list[Figure]) -> None:

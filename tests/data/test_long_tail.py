@@ -10,7 +10,7 @@ from composing import TINY, checked, composed, planned
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
-from test_data_splits import made, parts_of, shuffled
+from test_splits import made, parts_of, shuffled
 
 from emoexp.auditing import audit
 from emoexp.config import config, naming

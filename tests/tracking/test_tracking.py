@@ -735,7 +735,7 @@ def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_options_are_settings() -> None:
     import yaml
 
-    folder = Path(__file__).parents[1] / "conf" / "tracking"
+    folder = Path(__file__).parents[2] / "conf" / "tracking"
     for path in sorted(folder.glob("*.yaml")):
         options = yaml.safe_load(path.read_text())
         assert options.pop("name") == path.stem == options["kind"]

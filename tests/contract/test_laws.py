@@ -205,10 +205,8 @@ def randomness_is_a_function(source: Source) -> Iterator[str]:
     for name, line in found.items():
         if name not in allowed:
             yield source.at(line, f"{name}: draw with emoexp.rng, or list it in RANDOM here with its reason")
-                line, f"{name}: draw with emoexp.rng, or list it in tests/contract/test_laws.py with its reason"
-        yield source.at(1, f"{name} is listed in RANDOM and no longer used")
     for name in sorted(allowed - set(found)):
-        yield source.at(1, f"{name} is listed in tests/contract/test_laws.py and no longer used")
+        yield source.at(1, f"{name} is listed in RANDOM and no longer used")
 
 
 _DANGER = re.compile(

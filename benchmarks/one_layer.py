@@ -12,10 +12,11 @@ import torch
 from contestants import Orders, Setting, timed
 from torch import Tensor, nn
 
+from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import ledger
 from emoexp.training import loop
 from emoexp.training.augment import Policy
-from emoexp.training.batches import Normalisation, TrainingBatches
+from emoexp.training.batches import TrainingBatches
 from emoexp.training.step import Recipe, State
 
 SIDE, CLASSES, BATCH, STEPS = 8, 7, 64, 400

@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_module
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from emoexp.config import config
+from emoexp.config import build_data, build_strategy
+from emoexp.config.checks import checked
 from emoexp.models import mish
 from emoexp.runs import machine
 from emoexp.training import cuda_graphs, loop, setup
@@ -29,14 +30,14 @@ class Side:
     def __init__(self, *words: str) -> None:
         with initialize_config_module("emoexp.conf", version_base="1.3"):
             composed = compose("train", ["tracking=none", "epochs=1000", *words])
-        self.experiment, self.place = config.checked(composed)
+        self.experiment, self.place = checked(composed)
         self.device = machine.choose(self.place.device)
         self.prepare()
         mish.prepare(self.place.cache)
         started = time.perf_counter()
-        self.data = setup.load_data(self.experiment, self.place)
+        self.data = build_data.load_data(self.experiment, self.place)
         self.loading = time.perf_counter() - started
-        plan = setup.strategy(self.experiment, self.place, self.data)
+        plan = build_strategy.strategy(self.experiment, self.place, self.data)
         image_NCHW = resident(self.data.images, self.device)
         self.recipe = setup.recipe_of(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
         self.state = self.fresh()

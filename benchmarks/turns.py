@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_module
 from torch import Tensor
 
 from emoexp import rng
-from emoexp.config import config
+from emoexp.config import checks
 from emoexp.imbalance import sampling
 from emoexp.imbalance.ledger import Plan
 from emoexp.training import run
@@ -52,7 +52,7 @@ def main() -> None:
         Plan.order = {"turns": by_turns, "decks": by_decks}[asked.order]  # type: ignore[method-assign]
     with initialize_config_module("emoexp.conf", version_base="1.3"):
         words = [*PROFILE, f"seed={asked.seed}", f"outputs=outputs/turns/{asked.order}"]
-        experiment, place = config.checked(compose("train", words))
+        experiment, place = checks.checked(compose("train", words))
     print(asked.order, asked.seed, round(run.train(experiment, place)["test"]["macro_f1"], 4))
 
 

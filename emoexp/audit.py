@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from emoexp import cli
-from emoexp.config import config
+from emoexp.config import checks
 
 FOUND = 3  # exit code where a finding that audit.fail_on names is there
 
@@ -19,7 +19,7 @@ def job(composed: DictConfig) -> None:
 
 def run(composed: DictConfig) -> None:
     """Check a configuration, then audit."""
-    plain = config.plain(composed)
+    plain = checks.plain(composed)
     from emoexp.auditing import audit  # torch and figures, only now
 
     if audit.audit(plain):

@@ -10,7 +10,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from emoexp.config import config, options
+from emoexp.config import options, schema
 
 
 def command(name: str, job: Callable[[], None]) -> None:
@@ -71,7 +71,7 @@ def help_text(name: str) -> str:
     text = options.text("", name) or ""
     used = [
         group
-        for path, group in config.GROUPS.items()
+        for path, group in schema.GROUPS.items()
         if path.partition(".")[0] in text and path != "imbalance.copies.transform"
     ]
     lines = [
@@ -98,7 +98,7 @@ def suggestions(name: str, arguments: list[str]) -> Iterator[str]:
         if not equals or key.startswith(("hydra", "-")):
             continue
         group = key.partition("@")[0]
-        if group in (*config.GROUPS.values(), "experiment"):
+        if group in (*schema.GROUPS.values(), "experiment"):
             pool = list(options.listed(group))
             for choice in value.split(","):
                 yield from _nearest(choice, pool, f"{group}=")
@@ -120,10 +120,10 @@ def known_keys(name: str) -> list[str]:
     root = OmegaConf.to_container(OmegaConf.create(options.text("", name) or ""))
     assert isinstance(root, dict)
     keys = [str(key) for key in root if key not in ("defaults", "hydra")] + [
-        *config.GROUPS,
-        *config.GROUPS.values(),
+        *schema.GROUPS,
+        *schema.GROUPS.values(),
         "experiment",
     ]
-    for path, group in config.GROUPS.items():
+    for path, group in schema.GROUPS.items():
         keys += [f"{path}.{key}" for choice in options.listed(group) for key in options.option(group, choice)]
     return list(dict.fromkeys(keys))

@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from emoexp import cli
-from emoexp.config import config
+from emoexp.config import checks
 
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="predict")
@@ -15,7 +15,7 @@ def job(composed: DictConfig) -> None:
 
 def run(composed: DictConfig) -> None:
     """Check a configuration, then predict."""
-    plain = config.plain(composed)
+    plain = checks.plain(composed)
     from emoexp.inference import evaluate  # torch, only now
 
     evaluate.predict(plain)

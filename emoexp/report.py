@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from emoexp import cli
-from emoexp.config import config, options
+from emoexp.config import checks, options
 
 _words: list[str] = []  # of the sweep
 _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # options of Hydra's
@@ -21,7 +21,7 @@ def job(composed: DictConfig) -> None:
 
 def run(composed: DictConfig) -> None:
     """Find the cells, then put them together."""
-    options = config.plain(composed)
+    options = checks.plain(composed)
     from emoexp.reporting import report  # numpy, matplotlib, only now
 
     report.report(options, [*_words, *searched()] if _words else [])

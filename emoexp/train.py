@@ -6,7 +6,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from emoexp import cli
-from emoexp.config import config
+from emoexp.config import checks
 
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="train")
@@ -18,7 +18,7 @@ def job(composed: DictConfig) -> None:
 def run(composed: DictConfig) -> None:
     """Check a configuration, then train it."""
     of_a_sweep(composed)
-    experiment, machine = config.checked(composed)
+    experiment, machine = checks.checked(composed)
     from emoexp.training import run as training  # torch, only now
 
     training.train(experiment, machine)

@@ -7,8 +7,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from emoexp.config import config
-from emoexp.config.config import Experiment, Machine
+from emoexp.config import checks
+from emoexp.config.schema import Experiment, Machine
 from emoexp.sweep import compose as sweeping
 from emoexp.sweep.cells import Plan
 
@@ -33,7 +33,7 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 
 def checked(*overrides: str) -> tuple[Experiment, Machine]:
     """A checked configuration."""
-    return config.checked(composed(*overrides))
+    return checks.checked(composed(*overrides))
 
 
 def tiny(folder: Path, *overrides: str) -> tuple[Experiment, Machine]:

@@ -17,9 +17,11 @@ from composing import checked, composed
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from emoexp.config import config, options
-from emoexp.config.config import Experiment, Machine, Node
+from emoexp.config import build as building
+from emoexp.config import build_strategy, checks, options
+from emoexp.config.build import instantiate
 from emoexp.config.naming import COLUMNS
+from emoexp.config.schema import Experiment, Machine, Node
 from emoexp.data.dataset import Dataset, digests
 from emoexp.imbalance import ledger, losses
 from emoexp.imbalance.losses import Loss
@@ -54,7 +56,7 @@ def row(name: str) -> Node:
     """A row of the table, as composed; alone, which takes half as long."""
     made: Node = OmegaConf.to_container(composed(name=f"imbalance/{name}"), resolve=True)["imbalance"]
     for column in COLUMNS:
-        config.check_types(column, made[column], options.option(GROUPS[column], made[column]["name"]))
+        checks.check_types(column, made[column], options.option(GROUPS[column], made[column]["name"]))
     return made
 
 
@@ -109,8 +111,8 @@ def data(count: tuple[int, ...] = COUNT, side: int = 8, validation: int = 10) ->
 def plan(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT, **keys: Any) -> ledger.Plan:
     """A strategy, worked out for classes of so many images."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "build", build)
-        return setup.strategy(experiment(columns, **keys), base()[1], labelled(count))
+        patch.setattr(building, "instantiate", build)
+        return build_strategy.strategy(experiment(columns, **keys), base()[1], labelled(count))
 
 
 def loss_of(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT) -> Loss:
@@ -128,7 +130,7 @@ def values(
     return loss.formula(logits_BC, target, feature_BF, constants, 0.5)
 
 
-_build = config.build
+_build = instantiate
 
 
 @cache
@@ -145,8 +147,8 @@ def begun(made: Experiment, images: Dataset | None = None) -> tuple[Recipe, Stat
     """A training that is about to begin."""
     images, (_, place) = images or data(), base()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "build", build)
-        worked = setup.strategy(made, place, images)
+        patch.setattr(building, "instantiate", build)
+        worked = build_strategy.strategy(made, place, images)
         recipe = setup.recipe_of(made, place, images, worked, resident(images.images, CPU), CPU)
         return recipe, setup.initial_state(made, place, images, CPU)
 
@@ -170,7 +172,7 @@ def fitted(recipe: Recipe, images: Dataset, made: Experiment, model: torch.nn.Mo
     """A model with what is fitted to it where its epoch, from 1, was the best."""
     model = copy.deepcopy(model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "build", build)
+        patch.setattr(building, "instantiate", build)
         patch.setattr(checkpoint, "save", lambda *ignored: None)
         posthoc_fit.fit(SimpleNamespace(folder=Path()), made, base()[1], recipe, model, {"epoch": epoch}, images)
     return model

@@ -13,8 +13,8 @@ import yaml
 from emoexp import tracking
 from emoexp.auditing.chapters import classes, odd, origins, repeated
 from emoexp.auditing.subject import KINDS, Chapter, Finding, Subject, table_of
-from emoexp.config import config
-from emoexp.config.config import Node
+from emoexp.config import build, build_data
+from emoexp.config.schema import Node
 from emoexp.data import files, near_duplicates
 from emoexp.data.dataset import Dataset
 from emoexp.inference import results
@@ -23,7 +23,6 @@ from emoexp.pages.page import Page, Section
 from emoexp.runs import checkpoint
 from emoexp.runs.folder import Run
 from emoexp.runs.process import ending, logging_to_stdout, terminable
-from emoexp.training import setup
 
 log = logging.getLogger("emoexp")
 
@@ -86,15 +85,15 @@ def load(plain: Node) -> Dataset:
     """The data, split, with the long tail asked for; unreadable images are listed and not refused."""
     node = dict(plain["data"])
     node |= {"on_corrupt": "drop"} if "on_corrupt" in node else {}
-    cache = setup.folder_of(plain["cache"])
-    source = setup.read(node, plain["allow"], plain["image_size"], plain["channels"], cache)
-    data: Dataset = config.build(plain["split"], plain["allow"], source=source)
-    return setup.with_long_tail(data, plain["data"])
+    cache = build_data.folder_of(plain["cache"])
+    source = build_data.read(node, plain["allow"], plain["image_size"], plain["channels"], cache)
+    data: Dataset = build.instantiate(plain["split"], plain["allow"], source=source)
+    return build_data.with_long_tail(data, plain["data"])
 
 
 def subject_of(plain: Node, data: Dataset, folder: Path) -> Subject:
     """The data with what has to be found out first: near duplicates and facts of the files."""
-    near, cache = None, setup.folder_of(plain["cache"])
+    near, cache = None, build_data.folder_of(plain["cache"])
     if plain["audit"]["near"]:
         if near_duplicates.known(data, cache) is None:
             log.info(
@@ -170,7 +169,7 @@ def summary(findings: list[Finding]) -> Section:
 
 def mirrored(folder: Path, plain: Node) -> None:
     """Show the audit in MLflow; what cannot be shown now is added by make sync."""
-    settings: tracking.Settings = config.build(plain["tracking"], plain["allow"])
+    settings: tracking.Settings = build.instantiate(plain["tracking"], plain["allow"])
     try:
         tracking.mirror(folder, settings)
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the pages are written

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from emoexp.config import config, options
-from emoexp.config.config import Experiment, Node
+from emoexp.config import build, options, schema
+from emoexp.config.schema import Experiment, Node
 
 COLUMNS = ("copies", "sampling", "weights", "loss", "schedule", "mix", "posthoc")
 PATHS = ("root",)  # keys of a data source that say where it lies, not what it is
@@ -27,7 +27,7 @@ _WATCHERS = (
     "runs",
     "sweep",
     "tracking",
-    *config.ENTRIES,
+    *build.ENTRIES,
 )
 
 
@@ -60,8 +60,8 @@ def choices(experiment: Experiment) -> dict[str, Any]:
     for field in dataclasses.fields(Experiment):
         if not isinstance(plain[field.name], dict) and plain[field.name] != field.default:
             found[field.name] = plain[field.name]
-    for path, node in config.groups(plain):
-        choice = changed(config.GROUPS[path], node | {"name": "none"} if path == "imbalance" else node)
+    for path, node in schema.groups(plain):
+        choice = changed(schema.GROUPS[path], node | {"name": "none"} if path == "imbalance" else node)
         if choice != {"name": usual.get(path)}:
             found[path] = choice
     return found
@@ -128,7 +128,7 @@ def params(experiment: Experiment) -> dict[str, Any]:
     """Every axis and value of an experiment, flat: `imbalance` is the strategy's name, `optimizer.lr` a value."""
     flat = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(Experiment)}
     out: dict[str, Any] = {key: value for key, value in flat.items() if not isinstance(value, dict)}
-    for path, node in config.groups(flat):
+    for path, node in schema.groups(flat):
         out[path] = strategy(node) if path == "imbalance" else node["name"]
         out |= {f"{path}.{key}": value for key, value in _values(node, path) if key != "name"}
     return out
@@ -137,7 +137,7 @@ def params(experiment: Experiment) -> dict[str, Any]:
 def _values(node: Node, path: str) -> Iterator[tuple[str, Any]]:
     """The values of a node and of the nodes inside that are no groups of their own: long_tail.factor of data."""
     for key, value in node.items():
-        if isinstance(value, dict) and f"{path}.{key}" not in config.GROUPS:
+        if isinstance(value, dict) and f"{path}.{key}" not in schema.GROUPS:
             yield from ((f"{key}.{below}", inner) for below, inner in _values(value, f"{path}.{key}"))
         elif not isinstance(value, dict) and not key.startswith("_"):
             yield key, value

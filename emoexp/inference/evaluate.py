@@ -13,16 +13,16 @@ import torch
 import yaml
 from torch import nn
 
-from emoexp.config import config
-from emoexp.config.config import Node
+from emoexp.config import build, build_data, build_model
+from emoexp.config.schema import Node
 from emoexp.data import images as reading
 from emoexp.data.dataset import PARTS, Dataset, Source
+from emoexp.data.normalisation import Normalisation
 from emoexp.inference import results
 from emoexp.models import mish
 from emoexp.runs import checkpoint, machine
 from emoexp.runs.process import logging_to_stdout
-from emoexp.training import batches, loop, setup
-from emoexp.training.batches import Normalisation
+from emoexp.training import batches, loop
 
 log = logging.getLogger("emoexp")
 
@@ -59,7 +59,7 @@ def load(run: str, device: str, threads: int | None, cache: str | None, allow: l
     chosen = machine.choose(device)
     machine.prepare(chosen, threads, saved["card"]["precision"], deterministic=False)
     mish.prepare(cache)
-    model = setup.trained_model(saved, allow)
+    model = build_model.trained_model(saved, allow)
     return Trained(folder, saved["card"], model.to(chosen).to(memory_format=torch.channels_last), chosen)
 
 
@@ -118,8 +118,8 @@ def content(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:
 def part_of(plain: Node, trained: Trained) -> tuple[Source, np.ndarray]:
     """The images to judge, loaded as the model saw its own, and the indices of the part asked for."""
     card = trained.card
-    cache = setup.folder_of(plain["cache"])
-    source = setup.read(plain["data"], plain["allow"], card["image_size"], card["channels"], cache)
+    cache = build_data.folder_of(plain["cache"])
+    source = build_data.read(plain["data"], plain["allow"], card["image_size"], card["channels"], cache)
     for note in source.notes:
         log.info("data   %s", note)
     if plain["part"] == "all":
@@ -132,7 +132,7 @@ def part_of(plain: Node, trained: Trained) -> tuple[Source, np.ndarray]:
     if plain["part"] != "train" and len(given) and split.get("mode") == "official" and not shared(split, source):
         return source, given  # also of a set that has only this part
     long = made["data"] if made["data"]["name"] == plain["data"]["name"] else plain["data"]  # of the training part
-    dataset: Dataset = setup.with_long_tail(config.build(split, plain["allow"], source=source), long)
+    dataset: Dataset = build_data.with_long_tail(build.instantiate(split, plain["allow"], source=source), long)
     return dataset, dataset.where(plain["part"])
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emoexp import tracking
-from emoexp.config import config
-from emoexp.config.config import Node
+from emoexp.config import build
+from emoexp.config.schema import Node
 from emoexp.metrics.compare import METRICS
 from emoexp.pages.page import markdown_table
 from emoexp.reporting import arms as comparing
@@ -97,7 +97,7 @@ def find(options: Node, words: list[str]) -> Found:
 
 def settings_of(options: Node) -> Settings:
     """Where MLflow is."""
-    settings: Settings = config.build(options["tracking"], [])
+    settings: Settings = build.instantiate(options["tracking"], [])
     return settings
 
 

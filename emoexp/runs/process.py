@@ -14,8 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from emoexp import tracking
-from emoexp.config import config
-from emoexp.config.config import Machine
+from emoexp.config import build
+from emoexp.config.schema import Machine
 from emoexp.runs.folder import Run
 from emoexp.tracking import Tracker
 
@@ -93,7 +93,7 @@ def mirror(run: Run, machine: Machine) -> None:
 
 def settings_of(machine: Machine) -> tracking.Settings:
     """The tracking of a configuration."""
-    settings: tracking.Settings = config.build(machine.tracking, machine.allow)
+    settings: tracking.Settings = build.instantiate(machine.tracking, machine.allow)
     return settings
 
 

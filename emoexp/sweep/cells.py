@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emoexp.config import naming
-from emoexp.config.config import Experiment, Machine, Sweep
+from emoexp.config.schema import Experiment, Machine, Sweep
 from emoexp.runs import folder as runs
 from emoexp.tracking import files
 

@@ -17,8 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emoexp.config import config, naming
-from emoexp.config.config import Sweep
+from emoexp.config import checks, naming
+from emoexp.config.schema import Sweep
 from emoexp.sweep import cells as sweeping
 from emoexp.sweep import tune
 from emoexp.sweep.cells import Cell, Plan
@@ -99,7 +99,7 @@ def _cell(composed: DictConfig, words: Sequence[str], axes: Sequence[str]) -> tu
     with_hydra = OmegaConf.to_container(composed)
     assert isinstance(with_hydra, dict)
     composed = OmegaConf.masked_copy(composed, [str(key) for key in with_hydra if key != "hydra"])
-    experiment, machine = config.checked(composed)
+    experiment, machine = checks.checked(composed)
     values = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
     known = naming.params(experiment)
     for axis in axes:
@@ -107,7 +107,7 @@ def _cell(composed: DictConfig, words: Sequence[str], axes: Sequence[str]) -> tu
             if axis.partition(".")[0] not in {field.name for field in dataclasses.fields(Sweep)}:
                 raise ValueError(f"{axis} is nothing that a run depends on")
     shown = {axis: str(known.get(axis.replace("/", "."), values.get(axis))) for axis in axes}
-    return Cell(tuple(words), experiment, machine, shown), config.sweep_of(composed)
+    return Cell(tuple(words), experiment, machine, shown), checks.sweep_of(composed)
 
 
 def _checked(cells: list[Cell], settings: list[Sweep], axes: Sequence[str]) -> Sweep:

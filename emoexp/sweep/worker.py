@@ -14,8 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from emoexp.config import config, naming
-from emoexp.config.config import Experiment, Machine
+from emoexp.config import build, build_data, build_strategy, naming
+from emoexp.config.schema import Experiment, Machine
 from emoexp.sweep.cells import BUSY, DONE, FAILED, FOUND, Cell, Outcome
 
 _GRACE_S = 20.0  # for a run to be saved, once its supervisor is gone
@@ -66,14 +66,13 @@ _kept: dict[str, Any] = {}  # the last images that were read, by what describes 
 
 def _load(experiment: Experiment, place: Machine) -> Any:
     """The images of a configuration, kept from one cell to the next."""
-    from emoexp.training import setup
 
     about = [experiment.data, experiment.split, experiment.image_size, experiment.channels, place.cache]
     copies = experiment.imbalance["copies"] if experiment.protocol == "leaky" else None
     key = json.dumps([*about, experiment.protocol, copies])
     if key not in _kept:
         _kept.clear()
-        _kept[key] = setup.load_data(experiment, place)
+        _kept[key] = build_data.load_data(experiment, place)
     return _kept[key]
 
 
@@ -116,14 +115,13 @@ def _prepared(cell: Cell) -> tuple[Any, Any, Any]:
     """Device, images and strategy of a cell."""
     from emoexp.models import mish
     from emoexp.runs import machine
-    from emoexp.training import setup
 
     experiment, place = cell.experiment, cell.machine
     device = machine.choose(place.device)
     machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
     mish.prepare(place.cache)
     data = _load(experiment, place)
-    return device, data, setup.strategy(experiment, place, data)
+    return device, data, build_strategy.strategy(experiment, place, data)
 
 
 def _located(cell: Cell) -> tuple[str, bool, str]:
@@ -181,7 +179,7 @@ def _built(cell: Cell, timed: bool) -> float | None:
     experiment, place = cell.experiment, cell.machine
     recipe = setup.recipe_of(experiment, place, data, plan, resident(data.images, device), device)
     state = setup.initial_state(experiment, place, data, device)
-    config.build(place.tracking, place.allow)
+    build.instantiate(place.tracking, place.allow)
     clock: list[float] = []
 
     def count(step: int, steps: int) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from emoexp.data.mapped import gather
+from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import mixing
 from emoexp.imbalance.ledger import Plan
 from emoexp.imbalance.mixing import Shares
@@ -16,18 +17,6 @@ from emoexp.training.augment import Policy, Transformation
 
 Rows = Callable[[Tensor], Tensor]  # of a table with a row for each image of an epoch, those that a step takes
 _CHUNK = {"cpu": 256 * 48 * 48, "cuda": 2048 * 48 * 48}  # pixels a forward pass of evaluation
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation of the training originals' grey values, in 0..1."""
-
-    mean: float
-    std: float
-
-    def __call__(self, image_NCHW: Tensor) -> Tensor:
-        """uint8 images as normalised float32."""
-        return (image_NCHW.to(torch.float32) * (1 / 255) - self.mean) / self.std
 
 
 def resident(images: np.ndarray, device: torch.device) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emoexp.config import config
-from emoexp.config.config import Experiment, Machine
+from emoexp.config import build
+from emoexp.config.schema import Experiment, Machine
 from emoexp.data.dataset import Dataset
 from emoexp.imbalance import ledger, posthoc
 from emoexp.imbalance.posthoc import Evidence
@@ -40,7 +40,7 @@ def fit(
     if node["name"] == "none":
         return {}
     prior_C = ledger.effective_prior(recipe.batches.plan.stages[best["epoch"] - 1])
-    fitted = config.build(node, place.allow)(evidence(model, recipe, data, prior_C))
+    fitted = build.instantiate(node, place.allow)(evidence(model, recipe, data, prior_C))
     model.classifier = posthoc.apply(model.classifier, fitted)  # type: ignore[arg-type]
     checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.kept(fitted)})
     told = {"name": node["name"], **fitted.told}

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from emoexp.config import naming
-from emoexp.config.config import Experiment, Machine
+from emoexp.config import build_data, build_model, build_strategy, naming
+from emoexp.config.schema import Experiment, Machine
 from emoexp.data import leaks, near_duplicates
 from emoexp.data.dataset import Dataset
 from emoexp.data.near_duplicates import Twins
@@ -43,7 +43,7 @@ log = logging.getLogger("emoexp")
 def train(
     experiment: Experiment,
     place: Machine,
-    load: Callable[[Experiment, Machine], Dataset] = setup.load_data,
+    load: Callable[[Experiment, Machine], Dataset] = build_data.load_data,
     opened: Callable[[Run], None] = lambda run: None,
 ) -> dict[str, Any]:
     """Train, or go on with, or simply return, the run that a configuration names.
@@ -61,7 +61,7 @@ def train(
     machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
     mish.prepare(place.cache)
     data = load(experiment, place)
-    plan = setup.strategy(experiment, place, data)
+    plan = build_strategy.strategy(experiment, place, data)
     name, made = naming.name(experiment), manifest(experiment, data, plan, device, place)
     whole = asdict(experiment) | asdict(place)
     with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
@@ -89,9 +89,9 @@ def train_in(
 ) -> dict[str, Any]:
     """Everything between an open folder and its results. `changed` is told whenever the folder has."""
     log.info("run    %s", run.folder)
-    record_leaks(run, data, near_duplicates.known(data, setup.folder_of(place.cache)))
+    record_leaks(run, data, near_duplicates.known(data, build_data.folder_of(place.cache)))
     np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
-    record_ledger(run, plan, data, setup.heuristics(experiment, plan))
+    record_ledger(run, plan, data, build_strategy.heuristics(experiment, plan))
     image_NCHW = resident(data.images, device)
     recipe = setup.recipe_of(experiment, place, data, plan, image_NCHW, device)
     state = setup.initial_state(experiment, place, data, device)
@@ -102,7 +102,7 @@ def train_in(
         *(experiment.activation["name"], device, torch.get_num_threads()),
     )
     with run.timed("train"):
-        train_epochs(run, recipe, state, setup.card_of(experiment, data), changed)
+        train_epochs(run, recipe, state, build_model.card_of(experiment, data), changed)
     machine.give_back()
     found = conclude(run, experiment, place, recipe, state.history, data)
     if place.tracking.get("log_model"):
@@ -133,7 +133,7 @@ def manifest(
             "tags": {
                 "data_notes": " ".join(data.notes),
                 "double_correction": ledger.warning(plan, data.class_names) or "no",
-                "heuristics": "; ".join(setup.heuristics(experiment, plan)) or "none",
+                "heuristics": "; ".join(build_strategy.heuristics(experiment, plan)) or "none",
                 "leaks": leaks.told(leaks.count(data, None)),
                 **({"protocol": leaky_protocol.MARK} if data.leaky else {}),
             },
@@ -230,7 +230,7 @@ def export(run: Run, place: Machine) -> None:
     card = best["card"]
     if card["activation"]["name"] == "mish":  # the same function, in the form that torch can export
         card["activation"]["kernel"] = "native"
-    checkpoint.export(run.folder / "model.pt2", setup.trained_model(best, place.allow), card)
+    checkpoint.export(run.folder / "model.pt2", build_model.trained_model(best, place.allow), card)
 
 
 def conclude(
@@ -240,7 +240,7 @@ def conclude(
     predictions, metrics, tables, figures."""
     best = checkpoint.load(run.folder / "best.pt")
     best.pop("posthoc", None)  # of a conclusion that did not come to its end
-    model = setup.trained_model(best, place.allow)
+    model = build_model.trained_model(best, place.allow)
     model = model.to(recipe.batches.device).to(memory_format=torch.channels_last)
     found: dict[str, Any] = {"best": {key: runs.finite(value) for key, value in history[best["epoch"] - 1].items()}}
     if fitted := posthoc_fit.fit(run, experiment, place, recipe, model, best, data):

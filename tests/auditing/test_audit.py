@@ -15,7 +15,7 @@ from PIL import Image
 from emoexp import cli
 from emoexp.auditing import audit
 from emoexp.auditing.subject import KINDS
-from emoexp.config import config
+from emoexp.config import checks, schema
 from emoexp.training import run as training
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -57,10 +57,10 @@ def folder(sound, tmp_path) -> Path:
     return tmp_path / "images"
 
 
-def plain(root: Path, base: Path, *words: str) -> config.Node:
+def plain(root: Path, base: Path, *words: str) -> schema.Node:
     told = [f"data.root={root}", f"outputs={base / 'outputs'}", f"cache={base / 'cache'}", "tracking=none", "threads=1"]
     size = "image_size=40"
-    return config.plain(composed("data=folder", *told, size, *words, name="audit"))
+    return checks.plain(composed("data=folder", *told, size, *words, name="audit"))
 
 
 def audited(root: Path, base: Path, *words: str) -> dict:
@@ -233,7 +233,7 @@ def test_runs_know_what_an_audit_found(folder, tmp_path):
 
     def leaks_of(*words: str) -> dict:
         composition = composed(*told, *small, "tracking=none", "threads=1", *words)
-        experiment, place = config.checked(composition)
+        experiment, place = checks.checked(composition)
         training.train(experiment, place)
         newest = max((tmp_path / "outputs").glob("folder-*"), key=lambda path: path.stat().st_mtime)
         return json.loads((newest / "leaks.json").read_text())

@@ -10,7 +10,7 @@ from emoexp.auditing import audit
 from emoexp.auditing.chapters import odd, origins, repeated
 from emoexp.auditing.checks import repeats
 from emoexp.auditing.subject import Chapter, Subject
-from emoexp.config import config
+from emoexp.config import checks
 from emoexp.data import leaks
 from emoexp.data.readers import fer2013
 
@@ -23,7 +23,7 @@ def subject(data: str, base: Path, *words: str) -> Subject:
     if not root.exists():
         pytest.skip(f"{root.name} is not here")
     told = [f"data={data}", f"data.root={root}", f"cache={base}", "tracking=none", "audit.near=false", *words]
-    plain = config.plain(composed(*told, name="audit"))
+    plain = checks.plain(composed(*told, name="audit"))
     return audit.subject_of(plain, audit.load(plain), base)
 
 
@@ -101,7 +101,7 @@ def test_an_altered_copy_is_told_from_the_original(tmp_path):
     with zipfile.ZipFile(root) as whole, zipfile.ZipFile(tmp_path / "some.zip", "w") as some:
         for name in whole.namelist()[::30]:
             some.writestr(name, whole.read(name))
-    plain = config.plain(composed("data=fer2013", f"data.root={tmp_path}/some.zip", f"cache={tmp_path}", name="audit"))
+    plain = checks.plain(composed("data=fer2013", f"data.root={tmp_path}/some.zip", f"cache={tmp_path}", name="audit"))
     data = audit.load(plain)
     found = origins.copy(Subject(data, None, None, tmp_path, 8))
     assert count(found, "altered") == 1 and "instead of" in found.findings[0].text

@@ -10,10 +10,10 @@ from composing import checked, composed
 from omegaconf import OmegaConf
 
 from emoexp import cli
-from emoexp.config import config, options
+from emoexp.config import build, options, schema
 
 CONF = Path(__file__).parents[2] / "conf"
-OPTIONS = [(group, option) for group in dict.fromkeys(config.GROUPS.values()) for option in options.listed(group)]
+OPTIONS = [(group, option) for group in dict.fromkeys(schema.GROUPS.values()) for option in options.listed(group)]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -113,18 +113,18 @@ def test_commands_are_no_targets():
 
 def test_an_alias_of_something_else_is_refused():
     with pytest.raises(ValueError, match="stands for something of"):
-        config.build({"_target_": "emoexp.runs.checkpoint.os.mkdir"}, [])
+        build.instantiate({"_target_": "emoexp.runs.checkpoint.os.mkdir"}, [])
 
 
 def test_a_package_of_ones_own_is_let_in_by_name():
     with pytest.raises(ValueError, match=re.escape("add allow=[json]")):
-        config.build({"_target_": "json.dumps"}, [])
-    assert config.build({"_target_": "json.dumps", "obj": [1]}, ["json"]) == "[1]"
+        build.instantiate({"_target_": "json.dumps"}, [])
+    assert build.instantiate({"_target_": "json.dumps", "obj": [1]}, ["json"]) == "[1]"
 
 
 def test_a_target_that_is_not_there():
     with pytest.raises(ValueError, match=r"emoexp\.rng\.nothing cannot be found"):
-        config.build({"_target_": "emoexp.rng.nothing"}, [])
+        build.instantiate({"_target_": "emoexp.rng.nothing"}, [])
 
 
 @pytest.mark.parametrize(

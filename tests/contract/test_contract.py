@@ -37,8 +37,9 @@ from strategies import (
 )
 from torch import Tensor
 
-from emoexp.config import config, options
-from emoexp.config.config import Experiment, Node
+from emoexp.config import build as building
+from emoexp.config import checks, options, schema
+from emoexp.config.schema import Experiment, Node
 from emoexp.imbalance import ledger, mixing, posthoc
 from emoexp.imbalance.posthoc import Evidence
 from emoexp.imbalance.schedule import TIMED
@@ -124,7 +125,7 @@ def killed_at(epoch: int | None, steps: int) -> Iterator[None]:
         patch.setattr(training, "interruptible", interruptible)
         patch.setattr(loop, "train_epoch", train_epoch)
         patch.setattr(checkpointer, "EVERY_S", 0)
-        patch.setattr(config, "build", build)
+        patch.setattr(building, "instantiate", build)
         patch.setattr(os, "fsync", lambda *ignored: None)
         patch.setattr(results, "write", lambda *ignored: None)
         patch.setattr(training, "draw", lambda *ignored: None)
@@ -219,7 +220,7 @@ def other_values(column: str, name: str, key: str) -> list[Any]:
     """Values that a key could have instead: numbers near and far, the words of its comment, the other options."""
     value = node(column, name)[key]
     if isinstance(value, dict):
-        group = config.GROUPS[f"imbalance.{column}.{key}"]
+        group = schema.GROUPS[f"imbalance.{column}.{key}"]
         return [options.option(group, other) for other in options.listed(group)]
     if isinstance(value, bool):
         return [not value]
@@ -246,7 +247,7 @@ def that_matter(column: str, name: str, key: str, beside: dict[str, Any]) -> Ite
 
     for value in other_values(column, name, key):
         with contextlib.suppress(ValueError):  # no value of this key
-            config.check_types(column, node(column, name, **{key: value}), options.option(GROUPS[column], name))
+            checks.check_types(column, node(column, name, **{key: value}), options.option(GROUPS[column], name))
             begun(made(**{key: value}))
             if differ(come_of(**{key: value}), come_of()):
                 yield value

@@ -12,12 +12,13 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from emoexp.config import config, options
+from emoexp.config import build, build_model, options
+from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import ledger, mixing, sampling
 from emoexp.models import heads
 from emoexp.training import loop, posthoc_fit, setup, sharpness, step
 from emoexp.training.augment import Policy
-from emoexp.training.batches import Batch, Normalisation, TrainingBatches
+from emoexp.training.batches import Batch, TrainingBatches
 from emoexp.training.sharpness import Sharpness
 from emoexp.training.step import Phase
 
@@ -105,7 +106,7 @@ def test_squared_hinge_by_hand():
 def cosines(count, scale, **keys):
     """LDAM of two cosines, 0.6 and 0.2, through its own head."""
     made = experiment({"loss": node("loss", "ldam", scale=scale, **keys)})
-    assert setup.head_of(made) == {"kind": "normalised", "scale": scale}
+    assert build_model.head_of(made) == {"kind": "normalised", "scale": scale}
     head = heads.Normalised(2, 2, scale=scale)
     head.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [0.4, math.sqrt(3.84)]])})
     logits = head(torch.tensor([[7.0, 0.0]] * 2)).detach()
@@ -707,7 +708,7 @@ def test_a_second_part_has_a_rate_of_its_own():
     one = rates()
     assert one[4] == pytest.approx(0.04) == one[0]  # the cycle begins anew
     assert rates(rate=0.1)[:4] == one[:4] and rates(rate=0.1)[4] == pytest.approx(0.1 * one[4])
-    assert rates(retrain="none")[4] == config.build(onecycle, [])(4, 5, [])  # else it goes on
+    assert rates(retrain="none")[4] == build.instantiate(onecycle, [])(4, 5, [])  # else it goes on
 
 
 # fits after training

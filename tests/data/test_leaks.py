@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from test_splits import made
 
 from emoexp.auditing.checks import repeats, standouts
+from emoexp.config import build_data
 from emoexp.data import leaks, near_duplicates, near_search, splits
 from emoexp.data.dataset import Dataset
 from emoexp.metrics import bootstrap, class_balance
-from emoexp.training import setup
 
 #            train          val      test
 PART = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
@@ -135,13 +135,13 @@ def test_near_duplicates_are_searched_once_and_kept(tmp_path, monkeypatch):
 
 def test_policies_search_where_they_must(tmp_path):
     data, cache = with_twin(), str(tmp_path / "cache")
-    assert setup.without_leaks(data, "warn", cache) is data and near_duplicates.known(data, cache) is None
-    dropped = setup.without_leaks(data, "drop", cache)
+    assert build_data.without_leaks(data, "warn", cache) is data and near_duplicates.known(data, cache) is None
+    dropped = build_data.without_leaks(data, "drop", cache)
     assert dropped.part[0] == -1 and near_duplicates.known(data, cache) is not None
     with pytest.raises(ValueError, match="nearly so"):
-        setup.without_leaks(data, "refuse", cache)
+        build_data.without_leaks(data, "refuse", cache)
     with pytest.raises(ValueError, match=r"data\.leaks is one of warn, drop, refuse; it is no"):
-        setup.without_leaks(data, "no", cache)
+        build_data.without_leaks(data, "no", cache)
 
 
 def test_an_unwritable_cache_costs_a_search_and_no_more(tmp_path):

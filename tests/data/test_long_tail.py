@@ -13,11 +13,11 @@ from PIL import Image
 from test_splits import made, parts_of, shuffled
 
 from emoexp.auditing import audit
-from emoexp.config import config, naming
+from emoexp.config import build_data, checks, naming
 from emoexp.data import long_tail
 from emoexp.data.dataset import Dataset
 from emoexp.inference import evaluate
-from emoexp.training import run, setup
+from emoexp.training import run
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -243,11 +243,11 @@ def test_a_sweep_goes_along_the_factor():
 
 
 def test_data_are_loaded_with_their_tail(pictures, tmp_path):
-    data = setup.load_data(*checked(*words(pictures, tmp_path, *TAILED)))
+    data = build_data.load_data(*checked(*words(pictures, tmp_path, *TAILED)))
     assert data.counts("train").tolist() == [40, 8, 2] and (data.counts("test") == 18).all()
-    again = setup.load_data(*checked(*words(pictures, tmp_path, *TAILED, "seed=7")))
+    again = build_data.load_data(*checked(*words(pictures, tmp_path, *TAILED, "seed=7")))
     assert np.array_equal(data.part, again.part)  # whatever the run's seed is
-    plain = setup.load_data(*checked(*words(pictures, tmp_path)))
+    plain = build_data.load_data(*checked(*words(pictures, tmp_path)))
     assert (plain.counts("train") == 40).all() and not any("long_tail" in note for note in plain.notes)
 
 
@@ -262,7 +262,7 @@ def test_leaks_are_dropped_before_the_tail_is_cut(tmp_path):
             for k, image in enumerate(images):
                 Image.fromarray(image).save(tmp_path / "pictures" / part / name / f"{k}.png")
     tail = ["data.long_tail.profile=exponential", "data.long_tail.factor=10", "data.leaks=drop", "split.val=0.5"]
-    data = setup.load_data(*checked(*words(tmp_path / "pictures", tmp_path, *tail)))
+    data = build_data.load_data(*checked(*words(tmp_path / "pictures", tmp_path, *tail)))
     assert data.counts("train").tolist() == long_tail.counts(np.array([40, 60, 55]), "exponential", 10.0).tolist()
     assert f"class by class {', '.join(map(str, data.counts('train')))}" in data.notes[-1]
 
@@ -278,7 +278,7 @@ def test_a_run_trains_on_its_tail_and_is_judged_on_the_parts_it_had(pictures, tm
     )
     assert len(np.load(folder / "seen.npy")) == 50 + 6
     assert json.loads((folder / "metrics.json").read_text())["test"]["n"] == 54
-    data = setup.load_data(*checked(*words(pictures, tmp_path, *TAILED)))
+    data = build_data.load_data(*checked(*words(pictures, tmp_path, *TAILED)))
     asked = {"cache": None, "allow": [], "split": None, "data": checked(*words(pictures, tmp_path, *TAILED))[0].data}
     trained = evaluate.load(str(folder), "cpu", 1, None, [])
     for part in ("train", "val", "test"):  # evaluate, on the same images, finds the parts of the training
@@ -288,7 +288,7 @@ def test_a_run_trains_on_its_tail_and_is_judged_on_the_parts_it_had(pictures, tm
 
 def test_an_audit_shows_the_tail(pictures, tmp_path):
     asked = ["data=folder", f"data.root={pictures}", *TAILED, "image_size=16", "cache=null", "audit.near=false"]
-    data = audit.load(config.plain(composed(*asked, "tracking=none", name="audit")))
+    data = audit.load(checks.plain(composed(*asked, "tracking=none", name="audit")))
     assert data.counts("train").tolist() == [36, 8, 1] and "training keeps 45 of 108" in data.notes[-1]
 
 

@@ -13,7 +13,7 @@ from strategies import experiment, node
 from strategies import plan as strategy
 from torch.nn import functional
 
-from emoexp.config import options
+from emoexp.config import build_strategy, options
 from emoexp.imbalance import copies, ledger, losses, mixing, sampling, weights
 from emoexp.training import setup
 
@@ -375,7 +375,7 @@ def test_a_double_correction_of_one_epoch_says_so():
 def test_heuristics_of_all_columns_are_named():
     def told(columns):
         made = experiment(columns)
-        return setup.heuristics(made, strategy(columns, (90, 9, 1)))
+        return build_strategy.heuristics(made, strategy(columns, (90, 9, 1)))
 
     assert told("none") == told("sampler") == told({"optimizer": "sam"}) == []
     assert told({"optimizer": "sam_tail"}) == ["sharpness is minimised for rare classes alone"]

@@ -9,8 +9,8 @@ import pytest
 from composing import composed, tiny
 from PIL import Image
 
-from emoexp.config import config
-from emoexp.config.config import Node
+from emoexp.config import checks
+from emoexp.config.schema import Node
 from emoexp.inference import evaluate
 from emoexp.training import run as training
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory) -> Path:
 
 def asked(name: str, run: Path, *overrides: str) -> Node:
     places = [f"run={run}", f"cache={run.parents[1] / 'cache'}"]
-    return config.plain(composed(*places, *overrides, name=name))
+    return checks.plain(composed(*places, *overrides, name=name))
 
 
 TINY_FACES = ("data=faces", "data.size=420", "data.test_per_class=12")
@@ -81,7 +81,7 @@ def test_a_run_that_is_not_there_names_its_neighbours(run):
 
 def test_what_has_to_be_given_is_named():
     with pytest.raises(ValueError, match="images has to be given: images="):
-        config.plain(composed("run=x", name="predict"))
+        checks.plain(composed("run=x", name="predict"))
 
 
 def test_an_unknown_part_is_named(run):

@@ -11,7 +11,7 @@ from composing import planned
 
 from emoexp import cli
 from emoexp.config import naming, options
-from emoexp.config.config import Sweep, Tune
+from emoexp.config.schema import Sweep, Tune
 from emoexp.runs import folder as runs
 from emoexp.sweep import compose, launchers, settle, supervise, table, tune
 from emoexp.sweep.cells import DIED, DONE, FAILED, FOUND, LATE, WAITING, Cell, Folder, Outcome, Plan

@@ -15,7 +15,7 @@ import pytest
 from composing import planned
 
 from emoexp import cli
-from emoexp.config.config import Sweep, Tune
+from emoexp.config.schema import Sweep, Tune
 from emoexp.runs import folder as runs
 from emoexp.sweep import compose, launchers, pool, supervise, table, tune, worker
 from emoexp.sweep.cells import BUSY, DIED, DONE, FAILED, FOUND, GOOD, KILLED, LATE, WAITING, Cell, Folder, Outcome, Plan

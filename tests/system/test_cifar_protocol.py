@@ -9,7 +9,7 @@ import torch
 from composing import checked
 from PIL import Image
 
-from emoexp.config import options
+from emoexp.config import build_data, options
 from emoexp.inference import results
 from emoexp.runs import checkpoint
 from emoexp.training import run, setup
@@ -75,7 +75,7 @@ def test_the_recipe_is_the_published_one():
 
 def test_one_group_of_parameters_decays_and_the_network_is_resnet32(pictures, tmp_path):
     experiment, place = asked(pictures, tmp_path, "architecture.depth=32")
-    data = setup.load_data(experiment, place)
+    data = build_data.load_data(experiment, place)
     state = setup.initial_state(experiment, place, data, torch.device("cpu"))
     (group,) = state.optimizer.param_groups
     assert group["weight_decay"] == 2e-4 and sum(p.numel() for p in group["params"]) == 464_154

@@ -9,10 +9,10 @@ from composing import TINY, checked
 from PIL import Image
 
 from emoexp import figures
-from emoexp.config import config, naming
+from emoexp.config import build_data, build_strategy, naming, schema
 from emoexp.inference import evaluate
 from emoexp.runs import checkpoint
-from emoexp.training import leaky_protocol, run, setup
+from emoexp.training import leaky_protocol, run
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -52,7 +52,7 @@ def plan(photographs, base, *words):
 
 def test_copies_cross_parts_only_where_the_protocol_is_leaky(photographs, tmp_path):
     rare = 0  # contempt comes first
-    data = setup.load_data(*plan(photographs, tmp_path, "protocol=leaky"))
+    data = build_data.load_data(*plan(photographs, tmp_path, "protocol=leaky"))
     assert data.leaky and data.counts("train")[rare] + data.counts("val")[rare] + data.counts("test")[rare] == 30
     test, train = data.where("test"), data.where("train")
     shared = np.isin(data.digest[test], data.digest[train])
@@ -63,12 +63,12 @@ def test_copies_cross_parts_only_where_the_protocol_is_leaky(photographs, tmp_pa
     pixels = {image.tobytes() for image in data.images}
     assert len(pixels) == len(data.images)  # a copy looks different
     experiment, place = plan(photographs, tmp_path, "protocol=leaky")
-    plan_of = setup.strategy(experiment, place, data)
+    plan_of = build_strategy.strategy(experiment, place, data)
     assert int((plan_of.copy_P > 0).sum()) == 0  # none is made a second time
 
-    clean = setup.load_data(*plan(photographs, tmp_path))
+    clean = build_data.load_data(*plan(photographs, tmp_path))
     assert not clean.leaky and len(clean.labels) == 120 + RARE and clean.clean("test").all()
-    made = setup.strategy(*plan(photographs, tmp_path), clean)
+    made = build_strategy.strategy(*plan(photographs, tmp_path), clean)
     assert made.count_C[rare] == 30 and clean.fingerprint["images"] == data.fingerprint["images"]
 
 
@@ -97,7 +97,7 @@ def test_other_words_for_a_protocol_are_refused():
 )
 def test_what_would_not_leak_is_refused(photographs, tmp_path, words, why):
     with pytest.raises(ValueError, match=why):
-        setup.load_data(*plan(photographs, tmp_path, "protocol=leaky", *words))
+        build_data.load_data(*plan(photographs, tmp_path, "protocol=leaky", *words))
 
 
 def test_every_output_of_a_leaky_run_says_so(photographs, tmp_path, monkeypatch):
@@ -150,9 +150,9 @@ def test_a_clean_run_says_nothing_of_it(photographs, tmp_path):
 
 
 def test_a_leaky_run_is_the_same_twice_and_never_the_clean_one(photographs, tmp_path):
-    words = [plan(photographs, tmp_path, f"protocol={name}")[0] for name in config.PROTOCOLS]
+    words = [plan(photographs, tmp_path, f"protocol={name}")[0] for name in schema.PROTOCOLS]
     assert naming.name(words[0]) != naming.name(words[1])
-    first, again = (setup.load_data(*plan(photographs, tmp_path / k, "protocol=leaky")) for k in "ab")
+    first, again = (build_data.load_data(*plan(photographs, tmp_path / k, "protocol=leaky")) for k in "ab")
     assert first.fingerprint == again.fingerprint and first.images.tobytes() == again.images.tobytes()
-    other = setup.load_data(*plan(photographs, tmp_path, "protocol=leaky", "seed=5"))
+    other = build_data.load_data(*plan(photographs, tmp_path, "protocol=leaky", "seed=5"))
     assert other.fingerprint["content"] != first.fingerprint["content"]  # the split goes with the seed

@@ -9,12 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 from emoexp import rng
-from emoexp.config import config
+from emoexp.config import schema
+from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import copies, ledger, losses
 from emoexp.training import batches as batching
 from emoexp.training import loop, step
 from emoexp.training.augment import Policy
-from emoexp.training.batches import Normalisation, TrainingBatches
+from emoexp.training.batches import TrainingBatches
 
 COUNT = torch.tensor([30, 8, 3])
 LABEL = torch.repeat_interleave(torch.arange(3), COUNT)
@@ -259,7 +260,7 @@ def test_an_unknown_monitor_is_named():
 def test_every_monitor_is_a_column():
     state = fresh()
     row = next(loop.fit(recipe(), state, never)).row
-    assert set(config.MONITORS) == {"epoch", *(name for name in row if name.startswith("val/"))}
+    assert set(schema.MONITORS) == {"epoch", *(name for name in row if name.startswith("val/"))}
 
 
 def test_a_loss_is_minimised():

@@ -8,12 +8,11 @@ import pytest
 import torch
 from composing import composed, tiny
 
-from emoexp.config import config
+from emoexp.config import build_data, build_model, checks
 from emoexp.inference import evaluate
 from emoexp.models import heads
 from emoexp.runs import checkpoint
 from emoexp.training import run as training
-from emoexp.training import setup
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -53,8 +52,8 @@ def test_it_is_the_trained_model_that_was_fitted(fitted):
     """Without the fit, best.pt is what training left, and the fit changes what it says."""
     name, folder = fitted
     best = checkpoint.load(folder / "best.pt")
-    with_fit = setup.trained_model(best, []).eval()
-    bare = setup.trained_model({key: value for key, value in best.items() if key != "posthoc"}, []).eval()
+    with_fit = build_model.trained_model(best, []).eval()
+    bare = build_model.trained_model({key: value for key, value in best.items() if key != "posthoc"}, []).eval()
     image = torch.randn(32, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         one, other = with_fit(image).softmax(1), bare(image).softmax(1)
@@ -65,7 +64,7 @@ def test_it_is_the_trained_model_that_was_fitted(fitted):
 def test_evaluation_uses_it(fitted):
     _, folder = fitted
     words = ("data=faces", "data.size=420", "data.test_per_class=12", "part=test", f"run={folder}")
-    plain = config.plain(composed(*words, f"cache={folder.parents[1] / 'cache'}", name="evaluate"))
+    plain = checks.plain(composed(*words, f"cache={folder.parents[1] / 'cache'}", name="evaluate"))
     found = evaluate.evaluate(plain)["test"]
     there = json.loads((folder / "metrics.json").read_text())["test"]
     assert found["confusion"] == there["confusion"] and found["macro_f1"] == there["macro_f1"]
@@ -95,7 +94,7 @@ def test_the_exported_program_says_the_same(words, tmp_path):
     folder = run_of(tmp_path, *words, "activation=relu", "tracking=mlflow", f"tracking.uri=sqlite:///{tmp_path}/m.db")
     program = torch.export.load(folder / "model.pt2").module()
     experiment, place = tiny(tmp_path, *words)
-    data = setup.load_data(experiment, place)
+    data = build_data.load_data(experiment, place)
     image = torch.from_numpy(np.array(data.images[data.where("test")]))
     np.testing.assert_allclose(program(image).detach().numpy(), probability(folder), atol=2e-6)
 
@@ -152,6 +151,6 @@ def test_ldams_head_is_a_cosine_and_lws_learns_factors(tmp_path):
     words = {"ldam": heads.Normalised, "lws": heads.Scaled, "none": torch.nn.Linear}
     for row, kind in words.items():
         experiment, _ = tiny(tmp_path, f"imbalance={row}")
-        card = {"head": setup.head_of(experiment), "class_names": ["a", "b"], "channels": 1, "image_size": 16}
+        card = {"head": build_model.head_of(experiment), "class_names": ["a", "b"], "channels": 1, "image_size": 16}
         card |= {"architecture": experiment.architecture, "activation": experiment.activation}
-        assert type(setup.build_model(card, []).classifier) is kind
+        assert type(build_model.build_model(card, []).classifier) is kind

@@ -12,10 +12,10 @@ import pytest
 import torch
 from composing import TINY, tiny
 
-from emoexp.config import naming, options
+from emoexp.config import build_data, naming, options
 from emoexp.runs import checkpoint, machine
 from emoexp.runs import process as session
-from emoexp.training import checkpointer, loop, setup
+from emoexp.training import checkpointer, loop
 from emoexp.training import run as training
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -238,7 +238,7 @@ def test_resume_never_starts_beside(tmp_path):
 
 def test_other_data_are_not_continued_in_silence(tmp_path, monkeypatch, capsys):
     training.train(*tiny(tmp_path))
-    original = setup.load_data
+    original = build_data.load_data
 
     def altered(experiment, place):
         import dataclasses

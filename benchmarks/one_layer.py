@@ -13,7 +13,7 @@ from contestants import Orders, Setting, timed
 from torch import Tensor, nn
 
 from emoexp.data.normalisation import Normalisation
-from emoexp.imbalance import ledger
+from emoexp.imbalance import strategy
 from emoexp.training import loop
 from emoexp.training.augment import Policy
 from emoexp.training.batches import TrainingBatches
@@ -52,7 +52,7 @@ def emoexp_side(setting: Setting) -> Orders:
     torch.set_num_threads(1)
     image, label = images()
     everything = torch.arange(len(label))
-    plan = ledger.plan(label, CLASSES, ledger.Columns(), epochs=1000, epoch_size="pool", seed=0)
+    plan = strategy.build(label, CLASSES, strategy.Columns(), epochs=1000, epoch_size="pool", seed=0)
     batches = TrainingBatches(
         image_NCHW=torch.from_numpy(image),
         original_N=everything,

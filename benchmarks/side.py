@@ -37,7 +37,7 @@ class Side:
         started = time.perf_counter()
         self.data = build_data.load_data(self.experiment, self.place)
         self.loading = time.perf_counter() - started
-        plan = build_strategy.strategy(self.experiment, self.place, self.data)
+        plan = build_strategy.build_strategy(self.experiment, self.place, self.data)
         image_NCHW = resident(self.data.images, self.device)
         self.recipe = setup.recipe_of(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
         self.state = self.fresh()

@@ -13,15 +13,15 @@ from torch import Tensor
 from emoexp import rng
 from emoexp.config import checks
 from emoexp.imbalance import sampling
-from emoexp.imbalance.ledger import Plan
+from emoexp.imbalance.strategy import Strategy
 from emoexp.training import run
 
 PROFILE = ["experiment=small", "image_size=24", "imbalance=class_aware", "threads=1", "tracking=none"]
 
 
-def by_turns(plan: Plan, epoch: int, seed: int) -> Tensor:
+def by_turns(plan: Strategy, epoch: int, seed: int) -> Tensor:
     """Classes in turn, images by chance."""
-    turn_E = sampling.turns(plan.stage(epoch).share_C, size=plan.epoch_size, seed=seed, epoch=epoch)
+    turn_E = sampling.turns(plan.epoch(epoch).share_C, size=plan.epoch_size, seed=seed, epoch=epoch)
     item_E = torch.empty_like(turn_E)
     for c in range(len(plan.count_C)):
         member, mine = torch.nonzero(plan.label_P == c).flatten(), turn_E == c
@@ -30,11 +30,11 @@ def by_turns(plan: Plan, epoch: int, seed: int) -> Tensor:
     return item_E
 
 
-def by_decks(plan: Plan, epoch: int, seed: int) -> Tensor:
+def by_decks(plan: Strategy, epoch: int, seed: int) -> Tensor:
     """Classes by chance, images from decks."""
 
     def classes(at: int) -> Tensor:
-        share_C = plan.stage(at).share_C
+        share_C = plan.epoch(at).share_C
         return plan.label_P[sampling.order(plan.label_P, share_C, size=plan.epoch_size, seed=seed, epoch=at)]
 
     dealt_C = torch.zeros_like(plan.count_C)
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     if asked.order != "both":
-        Plan.order = {"turns": by_turns, "decks": by_decks}[asked.order]  # type: ignore[method-assign]
+        Strategy.order = {"turns": by_turns, "decks": by_decks}[asked.order]  # type: ignore[method-assign]
     with initialize_config_module("emoexp.conf", version_base="1.3"):
         words = [*PROFILE, f"seed={asked.seed}", f"outputs=outputs/turns/{asked.order}"]
         experiment, place = checks.checked(compose("train", words))

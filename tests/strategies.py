@@ -23,7 +23,7 @@ from emoexp.config.build import instantiate
 from emoexp.config.naming import COLUMNS
 from emoexp.config.schema import Experiment, Machine, Node
 from emoexp.data.dataset import Dataset, digests
-from emoexp.imbalance import ledger, losses
+from emoexp.imbalance import losses, strategy
 from emoexp.imbalance.losses import Loss
 from emoexp.runs import checkpoint
 from emoexp.training import loop, posthoc_fit, setup
@@ -108,16 +108,16 @@ def data(count: tuple[int, ...] = COUNT, side: int = 8, validation: int = 10) ->
     )
 
 
-def plan(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT, **keys: Any) -> ledger.Plan:
+def plan(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT, **keys: Any) -> strategy.Strategy:
     """A strategy, worked out for classes of so many images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "instantiate", build)
-        return build_strategy.strategy(experiment(columns, **keys), base()[1], labelled(count))
+        return build_strategy.build_strategy(experiment(columns, **keys), base()[1], labelled(count))
 
 
 def loss_of(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT) -> Loss:
     """The loss of a strategy at its end."""
-    return plan(columns, count).stages[-1].loss
+    return plan(columns, count).per_epoch[-1].loss
 
 
 def values(
@@ -148,7 +148,7 @@ def begun(made: Experiment, images: Dataset | None = None) -> tuple[Recipe, Stat
     images, (_, place) = images or data(), base()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "instantiate", build)
-        worked = build_strategy.strategy(made, place, images)
+        worked = build_strategy.build_strategy(made, place, images)
         recipe = setup.recipe_of(made, place, images, worked, resident(images.images, CPU), CPU)
         return recipe, setup.initial_state(made, place, images, CPU)
 

@@ -7,16 +7,16 @@ from emoexp.config.build import without
 from emoexp.config.build_model import head_of
 from emoexp.config.schema import Experiment, Machine, Node
 from emoexp.data.dataset import Dataset
-from emoexp.imbalance import ledger, posthoc
+from emoexp.imbalance import ledger, posthoc, strategy
 
 _NO_COPIES = {"_target_": "emoexp.imbalance.copies.none", "_partial_": True}
 
 
-def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Plan:
+def build_strategy(experiment: Experiment, place: Machine, data: Dataset) -> strategy.Strategy:
     """The imbalance strategy, worked out for the training part. A leaky protocol has made its copies before."""
     node = experiment.imbalance
     copies = _NO_COPIES if data.leaky else copies_target(node["copies"])
-    columns = ledger.Columns(
+    columns = strategy.Columns(
         target=build.instantiate(copies, place.allow),
         share=build.instantiate(without(node["sampling"], "replacement"), place.allow),
         weight=build.instantiate(node["weights"], place.allow),
@@ -25,7 +25,7 @@ def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Pl
         mix=build.instantiate(node["mix"], place.allow),
         replacement=node["sampling"].get("replacement", True),
     )
-    plan = ledger.plan(
+    plan = strategy.build(
         torch.from_numpy(data.labels[data.where("train")]),
         len(data.class_names),
         columns,
@@ -34,12 +34,12 @@ def strategy(experiment: Experiment, place: Machine, data: Dataset) -> ledger.Pl
         seed=experiment.seed,
     )
     fit = build.instantiate(node["posthoc"], place.allow)
-    last = ledger.effective_prior(plan.stages[-1])
+    last = ledger.effective_prior(plan.per_epoch[-1])
     posthoc.rehearse(fit, prior_C=last, linear=head_of(experiment) == {"kind": "linear"})
     return plan
 
 
-def heuristics(experiment: Experiment, plan: ledger.Plan) -> list[str]:
+def heuristics(experiment: Experiment, plan: strategy.Strategy) -> list[str]:
     """What favours rare classes without being a prior that training aims at, and so stands in no row of the ledger."""
     told, fit = ledger.heuristics(plan), experiment.imbalance["posthoc"]["name"]
     if experiment.optimizer.get("tail") is not None:

@@ -58,8 +58,8 @@ class Schedule:
         """Whether features are frozen in the second part."""
         return self.retrain != "none"
 
-    def first(self, epochs: int) -> int:
-        """The epoch, from 0, that the second part begins with; 0 where there is one part.
+    def second_stage_start(self, epochs: int) -> int:
+        """The epoch, from 0, that the second stage begins with; 0 where there is one stage.
 
         Raises:
             ValueError: a run too short for two parts.

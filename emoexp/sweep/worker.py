@@ -121,7 +121,7 @@ def _prepared(cell: Cell) -> tuple[Any, Any, Any]:
     machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
     mish.prepare(place.cache)
     data = _load(experiment, place)
-    return device, data, build_strategy.strategy(experiment, place, data)
+    return device, data, build_strategy.build_strategy(experiment, place, data)
 
 
 def _located(cell: Cell) -> tuple[str, bool, str]:

@@ -10,8 +10,8 @@ from torch import Tensor
 from emoexp.data.mapped import gather
 from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import mixing
-from emoexp.imbalance.ledger import Plan
 from emoexp.imbalance.mixing import Shares
+from emoexp.imbalance.strategy import Strategy
 from emoexp.training import augment
 from emoexp.training.augment import Policy, Transformation
 
@@ -82,7 +82,7 @@ class TrainingBatches:
 
     image_NCHW: Tensor
     original_N: Tensor
-    plan: Plan
+    plan: Strategy
     on_all: Policy
     on_copies: Policy
     redraw: bool
@@ -148,7 +148,7 @@ class TrainingBatches:
     def _shares(self, item_E: Tensor, other_E: Tensor, epoch: int) -> Shares:
         """How the items of an epoch are mixed with others."""
         count_P, (height, width) = self.plan.count_C[self.plan.label_P], self.image_NCHW.shape[2:]
-        counts, mix = (count_P[item_E], count_P[other_E]), self.plan.stage(epoch).mix
+        counts, mix = (count_P[item_E], count_P[other_E]), self.plan.epoch(epoch).mix
         assert mix is not None, "what has partners is mixed"
         return mixing.draw(mix, *counts, (height, width), seed=self.seed, epoch=epoch)
 

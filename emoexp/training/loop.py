@@ -44,7 +44,7 @@ def fit(recipe: Recipe, state: State, interrupt: Callable[[int, int], bool]) -> 
     """
     rates = [group.setdefault("base_lr", group["lr"]) for group in state.optimizer.param_groups]
     recipe.executor.adopt(recipe, state)
-    first = recipe.batches.plan.first  # an epoch counts once the whole strategy is in force
+    first = recipe.batches.plan.second_stage_start  # an epoch counts once the whole strategy is in force
     while state.epoch < recipe.epochs and not lr_schedules.exhausted(
         recipe.monitored(state.history)[first:], recipe.patience
     ):

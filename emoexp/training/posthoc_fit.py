@@ -39,7 +39,7 @@ def fit(
     node = experiment.imbalance["posthoc"]
     if node["name"] == "none":
         return {}
-    prior_C = ledger.effective_prior(recipe.batches.plan.stages[best["epoch"] - 1])
+    prior_C = ledger.effective_prior(recipe.batches.plan.per_epoch[best["epoch"] - 1])
     fitted = build.instantiate(node, place.allow)(evidence(model, recipe, data, prior_C))
     model.classifier = posthoc.apply(model.classifier, fitted)  # type: ignore[arg-type]
     checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.kept(fitted)})

@@ -16,7 +16,7 @@ from emoexp.config.schema import Experiment, Machine
 from emoexp.data import leaks, near_duplicates
 from emoexp.data.dataset import Dataset
 from emoexp.data.near_duplicates import Twins
-from emoexp.imbalance import ledger
+from emoexp.imbalance import ledger, strategy
 from emoexp.inference import results
 from emoexp.models import mish
 from emoexp.runs import checkpoint, machine
@@ -61,7 +61,7 @@ def train(
     machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
     mish.prepare(place.cache)
     data = load(experiment, place)
-    plan = build_strategy.strategy(experiment, place, data)
+    plan = build_strategy.build_strategy(experiment, place, data)
     name, made = naming.name(experiment), manifest(experiment, data, plan, device, place)
     whole = asdict(experiment) | asdict(place)
     with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
@@ -83,7 +83,7 @@ def train_in(
     experiment: Experiment,
     place: Machine,
     data: Dataset,
-    plan: ledger.Plan,
+    plan: strategy.Strategy,
     device: torch.device,
     changed: Callable[[], None],
 ) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def train_in(
 
 
 def manifest(
-    experiment: Experiment, data: Dataset, plan: ledger.Plan, device: torch.device, place: Machine
+    experiment: Experiment, data: Dataset, plan: strategy.Strategy, device: torch.device, place: Machine
 ) -> dict[str, Any]:
     """What made a run: its configuration and what a configuration cannot know."""
     chosen = asdict(experiment)
@@ -158,7 +158,7 @@ def record_leaks(run: Run, data: Dataset, near: Twins | None) -> None:
     run.write("leaks.json", {"near_searched": near is not None, "classes": list(data.class_names), "parts": found})
 
 
-def record_ledger(run: Run, plan: ledger.Plan, data: Dataset, heuristics: list[str]) -> None:
+def record_ledger(run: Run, plan: strategy.Strategy, data: Dataset, heuristics: list[str]) -> None:
     """Print and keep the ledger; name a double correction, and what is no prior."""
     rows, timeline = ledger.rows(plan, data.class_names), ledger.timeline(plan)
     warning = ledger.warning(plan, data.class_names)

@@ -13,7 +13,7 @@ from emoexp.config.build_data import NO_TRANSFORM
 from emoexp.config.schema import Experiment, Machine, Node
 from emoexp.data import normalisation
 from emoexp.data.dataset import Dataset
-from emoexp.imbalance import ledger
+from emoexp.imbalance import strategy
 from emoexp.runs import machine
 from emoexp.training import loop
 from emoexp.training.batches import TrainingBatches
@@ -34,7 +34,7 @@ def recipe_of(
     experiment: Experiment,
     place: Machine,
     data: Dataset,
-    plan: ledger.Plan,
+    plan: strategy.Strategy,
     image_NCHW: Tensor,
     device: torch.device,
 ) -> Recipe:

@@ -23,7 +23,7 @@ def enter(recipe: Recipe, state: State, phase: Phase) -> None:
     for group in state.optimizer.param_groups:  # always: a run before may have left a shared model's features frozen
         for parameter in group["params"]:
             parameter.requires_grad_(_learns(phase.learning, last.get(id(parameter))))
-    if phase.learning != "none" and (state.epoch, state.step) == (plan.first, 0):
+    if phase.learning != "none" and (state.epoch, state.step) == (plan.second_stage_start, 0):
         _begin(recipe, state, phase)
 
 

@@ -79,10 +79,10 @@ class Recipe:
     def phase(self, epoch: int) -> "Phase":
         """What is in force in an epoch."""
         plan, device = self.batches.plan, self.batches.device
-        stage = plan.stage(epoch)
+        stage = plan.epoch(epoch)
         constants = stage.loss.constants(plan.count_C, stage.exposure_C, stage.weight_C, device)
         schedule = plan.columns.schedule
-        alone = stage.second and schedule.retrains
+        alone = stage.second_stage and schedule.retrains
         return Phase(
             stage.loss.formula,
             constants,
@@ -95,10 +95,14 @@ class Recipe:
         """Factor of the learning rate after `done` epochs. Where a classifier is retrained, its part of the run has a
         schedule of its own, and so has the one before."""
         plan, monitored, total = self.batches.plan, self.monitored(history), self.epochs
-        second = done >= plan.first > 0
+        second = done >= plan.second_stage_start > 0
         schedule = plan.columns.schedule
-        if plan.first and schedule.retrains:
-            begun, total = (plan.first, self.epochs - plan.first) if second else (0, plan.first)
+        if plan.second_stage_start and schedule.retrains:
+            begun, total = (
+                (plan.second_stage_start, self.epochs - plan.second_stage_start)
+                if second
+                else (0, plan.second_stage_start)
+            )
             done, monitored = done - begun, monitored[begun:]
         return self.schedule(done, total, monitored) * (schedule.rate if second else 1.0)
 

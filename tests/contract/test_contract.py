@@ -151,7 +151,7 @@ def test_resumed_is_undisturbed_bit_for_bit(columns, tmp_path):
     made = experiment(columns, augmentation=options.option("augmentation", "light"))
     made.imbalance["epoch_size"] = "originals"
     recipe, _ = begun(made)
-    first, steps = recipe.batches.plan.first or 2, len(recipe.batches)
+    first, steps = recipe.batches.plan.second_stage_start or 2, len(recipe.batches)
     last = (
         [(None, first * steps - 3)] if columns in TWO_STAGES else []
     )  # between the first part's last step and its end
@@ -291,7 +291,7 @@ def slopes(loss: Any, logits_BC: Tensor, target: Tensor, count: tuple[int, ...])
 def permutes(columns: Any) -> None:
     one, other = plan(columns, COUNT), plan(columns, MOVED)
     assert torch.equal(other.image_C, one.image_C[ORDER]) and torch.equal(other.count_C, one.count_C[ORDER])
-    for here, there in zip(one.stages, other.stages, strict=True):
+    for here, there in zip(one.per_epoch, other.per_epoch, strict=True):
         for field in ("share_C", "exposure_C", "weight_C"):
             torch.testing.assert_close(getattr(there, field), getattr(here, field)[ORDER], rtol=1e-12, atol=0)
         assert own(here.loss).keys() == own(there.loss).keys()
@@ -301,7 +301,7 @@ def permutes(columns: Any) -> None:
         found = slopes(here.loss, LOGITS, TARGET, COUNT)
         moved = slopes(there.loss, LOGITS[:, ORDER], ORDER.argsort()[TARGET], MOVED)
         torch.testing.assert_close(moved, (found[0], found[1][:, ORDER]))
-        assert (here.mix, here.second) == (there.mix, there.second)
+        assert (here.mix, here.second_stage) == (there.mix, there.second_stage)
 
 
 @stands_in_the_plan
@@ -320,7 +320,7 @@ def test_a_class_is_drawn_as_often_as_its_share_whatever_its_name(column, name):
         worked = plan(alone(column, name) | {"sampling": name if column == "sampling" else "sqrt"}, count)
         size = 6000 if name != "class_aware" else 300
         worked = dataclasses.replace(worked, epoch_size=size)
-        for epoch, stage in enumerate(worked.stages):
+        for epoch, stage in enumerate(worked.per_epoch):
             drawn_C = torch.bincount(worked.label_P[worked.order(epoch, 0)], minlength=4).double()
             wanted_C = stage.share_C * size
             assert bool(((drawn_C - wanted_C).abs() <= 4 * wanted_C.sqrt() + 1).all())
@@ -401,7 +401,7 @@ def test_at_equal_counts_a_row_is_the_baseline(row_name):
         and torch.allclose(here.weight_C, there.weight_C)
         and torch.equal(one.order(epoch, 0), baseline.order(epoch, 0))
         and torch.allclose(slopes(here.loss, LOGITS, TARGET, EQUAL)[1], slopes(there.loss, LOGITS, TARGET, EQUAL)[1])
-        for epoch, (here, there) in enumerate(zip(one.stages, baseline.stages, strict=True))
+        for epoch, (here, there) in enumerate(zip(one.per_epoch, baseline.per_epoch, strict=True))
     )
     same = (
         same and row(row_name)["posthoc"]["name"] in ("none", "logit_adjustment") and not one.columns.schedule.retrains
@@ -425,7 +425,7 @@ SQUARES, MORE = (64, 16, 4, 1), (192, 48, 12, 3)  # of which copies.power makes 
 def heeds_size(columns: Any) -> bool:
     one, other = plan(columns, SQUARES), plan(columns, MORE)
     same = torch.equal(3 * one.count_C, other.count_C)
-    for here, there in zip(one.stages, other.stages, strict=True):
+    for here, there in zip(one.per_epoch, other.per_epoch, strict=True):
         same &= all(torch.allclose(getattr(here, f), getattr(there, f)) for f in ("share_C", "exposure_C", "weight_C"))
         found = [slopes(loss, LOGITS, TARGET, count) for loss, count in ((here.loss, SQUARES), (there.loss, MORE))]
         same &= all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(*found, strict=True))
@@ -471,7 +471,7 @@ FAR = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0], [0.0, 0.0, 1e4], [1e4, 1
 def finite(columns: Any, count: tuple[int, ...]) -> None:
     worked = plan(columns, count)
     there = torch.tensor([c for c, number in enumerate(count) if number])
-    for epoch, stage in enumerate(worked.stages):
+    for epoch, stage in enumerate(worked.per_epoch):
         for field in ("share_C", "exposure_C", "weight_C"):
             value_C = getattr(stage, field)
             assert bool(value_C.isfinite().all()) and bool((value_C[there] > 0).all())
@@ -529,7 +529,7 @@ def test_without_images_of_a_class_an_option_goes_on_or_says_which(column, name)
 
 def weighs_one(columns: Any, *counts: tuple[int, ...]) -> None:
     for count in counts:
-        for stage in plan(columns, count, epochs=7).stages:
+        for stage in plan(columns, count, epochs=7).per_epoch:
             assert float(stage.share_C.sum()) == pytest.approx(1, rel=1e-12)
             assert float(stage.exposure_C.sum()) == pytest.approx(1, rel=1e-12)
             assert float((stage.exposure_C * stage.weight_C).sum()) == pytest.approx(1, rel=1e-12)
@@ -553,7 +553,7 @@ def test_labels_are_met_as_often_as_the_ledger_says(name, sampling):
     worked = plan({"mix": name, "sampling": sampling}, (90, 9, 1))
     size = 20_000 if sampling != "class_aware" else 500
     worked = dataclasses.replace(worked, epoch_size=size)
-    item_E, other_E, stage = worked.order(1, 0), worked.partners(1, 0), worked.stages[1]
+    item_E, other_E, stage = worked.order(1, 0), worked.partners(1, 0), worked.per_epoch[1]
     met_C, label_P = torch.bincount(worked.label_P[item_E], minlength=3).double(), worked.label_P
     assert (stage.mix is not None) == (name != "none") == (other_E is not None)
     if other_E is not None:

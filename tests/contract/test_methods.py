@@ -179,7 +179,7 @@ def test_vector_scaling_by_hand():
 
 
 def test_balanced_softmax_takes_the_prior_that_mixing_leaves():
-    (stage,) = plan({"loss": "balanced_softmax", "mix": "balanced_mixup"}, N, epochs=1).stages
+    (stage,) = plan({"loss": "balanced_softmax", "mix": "balanced_mixup"}, N, epochs=1).per_epoch
     np.testing.assert_allclose(stage.loss.shift_C.exp(), np.array(N) / 100 * 5 / 6 + 1 / 18, rtol=1e-5)
     np.testing.assert_allclose(ledger.effective_prior(stage), 1 / 3)
 
@@ -261,7 +261,7 @@ def test_slopes_of_influence_on_features_are_those_of_its_values():
 
 
 def weight_of(name, count=N, sampler="uniform", **keys):
-    stage = plan({"weights": node("weights", name, **keys), "sampling": sampler}, count).stages[-1]
+    stage = plan({"weights": node("weights", name, **keys), "sampling": sampler}, count).per_epoch[-1]
     return stage.weight_C
 
 
@@ -289,7 +289,7 @@ def test_effective_numbers_at_their_limits(column):
         nothing, inverse = share_of("uniform"), share_of("inverse")
 
     def found(beta):
-        stage = plan({column: node(column, "effective_number", beta=beta)}, N).stages[-1]
+        stage = plan({column: node(column, "effective_number", beta=beta)}, N).per_epoch[-1]
         return stage.weight_C if column == "weights" else stage.share_C
 
     torch.testing.assert_close(found(0.0), nothing)
@@ -357,7 +357,7 @@ def test_mixup_that_keeps_all_of_the_image_is_no_mixing(monkeypatch):
 
 
 def test_the_ends_of_a_run_are_not_mixed():
-    stages = plan({"mix": node("mix", "cmo", edge=0.2)}, N, epochs=10).stages
+    stages = plan({"mix": node("mix", "cmo", edge=0.2)}, N, epochs=10).per_epoch
     assert [stage.mix is not None for stage in stages] == [False] * 2 + [True] * 6 + [False] * 2
     with pytest.raises(ValueError, match="mixes in none of the 2 epochs"):
         plan({"mix": node("mix", "cmo", edge=0.3)}, N, epochs=2)
@@ -424,7 +424,7 @@ def test_how_much_an_image_keeps_is_beta(a, b):
 
 
 def share_of(name, count=N, epochs=3, epoch=-1, **keys):
-    return plan({"sampling": node("sampling", name, **keys)}, count, epochs=epochs).stages[epoch].share_C
+    return plan({"sampling": node("sampling", name, **keys)}, count, epochs=epochs).per_epoch[epoch].share_C
 
 
 def test_shares_by_hand():
@@ -488,7 +488,7 @@ def test_classes_take_turns_once_a_round(count):
 
 def test_decks_begin_where_the_second_part_does():
     worked = plan("crt", (12, 6, 3), epochs=10)
-    assert worked.first == 8
+    assert worked.second_stage_start == 8
     for number, (early, *late) in zip((12, 6, 3), dealt(worked, (0, 8, 9)), strict=True):
         assert sorted(early) == sorted(set(early)) and len(early) == number  # natural: each once
         items = [item for epoch in late for item in epoch]
@@ -623,7 +623,7 @@ def parts(columns, **keys):
     seen = []
 
     def watch(number, steps):
-        first = recipe.batches.plan.first
+        first = recipe.batches.plan.second_stage_start
         if (state.epoch, number) in ((first - 1, steps), (first, 1)):
             seen.append(copy.deepcopy(state.model.state_dict()))
         return False
@@ -642,7 +642,7 @@ def retrained(retrain, **keys):
 def test_features_are_frozen_in_the_second_part(retrain, statistics, optimizer):
     columns = retrained(retrain, norms=statistics) | {"optimizer": optimizer}
     before, _, after, recipe = parts(columns)
-    assert recipe.batches.plan.first == 2
+    assert recipe.batches.plan.second_stage_start == 2
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     buffers = {key for key in before if "running_" in key or "num_batches" in key}
     assert (moved & buffers) == (buffers if statistics == "update" else set())
@@ -783,7 +783,7 @@ def by_hand(columns, epoch, epochs):
 @pytest.mark.parametrize("name", options.listed("imbalance"))
 def test_the_effective_prior_of_a_row(name):
     worked = plan(name, N, epochs=10)
-    for epoch, stage in enumerate(worked.stages):
+    for epoch, stage in enumerate(worked.per_epoch):
         np.testing.assert_allclose(ledger.effective_prior(stage), by_hand(row(name), epoch, 10), rtol=2e-4)
     told = ledger.timeline(worked)
     assert [told[0]["epochs"][0], told[-1]["epochs"][1]] == [1, 10]

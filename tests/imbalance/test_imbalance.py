@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from emoexp.config import build_strategy, options
 from emoexp.imbalance import copies, ledger, losses, mixing, sampling, weights
+from emoexp.imbalance.strategy import Columns, build
 from emoexp.training import setup
 
 N = torch.tensor([90, 9, 1])
@@ -30,8 +31,8 @@ def labels(count: torch.Tensor) -> torch.Tensor:
 
 def plan(count=N, target=copies.none, share=sampling.uniform, weight=weights.none, epoch_size="pool", seed=0, **others):
     epochs = others.pop("epochs", 1)
-    columns = ledger.Columns(target=target, share=share, weight=weight, **others)
-    return ledger.plan(labels(count), len(count), columns, epochs=epochs, epoch_size=epoch_size, seed=seed)
+    columns = Columns(target=target, share=share, weight=weight, **others)
+    return build(labels(count), len(count), columns, epochs=epochs, epoch_size=epoch_size, seed=seed)
 
 
 def inverse_share(count, progress=0.0):
@@ -266,7 +267,7 @@ ROWS = {
 @pytest.mark.parametrize("row", ROWS)
 def test_effective_prior_and_over_correction(row):
     worked = plan(FER, *ROWS[row])
-    effective, factor = ledger.effective_prior(worked.stages[0]), ledger.over_correction(worked)
+    effective, factor = ledger.effective_prior(worked.per_epoch[0]), ledger.over_correction(worked)
     count = FER.double()
     expected = {
         "none": count / count.sum(),
@@ -287,14 +288,14 @@ def test_equal_counts_make_every_row_the_baseline():
     equal = torch.tensor([10, 10, 10])
     for target, share, weight in ROWS.values():
         worked = plan(equal, target, share, weight)
-        torch.testing.assert_close(worked.stages[0].weight_C, torch.ones(3).double())
-        torch.testing.assert_close(worked.stages[0].share_C, torch.full((3,), 1 / 3).double())
+        torch.testing.assert_close(worked.per_epoch[0].weight_C, torch.ones(3).double())
+        torch.testing.assert_close(worked.per_epoch[0].share_C, torch.full((3,), 1 / 3).double())
         assert len(worked.parent_P) == 30
 
 
 def test_weights_and_shares_count_the_pool_with_copies():
     worked = plan(N, copies.equalise, inverse_share, inverse_weight)
-    torch.testing.assert_close(worked.stages[0].weight_C, torch.ones(3).double())
+    torch.testing.assert_close(worked.per_epoch[0].weight_C, torch.ones(3).double())
     assert ledger.over_correction(worked) == pytest.approx(1)
 
 
@@ -319,7 +320,7 @@ def test_epoch_size_refuses_nonsense(size):
 @pytest.mark.parametrize("row", ["crt", "lws", "mislas", "drw", "drs", "ldam_drw", "influence_balanced"])
 def test_the_table_of_a_run_in_two_parts_is_that_of_the_second(row):
     worked = strategy(row, (90, 9, 1), epochs=10)
-    told, effective = ledger.rows(worked, "abc"), ledger.effective_prior(worked.stages[-1])
+    told, effective = ledger.rows(worked, "abc"), ledger.effective_prior(worked.per_epoch[-1])
     assert [line["effective_prior"] for line in told] == pytest.approx(effective.tolist(), abs=1e-6)
     assert told[2]["correction"] == pytest.approx(100 * float(effective[2]), abs=1e-3) and effective[2] > 0.3
 
@@ -337,7 +338,7 @@ def test_the_factors_of_a_row_of_the_table_give_its_prior(row):
 def test_what_mixing_makes_of_the_labels_stands_in_the_table_and_the_timeline():
     worked = strategy("balanced_mixup", (90, 9, 1), epochs=10)
     table, (period,) = ledger.rows(worked, "abc"), ledger.timeline(worked)
-    met = worked.stages[0].exposure_C.tolist()
+    met = worked.per_epoch[0].exposure_C.tolist()
     assert met[2] > 0.05 and period["exposure"] == met
     assert [line["exposure"] for line in table] == pytest.approx(met, abs=1e-6)
     assert "exposure" not in ledger.rows(strategy("sampler", (90, 9, 1)), "abc")[0]

@@ -63,12 +63,12 @@ def test_copies_cross_parts_only_where_the_protocol_is_leaky(photographs, tmp_pa
     pixels = {image.tobytes() for image in data.images}
     assert len(pixels) == len(data.images)  # a copy looks different
     experiment, place = plan(photographs, tmp_path, "protocol=leaky")
-    plan_of = build_strategy.strategy(experiment, place, data)
+    plan_of = build_strategy.build_strategy(experiment, place, data)
     assert int((plan_of.copy_P > 0).sum()) == 0  # none is made a second time
 
     clean = build_data.load_data(*plan(photographs, tmp_path))
     assert not clean.leaky and len(clean.labels) == 120 + RARE and clean.clean("test").all()
-    made = build_strategy.strategy(*plan(photographs, tmp_path), clean)
+    made = build_strategy.build_strategy(*plan(photographs, tmp_path), clean)
     assert made.count_C[rare] == 30 and clean.fingerprint["images"] == data.fingerprint["images"]
 
 

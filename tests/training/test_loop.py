@@ -11,7 +11,7 @@ from torch.nn import functional
 from emoexp import rng
 from emoexp.config import schema
 from emoexp.data.normalisation import Normalisation
-from emoexp.imbalance import copies, ledger, losses
+from emoexp.imbalance import copies, losses, strategy
 from emoexp.training import batches as batching
 from emoexp.training import loop, step
 from emoexp.training.augment import Policy
@@ -47,8 +47,8 @@ def recipe(policy=Policy(), **keys) -> step.Recipe:
     if formula := keys.pop("formula", None):
         keys["loss"] = lambda count, share: losses.Loss(formula)
     chosen = {name: keys.pop(name) for name in COLUMNS if name in keys}
-    columns = ledger.Columns(schedule=keys.pop("parts", ledger.NEVER), **chosen)
-    plan = ledger.plan(LABEL, 3, columns, epochs=epochs, epoch_size="pool", seed=0)
+    columns = strategy.Columns(schedule=keys.pop("parts", strategy.ONE_STAGE), **chosen)
+    plan = strategy.build(LABEL, 3, columns, epochs=epochs, epoch_size="pool", seed=0)
     batches = TrainingBatches(
         image_NCHW=IMAGE,
         original_N=ORIGINAL,

@@ -1,0 +1,155 @@
+"""A strategy worked out for the training part: the pool of originals and copies, and what each epoch does with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from emoexp.imbalance import copies, losses, sampling, weights
+from emoexp.imbalance.losses import Loss
+from emoexp.imbalance.mixing import Mix
+from emoexp.imbalance.schedule import TIMED, Schedule
+
+CROSS_ENTROPY = partial(losses.cross_entropy, smoothing=0.0)
+ONE_STAGE = Schedule()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The parts of a strategy, as functions of class counts. A column that is left out does nothing.
+
+    target: images of each class once copies were added. share: share of each class in the draws, at a progress of the
+    run in 0..1. weight, loss: of the classes' counts. replacement: whether images are drawn with replacement by
+    `share`; without it classes take turns, and each class goes through all its images before one comes again.
+    """
+
+    target: Callable[[Tensor], Tensor] = copies.none
+    share: Callable[[Tensor, float], Tensor] = sampling.uniform
+    weight: Callable[[Tensor], Tensor] = weights.none
+    loss: Callable[[Tensor, Tensor], Loss] = CROSS_ENTROPY
+    schedule: Schedule = ONE_STAGE
+    mix: Mix | None = None
+    replacement: bool = True
+
+    def in_epoch(self, count_C: Tensor, epoch: int, epochs: int) -> "EpochStrategy":
+        """What the strategy does in an epoch, given the counts of the pool."""
+        start, progress = self.schedule.second_stage_start(epochs), (epoch + 0.5) / epochs  # the middle of the epoch
+        second = epoch >= start > 0
+        acts = {column: self.schedule.acts(column, second or start == 0) for column in TIMED}
+        share_C = (self.share if acts["sampling"] else sampling.uniform)(count_C, progress)
+        mix = self.mix if self.mix and acts["mix"] and self.mix.acts(progress) else None
+        exposure_C = mix.exposure(count_C, share_C) if mix else share_C
+        weight_C = weights.normalised((self.weight if acts["weights"] else weights.none)(count_C), exposure_C)
+        loss = (self.loss if acts["loss"] else CROSS_ENTROPY)(count_C, exposure_C)
+        return EpochStrategy(
+            share_C=share_C,
+            exposure_C=exposure_C,
+            weight_C=weight_C,
+            loss=loss,
+            mix=mix,
+            without_replacement=acts["sampling"] and not self.replacement,
+            second_stage=second,
+        )
+
+
+@dataclass(frozen=True)
+class EpochStrategy:
+    """What a strategy does in one epoch. Tensors are float64, one value for each of C classes.
+
+    share_C: share of the draws. exposure_C: share of the labels that training meets, which mixing may shift. weight_C:
+    weight in the loss, with a mean sample weight of 1. mix: how images are mixed, None where they are not.
+    without_replacement: whether classes take turns and each goes through all its images before one comes again.
+    second_stage: whether the epoch belongs to the second stage of a two-stage schedule.
+    """
+
+    share_C: Tensor
+    exposure_C: Tensor
+    weight_C: Tensor
+    loss: Loss
+    mix: Mix | None
+    without_replacement: bool
+    second_stage: bool
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A strategy for one training part.
+
+    parent_P, copy_P, label_P: int64, for each item of the pool its original, the number of the copy (0: the original
+    itself) and its class. image_C, count_C: int64, originals and items of each class. per_epoch: what is done in each
+    epoch. epoch_size: draws in an epoch.
+    """
+
+    parent_P: Tensor
+    copy_P: Tensor
+    label_P: Tensor
+    image_C: Tensor
+    count_C: Tensor
+    columns: Columns
+    per_epoch: tuple[EpochStrategy, ...]
+    epoch_size: int
+    _drawn: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def epoch(self, epoch: int) -> EpochStrategy:
+        """What is done in an epoch, from 0; after the run, what was done in the last one."""
+        return self.per_epoch[min(epoch, len(self.per_epoch) - 1)]
+
+    @property
+    def second_stage_start(self) -> int:
+        """The epoch, from 0, from which on the whole strategy is in force; 0 where there is one stage."""
+        return next((number for number, epoch in enumerate(self.per_epoch) if epoch.second_stage), 0)
+
+    def order(self, epoch: int, seed: int) -> Tensor:
+        """Items of the pool that an epoch draws, in their order (int64)."""
+        now = self.epoch(epoch)
+        if not now.without_replacement:
+            return sampling.order(self.label_P, now.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
+        turn_E = sampling.turns(now.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
+        return sampling.deal(self.label_P, turn_E, self._drawn_before(epoch, seed), seed=seed)
+
+    def _drawn_before(self, epoch: int, seed: int) -> Tensor:
+        """How many items of each class earlier epochs have drawn without replacement."""
+        known = max((at for of, at in self._drawn if of == seed and at <= epoch), default=0)
+        drawn_C = self._drawn.get((seed, known), torch.zeros_like(self.count_C))
+        for at in range(known, epoch):
+            if (earlier := self.epoch(at)).without_replacement:
+                turn_E = sampling.turns(earlier.share_C, size=self.epoch_size, seed=seed, epoch=at)
+                drawn_C = drawn_C + torch.bincount(turn_E, minlength=len(drawn_C))
+            self._drawn[seed, at + 1] = drawn_C
+        return drawn_C
+
+    def partners(self, epoch: int, seed: int) -> Tensor | None:
+        """Items that the drawn ones are mixed with (int64); None where nothing is mixed."""
+        now = self.epoch(epoch)
+        if now.mix is None:
+            return None
+        share_C = now.mix.partners(self.count_C, now.share_C)
+        return sampling.order(self.label_P, share_C, size=self.epoch_size, seed=seed, epoch=epoch, purpose="partners")
+
+
+def build(
+    label_N: Tensor, num_classes: int, columns: Columns, *, epochs: int, epoch_size: int | str, seed: int
+) -> Strategy:
+    """Work a strategy out for the labels of the training part.
+
+    All columns but copies see the counts after copies were added. `epoch_size` is "pool", "originals" or a number of
+    draws.
+
+    Raises:
+        ValueError: another epoch size, or a mix that mixes in no epoch.
+    """
+    image_C = torch.bincount(label_N, minlength=num_classes)
+    parent_P, copy_P = copies.lineage(label_N, columns.target(image_C), seed=seed)
+    label_P = label_N[parent_P]
+    count_C = torch.bincount(label_P, minlength=num_classes)
+    size = {"pool": len(label_P), "originals": len(label_N)}.get(str(epoch_size), epoch_size)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"imbalance.epoch_size is pool, originals or a number of draws above 0; it is {epoch_size!r}")
+    per_epoch = tuple(columns.in_epoch(count_C, epoch, epochs) for epoch in range(epochs))
+    if columns.mix and not any(epoch.mix for epoch in per_epoch):
+        raise ValueError(
+            f"imbalance.mix mixes in none of the {epochs} epochs: lower imbalance.mix.edge, or take mix=none"
+        )
+    return Strategy(parent_P, copy_P, label_P, image_C, count_C, columns, per_epoch, size)

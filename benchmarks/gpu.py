@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from side import PASSES, Side, copy_roof, matmul_roof, seconds
 
-from emoexp.training.cuda_graphs import Graphs
+from emoexp.training.cuda_graphs import CapturedSteps
 from emoexp.training.step import Eager
 
 GRID = ("activation=mish,relu,swish,leaky_relu", "imbalance=none,sampler,weighted_loss,augment_sampler")
@@ -81,7 +81,7 @@ def equality(bench: Bench) -> Iterator[Line]:
     """Captured against eager, and the GPU against the CPU."""
     side = bench.side("deterministic=true", "epochs=2")
     eager = side.trained(Eager(), 2)
-    if isinstance(side.recipe.executor, Graphs):
+    if isinstance(side.recipe.executor, CapturedSteps):
         same = all(torch.equal(value, eager[name]) for name, value in side.trained(side.recipe.executor, 2).items())
         yield Line("weights after 2 epochs, captured and eager steps", "bit-equal" if same else "DIFFER", "equal", same)
     again = all(torch.equal(value, eager[name]) for name, value in side.trained(Eager(), 2).items())

@@ -37,7 +37,7 @@ def main() -> None:
     from emoexp.training import checkpointer
 
     Mirror.sync = counted(Mirror.sync, time.thread_time)  # type: ignore[method-assign]
-    checkpointer.Keeper.write = counted(checkpointer.Keeper.write, time.perf_counter)  # type: ignore[method-assign]
+    checkpointer.Checkpointer.write = counted(checkpointer.Checkpointer.write, time.perf_counter)  # type: ignore[method-assign]
     train.main()
     path = next(Path("outputs").glob("*/times.jsonl"))
     ended = [json.loads(line)["ended"] for line in path.read_text().splitlines()]

@@ -16,8 +16,9 @@ from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import strategy
 from emoexp.training import loop
 from emoexp.training.augment import Policy
-from emoexp.training.batches import TrainingBatches
-from emoexp.training.step import Recipe, State
+from emoexp.training.batches import TrainingSamples
+from emoexp.training.setup import TrainSetup
+from emoexp.training.step import TrainState
 
 SIDE, CLASSES, BATCH, STEPS = 8, 7, 64, 400
 
@@ -53,7 +54,7 @@ def emoexp_side(setting: Setting) -> Orders:
     image, label = images()
     everything = torch.arange(len(label))
     plan = strategy.build(label, CLASSES, strategy.Columns(), epochs=1000, epoch_size="pool", seed=0)
-    batches = TrainingBatches(
+    batches = TrainingSamples(
         image_NCHW=torch.from_numpy(image),
         original_N=everything,
         plan=plan,
@@ -65,7 +66,7 @@ def emoexp_side(setting: Setting) -> Orders:
         seed=0,
         device=torch.device("cpu"),
     )
-    recipe = Recipe(
+    recipe = TrainSetup(
         batches=batches,
         validation=(everything, label),
         num_classes=CLASSES,
@@ -78,7 +79,7 @@ def emoexp_side(setting: Setting) -> Orders:
         seed=0,
     )
     model = OneLayer()
-    state = State(model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True))
+    state = TrainState(model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True))
 
     def epoch() -> None:
         loop.train_epoch(recipe, state, [1e-3], lambda step, steps: False)

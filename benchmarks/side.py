@@ -13,13 +13,14 @@ from hydra import compose, initialize_config_module
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from emoexp.config import build_data, build_strategy
+from emoexp.config import build_data, build_strategy, build_training
 from emoexp.config.checks import checked
+from emoexp.data.resident import resident
+from emoexp.inference import predict
 from emoexp.models import mish
 from emoexp.runs import machine
-from emoexp.training import cuda_graphs, loop, setup
-from emoexp.training.batches import evaluation, resident
-from emoexp.training.step import Eager, Place, State, fresh_sums, step
+from emoexp.training import cuda_graphs, loop
+from emoexp.training.step import Eager, Place, TrainState, step, zero_sums
 
 PASSES = 22  # over all activations in one step of separate kernels: forward, backward, norms' statistics
 
@@ -39,7 +40,7 @@ class Side:
         self.loading = time.perf_counter() - started
         plan = build_strategy.build_strategy(self.experiment, self.place, self.data)
         image_NCHW = resident(self.data.images, self.device)
-        self.recipe = setup.recipe_of(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
+        self.recipe = build_training.train_setup(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
         self.state = self.fresh()
         self.rates = [group.setdefault("base_lr", group["lr"]) for group in self.state.optimizer.param_groups]
         self.recipe.executor.adopt(self.recipe, self.state)
@@ -48,9 +49,9 @@ class Side:
         """Set what torch keeps for the whole process, which other sides set otherwise."""
         machine.prepare(self.device, None, self.experiment.precision, self.experiment.deterministic)
 
-    def fresh(self) -> State:
+    def fresh(self) -> TrainState:
         """A model with its first weights, and its optimizer."""
-        return setup.initial_state(self.experiment, self.place, self.data, self.device)
+        return build_training.initial_state(self.experiment, self.place, self.data, self.device)
 
     @property
     def draws(self) -> int:
@@ -99,7 +100,7 @@ class Side:
             torch.nn.functional.cross_entropy(logits.float(), batch.label_B).backward()
             state.optimizer.step()
 
-        repeat = work if isinstance(self.recipe.executor, Eager) else cuda_graphs.cuda(work)
+        repeat = work if isinstance(self.recipe.executor, Eager) else cuda_graphs.record_cuda(work)
 
         def epoch() -> None:
             for _ in range(len(batches)):
@@ -133,8 +134,8 @@ class Side:
         gradient, where = equality.largest(*pairs[1])
         return Agreement(loss, gradient, where, equality.largest(*pairs[0])[0])
 
-    def _step(self, state: State) -> Tensor:
-        state.running = fresh_sums(self.device)
+    def _step(self, state: TrainState) -> Tensor:
+        state.running = zero_sums(self.device)
         batches = self.recipe.batches
         place = Place(lambda table: table[: equality.IMAGES], 0, 0.0, self.rates)
         step(self.recipe, state, batches.of(0), self.recipe.phase(0), place)
@@ -143,8 +144,8 @@ class Side:
     def apart(self) -> float:
         """Largest difference of a logit on the judged part, to a plain forward pass of the same weights."""
         index, batches = self.recipe.validation[0], self.recipe.batches
-        chunks = evaluation(batches.image_NCHW, index, batches.normalisation, self.device)
-        ours = loop.predict(self.state.model, chunks, self.experiment.precision)
+        chunks = batches(batches.image_NCHW, index, batches.normalisation, self.device)
+        ours = predict.logits(self.state.model, chunks, self.experiment.precision)
         image = batches.normalisation(batches.image_NCHW[index])
         with torch.no_grad():
             theirs = torch.cat([self.state.model.eval()(piece) for piece in image.split(128)])

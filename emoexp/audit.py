@@ -13,17 +13,13 @@ FOUND = 3  # exit code where a finding that audit.fail_on names is there
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="audit")
 def job(composed: DictConfig) -> None:
-    """One configuration, composed by Hydra."""
-    cli.guarded(run, composed)
+    """Check one configuration, composed by Hydra, then audit."""
+    with cli.errors_in_one_line():
+        options = checks.plain(composed)
+        from emoexp.auditing import audit  # torch and figures, only now
 
-
-def run(composed: DictConfig) -> None:
-    """Check a configuration, then audit."""
-    plain = checks.plain(composed)
-    from emoexp.auditing import audit  # torch and figures, only now
-
-    if audit.audit(plain):
-        sys.exit(FOUND)
+        if audit.audit(options):
+            sys.exit(FOUND)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from emoexp.config import options, schema
 
@@ -36,14 +36,15 @@ def composing_succeeded() -> None:
     _state["started"] = True
 
 
-def guarded(job: Callable[[DictConfig], object], composed: DictConfig) -> None:
-    """Run a job; a person's mistake becomes one line and exit code 1. In a sweep it stays an exception, for Hydra."""
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """As `reported`; in a sweep an error stays an exception, for Hydra."""
     composing_succeeded()
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        job(composed)
+        yield
         return
     with reported():
-        job(composed)
+        yield
 
 
 @contextmanager

@@ -9,16 +9,12 @@ from emoexp.config import checks
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="predict")
 def job(composed: DictConfig) -> None:
-    """One configuration, composed by Hydra."""
-    cli.guarded(run, composed)
+    """Check one configuration, composed by Hydra, then predict."""
+    with cli.errors_in_one_line():
+        options = checks.plain(composed)
+        from emoexp.inference import predict_images  # torch, only now
 
-
-def run(composed: DictConfig) -> None:
-    """Check a configuration, then predict."""
-    plain = checks.plain(composed)
-    from emoexp.inference import evaluate  # torch, only now
-
-    evaluate.predict(plain)
+        predict_images.predict(options)
 
 
 def main() -> None:

@@ -15,16 +15,12 @@ _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="report")
 def job(composed: DictConfig) -> None:
-    """The report's own configuration, composed by Hydra."""
-    cli.guarded(run, composed)
+    """The report's own configuration, composed by Hydra: find the cells, then put them together."""
+    with cli.errors_in_one_line():
+        own = checks.plain(composed)
+        from emoexp.reporting import report  # numpy, matplotlib, only now
 
-
-def run(composed: DictConfig) -> None:
-    """Find the cells, then put them together."""
-    options = checks.plain(composed)
-    from emoexp.reporting import report  # numpy, matplotlib, only now
-
-    report.report(options, [*_words, *searched()] if _words else [])
+        report.report(own, [*_words, *searched()] if _words else [])
 
 
 def searched() -> list[str]:

@@ -11,27 +11,23 @@ from emoexp.config import checks
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="train")
 def job(composed: DictConfig) -> None:
-    """One configuration, composed by Hydra."""
-    cli.guarded(run, composed)
+    """Check one configuration, composed by Hydra, then train it."""
+    with cli.errors_in_one_line():
+        refuse_what_only_a_sweep_can_do(composed)
+        experiment, machine = checks.checked(composed)
+        from emoexp.training import run  # torch, only now
+
+        run.train(experiment, machine)
 
 
-def run(composed: DictConfig) -> None:
-    """Check a configuration, then train it."""
-    of_a_sweep(composed)
-    experiment, machine = checks.checked(composed)
-    from emoexp.training import run as training  # torch, only now
-
-    training.train(experiment, machine)
-
-
-def of_a_sweep(composed: DictConfig) -> None:
-    """Refuse for a single run what only a sweep can do."""
+def refuse_what_only_a_sweep_can_do(composed: DictConfig) -> None:
+    """Raises ValueError for an option that a single run cannot follow."""
     known = HydraConfig.get()
     ablation = known.runtime.choices.get("ablation")
-    asked = [f"ablation={ablation}"] if ablation else []
-    asked += [name for name in ("dry_run", "tune.lr") if OmegaConf.select(composed, name)]
-    if asked and known.mode != RunMode.MULTIRUN:
-        raise ValueError(f"{', '.join(asked)} is about a sweep: add --multirun")
+    options = [f"ablation={ablation}"] if ablation else []
+    options += [name for name in ("dry_run", "tune.lr") if OmegaConf.select(composed, name)]
+    if options and known.mode != RunMode.MULTIRUN:
+        raise ValueError(f"{', '.join(options)} is about a sweep: add --multirun")
 
 
 def main() -> None:

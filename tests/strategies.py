@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -18,17 +19,19 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from emoexp.config import build as building
-from emoexp.config import build_strategy, checks, options
+from emoexp.config import build_strategy, build_training, checks, options
 from emoexp.config.build import instantiate
 from emoexp.config.naming import COLUMNS
 from emoexp.config.schema import Experiment, Machine, Node
 from emoexp.data.dataset import Dataset, digests
+from emoexp.data.resident import resident
 from emoexp.imbalance import losses, strategy
 from emoexp.imbalance.losses import Loss
+from emoexp.inference import predict
 from emoexp.runs import checkpoint
-from emoexp.training import loop, posthoc_fit, setup
-from emoexp.training.batches import resident
-from emoexp.training.step import Recipe, State
+from emoexp.training import loop, posthoc_fit
+from emoexp.training.setup import TrainSetup
+from emoexp.training.step import TrainState
 
 GROUPS = {column: f"imbalance/{column}" for column in COLUMNS} | {"optimizer": "optimizer"}
 SMALL = (  # a training of a tenth of a second: three epochs of five steps
@@ -143,14 +146,14 @@ def build(node: Node, allow: list[str], **extra: Any) -> Any:
     return _build(node, allow, **extra) if extra else _remembered(json.dumps(node))
 
 
-def begun(made: Experiment, images: Dataset | None = None) -> tuple[Recipe, State]:
+def begun(made: Experiment, images: Dataset | None = None) -> tuple[TrainSetup, TrainState]:
     """A training that is about to begin."""
     images, (_, place) = images or data(), base()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "instantiate", build)
         worked = build_strategy.build_strategy(made, place, images)
-        recipe = setup.recipe_of(made, place, images, worked, resident(images.images, CPU), CPU)
-        return recipe, setup.initial_state(made, place, images, CPU)
+        recipe = build_training.train_setup(made, place, images, worked, resident(images.images, CPU), CPU)
+        return recipe, build_training.initial_state(made, place, images, CPU)
 
 
 def never(step: int, steps: int) -> bool:
@@ -168,7 +171,9 @@ def trained(made: Experiment, images: Dataset | None = None) -> tuple[Tensor, Te
     return last if number == recipe.epochs else _said(recipe, fitted(recipe, images, made, best, number)), last
 
 
-def fitted(recipe: Recipe, images: Dataset, made: Experiment, model: torch.nn.Module, epoch: int) -> torch.nn.Module:
+def fitted(
+    recipe: TrainSetup, images: Dataset, made: Experiment, model: torch.nn.Module, epoch: int
+) -> torch.nn.Module:
     """A model with what is fitted to it where its epoch, from 1, was the best."""
     model = copy.deepcopy(model)
     with pytest.MonkeyPatch.context() as patch:
@@ -178,8 +183,14 @@ def fitted(recipe: Recipe, images: Dataset, made: Experiment, model: torch.nn.Mo
     return model
 
 
-def _said(recipe: Recipe, model: torch.nn.Module) -> Tensor:
-    feature_VF = posthoc_fit.features(model, recipe, recipe.validation[0])
+def validation_images(recipe: TrainSetup) -> Iterator[Tensor]:
+    """Batches of the validation part."""
+    one_step = recipe.step
+    return predict.batches(one_step.image_NCHW, recipe.validation[0], one_step.normalisation, one_step.device)
+
+
+def _said(recipe: TrainSetup, model: torch.nn.Module) -> Tensor:
+    feature_VF = predict.features(model, validation_images(recipe), "fp32")
     with torch.no_grad():
         return model.classifier(feature_VF).double().softmax(1)
 

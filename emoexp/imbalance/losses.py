@@ -184,7 +184,7 @@ def ldam(count_C: Tensor, share_C: Tensor, *, margin: float, scale: float, smoot
     """Label-distribution-aware margins: Cao et al., NeurIPS 2019 (arXiv 1906.07413), equations 12 and 13.
 
     The target's logit is lowered by scale·margin·(n_min/n_c)^(1/4). `scale` is that of the normalised head
-    (`heads.Normalised`), whose logits carry it already; `margin` is a cosine. A margin of 0 is cross-entropy.
+    (`heads.CosineClassifier`), whose logits carry it already; `margin` is a cosine. A margin of 0 is cross-entropy.
     """
     if margin < 0 or scale <= 0:
         raise ValueError(f"imbalance.loss.margin is at least 0 and scale above 0; they are {margin} and {scale}")

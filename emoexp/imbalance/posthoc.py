@@ -8,7 +8,7 @@ validation (`before`, `after`) is therefore flattering, most of all where classe
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from emoexp.imbalance import search
 from emoexp.models import heads
+from emoexp.models.heads import Head
 
 METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "worst_recall")
 
+M = TypeVar("M", bound=nn.Module)
 Told = dict[str, float | list[float] | str]
 
 
@@ -174,7 +176,7 @@ def rehearse(fit: Callable[[Evidence], Fitted], *, prior_C: Tensor, linear: bool
     fit(Evidence(made_CC[:1], made_CC[:1], target_V, weight_CF, prior_C, lambda: mean_CF))
 
 
-def apply(classifier: nn.Module, fitted: Fitted) -> nn.Module:
+def apply(classifier: Head, fitted: Fitted) -> Head:
     """The head that carries a fit out, around or in place of `classifier`, on its device and in its type.
 
     Raises:
@@ -190,7 +192,7 @@ def apply(classifier: nn.Module, fitted: Fitted) -> nn.Module:
     if fitted.scale == 1 and fitted.shift_C is None:
         return classifier
     shift_C = torch.zeros(classes) if fitted.shift_C is None else fitted.shift_C
-    adjusted = heads.Adjusted(classifier)
+    adjusted = heads.AdjustedLogits(classifier)
     with torch.no_grad():
         adjusted.scale.fill_(fitted.scale)
         adjusted.shift_C.copy_(shift_C)
@@ -272,12 +274,12 @@ def _cooled(logits_VC: Tensor, target_V: Tensor) -> tuple[float, Told]:
     return warmth, told
 
 
-def _means(mean_CF: Tensor) -> nn.Module:
+def _means(mean_CF: Tensor) -> heads.NearestClassMean:
     classes, features = mean_CF.shape
-    return _filled(heads.Means(features, classes), {"mean_CF": mean_CF})
+    return _filled(heads.NearestClassMean(features, classes), {"mean_CF": mean_CF})
 
 
-def _filled(module: nn.Module, values: dict[str, Tensor]) -> nn.Module:
+def _filled(module: M, values: dict[str, Tensor]) -> M:
     """A module with these values, in their type."""
     first = next(iter(values.values()))
     module = module.to(first.dtype)

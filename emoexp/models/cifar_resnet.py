@@ -6,11 +6,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emoexp.models.limits import check_image_size, check_sizes
+from emoexp.models.network import Network
 
 WIDTHS = (16, 32, 64)  # channels of the three stages; the last two halve the side
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(Network):
     """One 3x3 convolution, three stages of (depth - 2) / 6 basic blocks, the mean over the last maps.
 
     Shortcuts without parameters, the paper's option A: where a block halves the side, its input is taken at every
@@ -49,14 +50,9 @@ class CifarResNet(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def features(self, image_NCHW: Tensor) -> Tensor:
+    def features(self, image_BCHW: Tensor) -> Tensor:
         """What the last layer sees: B×64, means over the last maps."""
-        return self.blocks(self.stem(image_NCHW)).mean((2, 3))
-
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """Logits B×classes."""
-        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
-        return logits_BC
+        return self.blocks(self.stem(image_BCHW)).mean((2, 3))
 
 
 class BasicBlock(nn.Module):

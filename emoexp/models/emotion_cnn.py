@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from emoexp.models.limits import check_image_size, check_share, check_sizes
+from emoexp.models.network import Network
 
 
-class EmotionCNN(nn.Module):
+class EmotionCNN(Network):
     """One block per entry of `widths`, then two dense layers.
 
     A block is a 3x3 convolution, batch norm, activation, 2x2 max pool and dropout.
@@ -46,15 +47,10 @@ class EmotionCNN(nn.Module):
         )
         self.classifier = nn.Linear(dense, num_classes)
 
-    def features(self, image_NCHW: Tensor) -> Tensor:
+    def features(self, image_BCHW: Tensor) -> Tensor:
         """What the last layer sees: B×dense."""
-        feature_BF: Tensor = self.hidden(self.blocks(image_NCHW))
+        feature_BF: Tensor = self.hidden(self.blocks(image_BCHW))
         return feature_BF
-
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """Logits B×classes."""
-        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
-        return logits_BC
 
 
 def _block(inputs: int, outputs: int, activation: Callable[[], nn.Module], dropout: float) -> nn.Sequential:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from emoexp.models.network import Network
 
-def folded(model: nn.Module, image_NCHW: Tensor) -> nn.Module:
+
+def folded(model: Network, image_NCHW: Tensor) -> Network:
     """A copy of a model for evaluation, every batch norm that takes a convolution's output as it is folded into it.
 
     image_NCHW: an image or two that the model is run on, to see which batch norm follows which convolution. The model
@@ -26,14 +28,14 @@ def folded(model: nn.Module, image_NCHW: Tensor) -> nn.Module:
     return own if _same(logits, own, image_NCHW) else model
 
 
-def _same(logits: Tensor, own: nn.Module, image_NCHW: Tensor) -> bool:
+def _same(logits: Tensor, own: Network, image_NCHW: Tensor) -> bool:
     """Whether the copy computes what the model does: one that uses a convolution's output twice would not."""
     with torch.inference_mode():
-        apart = (own(image_NCHW) - logits).abs().max()
+        apart = (own(image_NCHW).logits_BC - logits).abs().max()
     return bool(apart <= 1e-3 * logits.abs().max())
 
 
-def _watched(model: nn.Module, image_NCHW: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
+def _watched(model: Network, image_NCHW: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
     """Names of each convolution and the batch norm that follows it, both used once and nothing between them; and what
     the model says."""
     calls: dict[str, int] = {}
@@ -53,7 +55,7 @@ def _watched(model: nn.Module, image_NCHW: Tensor) -> tuple[list[tuple[str, str]
     handles = [part.register_forward_hook(watch(name)) for name, part in watched.items()]
     try:
         with torch.inference_mode():
-            logits = model(image_NCHW)
+            logits = model(image_NCHW).logits_BC
     finally:
         for handle in handles:
             handle.remove()

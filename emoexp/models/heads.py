@@ -13,7 +13,7 @@ from torch.nn import functional
 TINY = 1e-12  # a vector whose squared length is not above this has no direction
 
 
-class Normalised(nn.Module):
+class CosineClassifier(nn.Module):
     """Cosine head: logits scale·cos(h, w_c), without a bias; softmax of them is usable as it is.
 
     LDAM's head (Cao et al., NeurIPS 2019, arXiv 1906.07413, section 3.2 and the authors' NormedLinear): weights are
@@ -49,17 +49,17 @@ class Normalised(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, scale={self.scale:g}"
 
 
-class Scaled(nn.Module):
+class LearnableWeightScaling(nn.Module):
     """A head with one learnable factor a class: logits s_c·inner(h)_c, the inner bias included; s starts at 1.
 
     Learnable weight scaling (LWS): Kang et al., ICLR 2020 (arXiv 1910.09217), section 4, and the authors' code. Freeze
     the rest to learn s alone; `scale_C` has one axis, so that weight decay can spare it.
     """
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: "Head") -> None:
         super().__init__()
         self.in_features, self.out_features = sizes(inner)
-        self.inner = inner
+        self.inner: Head = inner
         self.scale_C = nn.Parameter(_ones_like(inner, self.out_features))
 
     def forward(self, feature_BF: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Scaled(nn.Module):
         return _precise(self.inner(feature_BF)) * self.scale_C
 
 
-class Adjusted(nn.Module):
+class AdjustedLogits(nn.Module):
     """What a fit after training leaves on a head: logits scale·inner(h) + shift_c; neutral at first.
 
     `scale` (no axis) and `shift_C` are buffers: they are saved and move with the model, and nothing trains them.
@@ -76,10 +76,10 @@ class Adjusted(nn.Module):
     scale: Tensor
     shift_C: Tensor
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: "Head") -> None:
         super().__init__()
         self.in_features, self.out_features = sizes(inner)
-        self.inner = inner
+        self.inner: Head = inner
         one_C = _ones_like(inner, self.out_features)
         self.register_buffer("scale", one_C.new_ones(()))
         self.register_buffer("shift_C", torch.zeros_like(one_C))
@@ -89,13 +89,13 @@ class Adjusted(nn.Module):
         return self.scale * _precise(self.inner(feature_BF)) + self.shift_C
 
 
-class Means(nn.Module):
+class NearestClassMean(nn.Module):
     """Nearest class mean: logits ĥ·m_c - ‖m_c‖²/2 with ĥ the feature brought to length 1.
 
     That is -‖ĥ - m_c‖²/2 up to a constant of the image. NCM: Kang et al., ICLR 2020 (arXiv 1910.09217), section 4. The
     means are those of features of length 1 and are themselves shorter, the more the wider a class spreads.
     `mean_CF` is a buffer of zeros at first; nothing here is trained. Logits span about 1, so that probabilities need a
-    temperature (`Adjusted`).
+    temperature (`AdjustedLogits`).
     """
 
     mean_CF: Tensor
@@ -114,7 +114,10 @@ class Means(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-def fresh(head: nn.Module) -> None:
+Head = nn.Linear | CosineClassifier | LearnableWeightScaling | AdjustedLogits | NearestClassMean
+
+
+def reset(head: Head) -> None:
     """Start a head anew in place, as its constructor would: weights drawn through torch's global generator, factors 1,
     shifts and class means 0. For cRT (Kang et al., ICLR 2020), which learns the last layer a second time.
 
@@ -123,17 +126,17 @@ def fresh(head: nn.Module) -> None:
     """
     sizes(head)  # refuses what is no head
     with torch.no_grad():
-        if isinstance(head, nn.Linear | Normalised):
+        if isinstance(head, nn.Linear | CosineClassifier):
             head.reset_parameters()
-        elif isinstance(head, Means):
+        elif isinstance(head, NearestClassMean):
             head.mean_CF.zero_()
-        elif isinstance(head, Scaled):
+        elif isinstance(head, LearnableWeightScaling):
             head.scale_C.fill_(1)
-            fresh(head.inner)
-        elif isinstance(head, Adjusted):
+            reset(head.inner)
+        elif isinstance(head, AdjustedLogits):
             head.scale.fill_(1)
             head.shift_C.zero_()
-            fresh(head.inner)
+            reset(head.inner)
 
 
 def sizes(head: nn.Module) -> tuple[int, int]:
@@ -142,10 +145,10 @@ def sizes(head: nn.Module) -> tuple[int, int]:
     Raises:
         ValueError: a module that is no head.
     """
-    if not isinstance(head, nn.Linear | Normalised | Scaled | Adjusted | Means):
+    if not isinstance(head, Head):
+        known = ", ".join(kind.__name__ for kind in Head.__args__)
         raise ValueError(
-            f"a last layer is Linear, Normalised, Scaled, Adjusted or Means; it is {type(head).__name__}. "
-            "Give the model a classifier of these"
+            f"a last layer is one of {known}; it is {type(head).__name__}. Give the model a classifier of these"
         )
     return head.in_features, head.out_features
 
@@ -171,7 +174,7 @@ def _precise(value: Tensor) -> Tensor:
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
-def _ones_like(head: nn.Module, classes: int) -> Tensor:
+def _ones_like(head: "Head", classes: int) -> Tensor:
     """Ones C on the device, and in the type, of a head."""
     known = next(iter(head.state_dict().values()))
     return torch.ones(classes, dtype=known.dtype, device=known.device)

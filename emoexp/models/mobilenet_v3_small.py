@@ -7,9 +7,10 @@ from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
 from emoexp.models import imagenet
 from emoexp.models.limits import check_image_size, check_share, check_sizes
+from emoexp.models.network import Network
 
 
-class MobileNetV3Small(nn.Module):
+class MobileNetV3Small(Network):
     """Torchvision's MobileNetV3-Small with the chosen activation in place of its ReLUs and hard-swishes.
 
     stem: "small" starts with stride 1, so that 48 pixels end as 3x3; "imagenet" with stride 2. pretrained:
@@ -56,12 +57,7 @@ class MobileNetV3Small(nn.Module):
         self.classifier = network.classifier[3]
         network.classifier[3] = nn.Identity()
 
-    def features(self, image_NCHW: Tensor) -> Tensor:
+    def features(self, image_BCHW: Tensor) -> Tensor:
         """What the last layer sees: B×1024."""
-        feature_BF: Tensor = self.network(image_NCHW)
+        feature_BF: Tensor = self.network(image_BCHW)
         return feature_BF
-
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """Logits B×classes."""
-        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
-        return logits_BC

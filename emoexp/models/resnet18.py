@@ -7,9 +7,10 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from emoexp.models import imagenet
 from emoexp.models.limits import check_image_size, check_sizes
+from emoexp.models.network import Network
 
 
-class ResNet18(nn.Module):
+class ResNet18(Network):
     """Torchvision's ResNet-18 with the chosen activation.
 
     stem: "small" keeps the side (3x3, stride 1, no pool), so that 48 pixels end as 6x6; "imagenet" divides it
@@ -49,12 +50,7 @@ class ResNet18(nn.Module):
         self.classifier = network.fc
         network.fc = nn.Identity()
 
-    def features(self, image_NCHW: Tensor) -> Tensor:
+    def features(self, image_BCHW: Tensor) -> Tensor:
         """What the last layer sees: B×512, means over the last maps."""
-        feature_BF: Tensor = self.network(image_NCHW)
+        feature_BF: Tensor = self.network(image_BCHW)
         return feature_BF
-
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """Logits B×classes."""
-        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
-        return logits_BC

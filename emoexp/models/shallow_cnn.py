@@ -5,9 +5,10 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from emoexp.models.limits import check_image_size, check_sizes
+from emoexp.models.network import Network
 
 
-class ShallowCNN(nn.Module):
+class ShallowCNN(Network):
     """3x3 convolution to `width` channels, activation, 2x2 max pool, dense layer, activation, dense layer.
 
     Raises:
@@ -32,12 +33,7 @@ class ShallowCNN(nn.Module):
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(width * side * side, dense), activation())
         self.classifier = nn.Linear(dense, num_classes)
 
-    def features(self, image_NCHW: Tensor) -> Tensor:
+    def features(self, image_BCHW: Tensor) -> Tensor:
         """What the last layer sees: B×dense."""
-        feature_BF: Tensor = self.hidden(self.convolution(image_NCHW))
+        feature_BF: Tensor = self.hidden(self.convolution(image_BCHW))
         return feature_BF
-
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """Logits B×classes."""
-        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
-        return logits_BC

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from torch import Tensor, nn
 
 from emoexp.models.limits import check_image_size, check_share, check_sizes
+from emoexp.models.network import Network
 
 # widths of the convolutions between the max pools
 STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
-class VGGA(nn.Module):
+class VGGA(Network):
     """Eight 3x3 convolutions in five stages, each stage ending in a 2x2 max pool; three dense layers.
 
     The weights are drawn as He et al. (ICCV 2015) do, so that a network without batch norm starts to learn.
@@ -49,15 +50,10 @@ class VGGA(nn.Module):
                     nn.init.zeros_(module.bias)
         self.classifier = nn.Linear(dense, num_classes)
 
-    def features(self, image_NCHW: Tensor) -> Tensor:
+    def features(self, image_BCHW: Tensor) -> Tensor:
         """What the last layer sees: B×dense."""
-        feature_BF: Tensor = self.hidden(self.convolutions(image_NCHW))
+        feature_BF: Tensor = self.hidden(self.convolutions(image_BCHW))
         return feature_BF
-
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """Logits B×classes."""
-        logits_BC: Tensor = self.classifier(self.features(image_NCHW))
-        return logits_BC
 
 
 def _convolutions(channels: int, activation: Callable[[], nn.Module], batch_norm: bool) -> Iterator[nn.Module]:

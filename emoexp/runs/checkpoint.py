@@ -6,16 +6,13 @@ in silence, and torch.load still reads the file.
 
 import hashlib
 import io
-import json
 import os
 import pickle  # for the name of the exception alone
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 _MARK = b"emoexp sha256 "
 
@@ -71,36 +68,6 @@ def load(path: Path) -> dict[str, Any]:
         raise CorruptCheckpoint(f"{path} cannot be read safely: {str(error).partition(chr(10))[0]}") from error
     assert isinstance(payload, dict)
     return payload
-
-
-class _Served(nn.Module):
-    """From raw pixels to probabilities: what leaves the house."""
-
-    def __init__(self, model: nn.Module, mean: float, std: float) -> None:
-        super().__init__()
-        self.model, self.mean, self.std = model, mean, std
-
-    def forward(self, image_NCHW: Tensor) -> Tensor:
-        """uint8 images to float32 probabilities."""
-        image = (image_NCHW.to(torch.float32) * (1 / 255) - self.mean) / self.std
-        return torch.softmax(self.model(image), 1)
-
-
-def export(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
-    """Write a model as a program that torch runs without our code: raw uint8 images N×C×H×W to probabilities.
-
-    `card` gives class_names, channels, image_size, mean and std; names and shape travel in the file as emoexp.json.
-    """
-    shape = (card["channels"], card["image_size"], card["image_size"])
-    served = _Served(model.cpu().eval(), card["mean"], card["std"])
-    batch = {0: torch.export.Dim("batch", min=1)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own modules about each other
-        program = torch.export.export(served, (torch.zeros(2, *shape, dtype=torch.uint8),), dynamic_shapes=(batch,))
-        buffer = io.BytesIO()
-        described = json.dumps({"class_names": card["class_names"], "shape": shape})
-        torch.export.save(program, buffer, extra_files={"emoexp.json": described})
-    write_atomically(path, buffer.getvalue())
 
 
 def remove_partial(folder: Path) -> None:

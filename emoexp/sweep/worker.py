@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from emoexp.config import build, build_data, build_strategy, naming
+from emoexp.config import build, build_data, build_strategy, build_training, naming
 from emoexp.config.schema import Experiment, Machine
 from emoexp.sweep.cells import BUSY, DONE, FAILED, FOUND, Cell, Outcome
 
@@ -172,13 +172,13 @@ def _built(cell: Cell, timed: bool) -> float | None:
     """Build a cell whole, and on demand take a few steps: seconds an image."""
     import torch
 
-    from emoexp.training import loop, setup
-    from emoexp.training.batches import resident
+    from emoexp.data.resident import resident
+    from emoexp.training import loop
 
     device, data, plan = _prepared(cell)
     experiment, place = cell.experiment, cell.machine
-    recipe = setup.recipe_of(experiment, place, data, plan, resident(data.images, device), device)
-    state = setup.initial_state(experiment, place, data, device)
+    recipe = build_training.train_setup(experiment, place, data, plan, resident(data.images, device), device)
+    state = build_training.initial_state(experiment, place, data, device)
     build.instantiate(place.tracking, place.allow)
     clock: list[float] = []
 

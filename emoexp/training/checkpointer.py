@@ -12,30 +12,30 @@ from typing import Any
 
 from emoexp.runs import checkpoint
 from emoexp.runs.folder import Run
-from emoexp.training import loop
-from emoexp.training.step import State
+from emoexp.training.loop import EpochResult
+from emoexp.training.step import TrainState
 
 EVERY_S = 1.0
 
 
-class Keeper:
+class Checkpointer:
     """Keeps what each epoch leaves. The last checkpoint is the truth; the history is written from it.
 
-    card: what stands beside the best weights. changed: told whenever the folder has.
+    model_spec: kept beside the best weights. changed: called whenever the folder has.
     """
 
-    def __init__(self, run: Run, state: State, card: dict[str, Any], changed: Callable[[], None]) -> None:
-        self._run, self._state, self._card, self._changed = run, state, card, changed
+    def __init__(self, run: Run, state: TrainState, model_spec: dict[str, Any], changed: Callable[[], None]) -> None:
+        self._run, self._state, self._model_spec, self._changed = run, state, model_spec, changed
         self._times = _read_times(run, len(state.history))
         self._best: dict[str, Any] | None = None
         self._written = -EVERY_S
 
-    def epoch(self, epoch: loop.Epoch) -> None:
+    def epoch(self, epoch: EpochResult) -> None:
         """Note a finished epoch, and write if the last time is long enough ago."""
         self._times.append(_time_row(epoch))
         if epoch.best:
             weights = {name: value.detach().clone() for name, value in self._state.model.state_dict().items()}
-            self._best = {"card": self._card, "epoch": len(self._state.history), "model": weights}
+            self._best = {"model_spec": self._model_spec, "epoch": len(self._state.history), "model": weights}
         if time.monotonic() - self._written >= EVERY_S:
             self.write()
 
@@ -57,7 +57,7 @@ def _read_times(run: Run, epochs: int) -> list[dict[str, Any]]:
     return [row for row in rows if row["epoch"] <= epochs]
 
 
-def _time_row(epoch: loop.Epoch) -> dict[str, Any]:
+def _time_row(epoch: EpochResult) -> dict[str, Any]:
     """Seconds of an epoch; kept apart from the history, which equal runs share bit for bit."""
     return {
         "epoch": int(epoch.row["epoch"]),

@@ -1,30 +1,33 @@
-"""Captured steps: on CUDA the whole step is one graph, recorded once and repeated without the host.
+"""Captured steps: on CUDA a whole step is one graph, recorded once and repeated without the host.
 
 A step of a small network is a hundred short kernels, and launching them one by one takes longer than they do. What is
-recorded is `step.step` itself, on tensors that stay where they are; a run's images, weights, strategy, rates and seeds
-are copied into them. Runs of one architecture, activation and optimizer share a recording, one after the other.
+recorded is `step.step` itself, on tensors that stay where they are: weights, samples, constants and learning rates of a
+run are copied into them. All else that a step reads is frozen in the recording. `frozen` derives it from the step's own
+arguments, and runs in which it is equal share a recording, one after the other.
 """
 
 import dataclasses
+import functools
 import logging
+import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from emoexp.training.batches import Draws
-from emoexp.training.step import Course, Eager, Phase, Place, Recipe, State, fresh_sums, step
+from emoexp.training.step import BatchPosition, EpochPlan, StepSetup, TrainState, step, zero_sums
 
 log = logging.getLogger("emoexp")
 WARM_UP = 3  # steps before a recording: libraries choose their kernels in them
 KEPT = 4  # recordings at a time, and forms of a step in each: every one holds a batch's activations
 Record = Callable[[Callable[[], None]], Callable[[], None]]  # from what is to be done to what repeats it
+TakeStep = Callable[[StepSetup, TrainState, EpochPlan, BatchPosition], None]
 
 
-def cuda(work: Callable[[], None]) -> Callable[[], None]:
+def record_cuda(work: Callable[[], None]) -> Callable[[], None]:
     """Record what is done on the GPU; what comes back repeats it."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -39,7 +42,7 @@ def cuda(work: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def refusal(recipe: Recipe, state: State) -> str | None:
+def refusal(setup: StepSetup, state: TrainState) -> str | None:
     """Why a step cannot be captured; None where it can."""
     optimizer = state.optimizer
     if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):
@@ -48,54 +51,61 @@ def refusal(recipe: Recipe, state: State) -> str | None:
         return "the optimizer is not fused"
     if optimizer.defaults.get("dampening") or optimizer.defaults.get("amsgrad"):
         return "the optimizer's first step differs from its later ones"
-    if recipe.batches.image_NCHW.device.type != recipe.batches.device.type:  # cuda:0 is cuda
+    if setup.image_NCHW.device.type != setup.device.type:  # cuda:0 is cuda
         return "the images are too large for the device's memory"
     return None
 
 
-class Graphs:
-    """Steps as recordings; the reference is `step.Eager`.
+class CapturedSteps:
+    """Takes steps as recordings of `step.step`.
 
-    kind: whatever decides the code and the constants of a step, other than what is copied into a recording: runs of
-    one kind share it. compiled: the network by torch.compile, which fuses kernels and rounds otherwise. insist: on what
-    cannot be captured an error, not eager steps. record: what makes a recording.
+    compiled: the network by torch.compile, which fuses kernels and rounds otherwise. insist: on what cannot be captured
+    an error, not eager steps. record: what makes a recording.
     """
 
-    def __init__(self, kind: str, *, compiled: bool = False, insist: bool = False, record: Record = cuda) -> None:
-        self.kind, self.compiled, self.insist, self.record = kind, compiled, insist, record
+    def __init__(self, *, compiled: bool = False, insist: bool = False, record: Record = record_cuda) -> None:
+        self.compiled, self.insist, self.record = compiled, insist, record
         self._recording: _Recording | None = None
 
-    def adopt(self, recipe: Recipe, state: State) -> None:
-        """Give the state a model and an optimizer that a recording knows, with its own values.
+    def adopt(self, setup: StepSetup, state: TrainState) -> None:
+        """Before the first step of a run: give the state a model and an optimizer that a recording uses, with the
+        state's own values.
 
         Raises:
             ValueError: the step cannot be captured, and it was asked to be.
         """
-        if why := refusal(recipe, state):
+        if why := refusal(setup, state):
             return self._refuse(why)
-        kept = _kept.pop(self.kind, None)
-        if kept is None or kept.image_NCHW is not recipe.batches.image_NCHW:
-            kept = _Recording(recipe, state)
-        _kept[self.kind] = self._recording = kept
-        while len(_kept) > KEPT:
-            del _kept[next(iter(_kept))]
-        kept.adopt(state)
+        try:
+            key = frozen((setup, state.model, _hyperparameters(state.optimizer), self.compiled))
+        except RecursionError:
+            return self._refuse("the network holds itself")
+        key = (key, self.record, torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark)
+        recording = next((one for one in _recordings if one.key == key and one.image_NCHW is setup.image_NCHW), None)
+        if recording is None:
+            recording = _Recording(key, setup, state)
+        else:
+            _recordings.remove(recording)
+        _recordings.append(recording)
+        del _recordings[:-KEPT]
+        self._recording = recording
+        recording.adopt(state)
 
-    def course(self, recipe: Recipe, state: State, course: Course) -> Callable[[int], None]:
-        """What takes one step of an epoch, given its number.
+    def epoch(self, setup: StepSetup, state: TrainState, epoch: EpochPlan) -> TakeStep:
+        """What takes the steps of an epoch, in place of `step.step`.
 
         Raises:
             ValueError: as `adopt`.
         """
         if self._recording is not None:
             try:
-                return self._recording.course(recipe, state, course, self)
+                return self._recording.epoch(setup, state, epoch, self)
             except RuntimeError as error:  # whatever a network of the user's does; taken eagerly, it may raise again
-                _kept.pop(self.kind, None)
+                _recordings.remove(self._recording)
                 self._recording.dismiss()
                 self._recording = None
                 self._refuse(str(error).partition("\n")[0])
-        return Eager().course(recipe, state, course)
+        return step
 
     def _refuse(self, why: str) -> None:
         if self.insist:
@@ -103,18 +113,18 @@ class Graphs:
         log.info("eager steps, as they cannot be captured: %s", why)
 
 
-_kept: dict[str, "_Recording"] = {}
+_recordings: "list[_Recording]" = []  # of this process, the latest last
 
 
 class _Recording:
-    """A step's recordings, one for each size of a batch, and the tensors that they work on."""
+    """Recordings of a step, one for each form of an epoch and size of a batch, and the tensors that they work on."""
 
-    def __init__(self, recipe: Recipe, state: State) -> None:
-        self.image_NCHW = recipe.batches.image_NCHW
+    def __init__(self, key: Hashable, setup: StepSetup, state: TrainState) -> None:
+        self.key, self.image_NCHW = key, setup.image_NCHW
         self.model, self.optimizer = state.model, state.optimizer
-        self.parts: dict[str, _Tables] = {}  # a strategy may do different things in different epochs
+        self.forms: dict[Hashable, _Tables] = {}  # a strategy may do different things in different epochs
 
-    def adopt(self, state: State) -> None:
+    def adopt(self, state: TrainState) -> None:
         """Take over a run's weights and its optimizer's state; the run goes on with ours."""
         if state.model is not self.model:
             self.model.load_state_dict(state.model.state_dict())
@@ -129,39 +139,41 @@ class _Recording:
     def dismiss(self) -> None:
         """Let the optimizer be one for eager steps again."""
         for group in self.optimizer.param_groups:
-            group |= {"lr": float(group["lr"])} | ({"capturable": False} if "capturable" in group else {})
+            group["lr"] = float(group["lr"])
+            if "capturable" in group:
+                group["capturable"] = False
 
-    def course(self, recipe: Recipe, state: State, course: Course, by: Graphs) -> Callable[[int], None]:
-        """What takes one step of an epoch, given its number."""
+    def epoch(self, setup: StepSetup, state: TrainState, epoch: EpochPlan, by: CapturedSteps) -> TakeStep:
+        """What takes the steps of an epoch."""
         assert state.model is self.model, "another run has taken the recording over"
-        form = _form(course)
-        tables = self.parts.pop(form, None)
-        if tables is None or not tables.hold(course):
-            tables = _Tables.like(recipe, course)
-        self.parts[form] = tables
-        while len(self.parts) > KEPT:
-            del self.parts[next(iter(self.parts))]
-        tables.fill(recipe, state, course)
-        spans = [recipe.batches.span(number) for number in range(len(recipe.batches))]
-        sizes = [span.stop - span.start for span in spans]
-        for size in dict.fromkeys(sizes):  # now, before a step's dropout is seeded
+        form = _form(epoch, self.model)
+        tables = self.forms.pop(form, None)
+        if tables is None or not tables.hold(epoch):
+            tables = _Tables.like(setup, epoch)
+        self.forms[form] = tables
+        while len(self.forms) > KEPT:
+            del self.forms[next(iter(self.forms))]
+        tables.fill(state, epoch)
+        size_S = [position.rows.stop - position.rows.start for position in epoch.batches()]  # type: ignore[union-attr]
+        for size in dict.fromkeys(size_S):  # now, before a step's dropout is seeded
             if size not in tables.replay:
-                tables.replay[size] = self._recorded(recipe, tables, size, by)
+                tables.replay[size] = self._recorded(setup, tables, size, by)
 
-        def take(number: int) -> None:
+        def take_step(setup: StepSetup, state: TrainState, epoch: EpochPlan, batch: BatchPosition) -> None:
+            number = batch.step
+            assert isinstance(number, int), "the loop counts on the host"
             tables.step.fill_(number)
-            tables.replay[sizes[number]]()
+            tables.replay[size_S[number]]()
 
-        return take
+        return take_step
 
-    def _recorded(self, recipe: Recipe, tables: "_Tables", size: int, by: Graphs) -> Callable[[], None]:
+    def _recorded(self, setup: StepSetup, tables: "_Tables", size: int, by: CapturedSteps) -> Callable[[], None]:
         """Record a step of `size` images, and put everything back to where it was before."""
-        state = State(self.model, self.optimizer, running=tables.sums)
-        features = torch.compile(self.model.features, dynamic=False) if by.compiled else None  # type: ignore[arg-type]
+        model = torch.compile(self.model, dynamic=False) if by.compiled else self.model
+        state = TrainState(model, self.optimizer, sums=tables.sums)  # type: ignore[arg-type]  # a compiled one is called alike
 
         def work() -> None:
-            place = tables.place(size, recipe.batches.batch_size)
-            step(recipe, state, tables.draws, tables.phase, place, features)
+            step(setup, state, tables.epoch, tables.position(size))
 
         tables.step.zero_()
         before = [(tensor, tensor.clone()) for tensor in self._changing(tables)]
@@ -179,68 +191,109 @@ class _Recording:
 
 @dataclass(frozen=True)
 class _Tables:
-    """What a recorded step reads: an epoch's draws, progress and rates, a row for each image or step; where it stands;
-    the constants of what is in force; the sums that it adds to; and the recordings, one for each size of a batch."""
+    """What a recorded step reads, as tensors that stay where they are: the epoch's plan with rows for each image and
+    step, and the number of the step; the sums that it adds to; and the recordings, one for each size of a batch."""
 
-    draws: Draws
-    phase: Phase
-    progress_S: Tensor
-    rate_SG: Tensor
+    epoch: EpochPlan
     step: Tensor
     sums: dict[str, Tensor]
     replay: dict[int, Callable[[], None]]
 
     @classmethod
-    def like(cls, recipe: Recipe, course: Course) -> "_Tables":
-        """Room for epochs of this size and kind."""
-        device = recipe.batches.device
-        return cls(
-            _rebuilt(course.draws, torch.empty_like),
-            _rebuilt(course.phase, torch.empty_like),
-            torch.empty(len(course.progress), device=device),
-            torch.empty(len(course.rates), len(course.rates[0]), device=device),
-            torch.zeros((), dtype=torch.int64, device=device),
-            fresh_sums(device),
-            {},
-        )
+    def like(cls, setup: StepSetup, epoch: EpochPlan) -> "_Tables":
+        """Room for epochs of this size and form."""
+        device = setup.device
 
-    def hold(self, course: Course) -> bool:
+        def room(tensor: Tensor) -> Tensor:
+            if tensor.dtype == torch.float64:  # the host's numbers, which the device takes as float32
+                return torch.empty_like(tensor, dtype=torch.float32, device=device)
+            return torch.empty_like(tensor)
+
+        number = torch.zeros((), dtype=torch.int64, device=device)
+        return cls(_rebuilt(epoch, room), number, zero_sums(device), {})
+
+    def hold(self, epoch: EpochPlan) -> bool:
         """Whether there is room for an epoch."""
-        rows = len(self.draws.index_E) >= len(course.draws.index_E)
-        return rows and len(self.progress_S) >= len(course.progress)
+        return self.epoch.samples.size >= epoch.samples.size and len(self.epoch) >= len(epoch)
 
-    def fill(self, recipe: Recipe, state: State, course: Course) -> None:
-        """An epoch's values, from where the state stands; the state adds to our sums from here on."""
-        pairs = [(self.progress_S, torch.tensor(course.progress)), (self.rate_SG, torch.tensor(course.rates))]
-        pairs += zip(_leaves(self.draws), _leaves(course.draws), strict=True)
-        for table, values in pairs:
-            table[: len(values)].copy_(values)
-        for constant, value in zip(_leaves(self.phase), _leaves(course.phase), strict=True):
-            constant.copy_(value)
+    def fill(self, state: TrainState, epoch: EpochPlan) -> None:
+        """Copy an epoch's values, from where the state stands; the state adds to our sums from here on."""
+        for table, values in zip(_leaves(self.epoch), _leaves(epoch), strict=True):
+            (table[: len(values)] if table.dim() else table).copy_(values)
         for name, total in self.sums.items():
-            total.copy_(state.running[name])
-        state.running = self.sums
+            total.copy_(state.sums[name])
+        state.sums = self.sums
 
-    def place(self, size: int, batch_size: int) -> Place:
+    def position(self, size: int) -> BatchPosition:
         """Where a step stands, in the device's own numbers."""
-        row_B = torch.arange(size, device=self.step.device) + self.step * batch_size
+        row_B = torch.arange(size, device=self.step.device) + self.step * self.epoch.batch_size
         now = self.step.view(1)
-        rates = self.rate_SG.index_select(0, now)[0].unbind()
-        return Place(
-            lambda table: table.index_select(0, row_B), self.step, self.progress_S.index_select(0, now)[0], rates
-        )
+        rates = list(self.epoch.rate_SG.index_select(0, now)[0].unbind())
+        return BatchPosition(row_B, self.step, self.epoch.progress_S.index_select(0, now)[0], rates)
 
 
-def _form(course: Course) -> str:
-    """What decides the operations of a step, other than the kind of run: its formula, which constants there are, what
-    learns, which transformations there are."""
-    shapes = [None if leaf is None else tuple(leaf.shape[1:]) for leaf in _leaves(course.draws, missing=True)]
-    shapes += [None if leaf is None else tuple(leaf.shape) for leaf in _leaves(course.phase, missing=True)]
-    return repr((course.phase.formula, course.phase.learning, course.phase.norms_frozen, shapes))
+def frozen(value: Any) -> Hashable:
+    """All that a recording freezes of a value: everything but the contents of its tensors, which are copied.
+
+    Modules by their type and attributes, functions by their code and what they close over, dataclasses and containers
+    by their parts. Anything else equals itself alone.
+    """
+    if isinstance(value, Tensor):
+        return ("tensor", tuple(value.shape), value.dtype, value.device.type)
+    if value is None or isinstance(value, bool | int | float | str | bytes | type | torch.dtype | torch.device):
+        return (type(value), value)
+    if isinstance(value, functools.partial):
+        return ("partial", frozen(value.func), frozen(value.args), frozen(value.keywords))
+    if isinstance(value, types.FunctionType):
+        cells = tuple(frozen(cell.cell_contents) for cell in value.__closure__ or ())
+        return (value.__code__, frozen(value.__defaults__), frozen(value.__kwdefaults__), cells)
+    if isinstance(value, types.MethodType):
+        return (frozen(value.__func__), frozen(value.__self__))
+    if isinstance(value, nn.Module):  # modes and what learns may change from epoch to epoch: see `_form`
+        return (type(value), frozen({key: part for key, part in vars(value).items() if key != "training"}))
+    if dataclasses.is_dataclass(value):
+        return (type(value), tuple(frozen(getattr(value, field.name)) for field in dataclasses.fields(value)))
+    if isinstance(value, Mapping):
+        return (type(value), tuple((frozen(key), frozen(part)) for key, part in value.items()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return (type(value), tuple(frozen(part) for part in value))
+    return _Same(value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """An object that equals itself alone; held, so that no other can take its identity."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _form(epoch: EpochPlan, model: nn.Module) -> Hashable:
+    """What decides the operations of an epoch's steps besides what `frozen` says of the run: the epoch's values but the
+    number of its rows, the modes of the modules, and which parameters learn."""
+    rows = (epoch.samples, epoch.progress_S, epoch.rate_SG)
+    shapes = tuple(None if leaf is None else (leaf.shape[1:], leaf.dtype) for leaf in _leaves(rows, missing=True))
+    per_class = dataclasses.replace(epoch, samples=None, progress_S=None, rate_SG=None)  # type: ignore[arg-type]
+    modes = tuple(module.training for module in model.modules())
+    return (shapes, frozen(per_class), modes, tuple(parameter.requires_grad for parameter in model.parameters()))
+
+
+def _hyperparameters(optimizer: torch.optim.Optimizer) -> Hashable:
+    """An optimizer's kind and values, but the rates, which are copied, and `capturable`, which `adopt` sets."""
+    changing = ("params", "lr", "base_lr", "capturable")
+    groups = [{key: value for key, value in group.items() if key not in changing} for group in optimizer.param_groups]
+    return frozen((type(optimizer), groups, [len(group["params"]) for group in optimizer.param_groups]))
 
 
 def _leaves(value: Any, missing: bool = False) -> list[Any]:
     """The tensors of nested dataclasses, in order; with `missing`, None where one could stand."""
+    if isinstance(value, tuple):
+        return [leaf for part in value for leaf in _leaves(part, missing)]
     if dataclasses.is_dataclass(value):
         return [leaf for f in dataclasses.fields(value) for leaf in _leaves(getattr(value, f.name), missing)]
     return [value] if isinstance(value, Tensor) or (missing and value is None) else []

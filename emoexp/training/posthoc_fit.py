@@ -11,11 +11,12 @@ from emoexp.config.schema import Experiment, Machine
 from emoexp.data.dataset import Dataset
 from emoexp.imbalance import ledger, posthoc
 from emoexp.imbalance.posthoc import Evidence
+from emoexp.inference import predict
 from emoexp.models import heads
+from emoexp.models.network import Network
 from emoexp.runs import checkpoint
 from emoexp.runs.folder import Run
-from emoexp.training.batches import evaluation
-from emoexp.training.step import Recipe
+from emoexp.training.setup import TrainSetup
 
 log = logging.getLogger("emoexp")
 
@@ -23,9 +24,9 @@ log = logging.getLogger("emoexp")
 def fit(
     run: Run,
     experiment: Experiment,
-    place: Machine,
-    recipe: Recipe,
-    model: nn.Module,
+    machine: Machine,
+    setup: TrainSetup,
+    model: Network,
     best: dict[str, Any],
     data: Dataset,
 ) -> dict[str, Any]:
@@ -39,9 +40,9 @@ def fit(
     node = experiment.imbalance["posthoc"]
     if node["name"] == "none":
         return {}
-    prior_C = ledger.effective_prior(recipe.batches.plan.per_epoch[best["epoch"] - 1])
-    fitted = build.instantiate(node, place.allow)(evidence(model, recipe, data, prior_C))
-    model.classifier = posthoc.apply(model.classifier, fitted)  # type: ignore[arg-type]
+    prior_C = ledger.effective_prior(setup.samples.strategy.per_epoch[best["epoch"] - 1])
+    fitted = build.instantiate(node, machine.allow)(evidence(model, setup, data, prior_C))
+    model.classifier = posthoc.apply(model.classifier, fitted)
     checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.kept(fitted)})
     told = {"name": node["name"], **fitted.told}
     numbers = [f"{key} {value:.3g}" for key, value in told.items() if isinstance(value, float)]
@@ -49,33 +50,24 @@ def fit(
     return told
 
 
-def evidence(model: nn.Module, recipe: Recipe, data: Dataset, prior_C: Tensor) -> Evidence:
+def evidence(model: Network, setup: TrainSetup, data: Dataset, prior_C: Tensor) -> Evidence:
     """What a fit may see: the validation part through a model."""
-    index_V, target_V = recipe.validation
-    feature_VF = features(model, recipe, index_V)
-    head = model.classifier
-    device = recipe.batches.device
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        logits_VC = head(feature_VF.to(device)).double().cpu()  # type: ignore[operator]
+    step, (index_V, target_V) = setup.step, setup.validation
+
+    def features_of(index_N: Tensor) -> Tensor:
+        images = predict.batches(step.image_NCHW, index_N, step.normalisation, step.device)
+        return predict.features(model, images, step.precision)
+
+    feature_VF, head = features_of(index_V), model.classifier
+    with torch.no_grad(), torch.autocast(step.device.type, torch.bfloat16, enabled=step.precision == "bf16"):
+        logits_VC = head(feature_VF.to(step.device)).double().cpu()
 
     def means() -> Tensor:
         index_N = data.where("train")
-        unit_NF = heads.unit(features(model, recipe, torch.from_numpy(index_N)).double())
-        label_N, classes = torch.from_numpy(data.labels[index_N]), recipe.num_classes
+        unit_NF = heads.unit(features_of(torch.from_numpy(index_N)).double())
+        label_N, classes = torch.from_numpy(data.labels[index_N]), setup.num_classes
         sum_CF = unit_NF.new_zeros(classes, unit_NF.shape[1]).index_add_(0, label_N, unit_NF)
         return sum_CF / torch.bincount(label_N, minlength=classes)[:, None]
 
-    linear = head if type(head) is nn.Linear else None
-    weight_CF = None if linear is None else linear.weight.detach().double().cpu()
+    weight_CF = head.weight.detach().double().cpu() if type(head) is nn.Linear else None
     return Evidence(logits_VC, feature_VF.double(), target_V, weight_CF, prior_C, means)
-
-
-def features(model: nn.Module, recipe: Recipe, index_N: Tensor) -> Tensor:
-    """What the last layer sees of some images, in evaluation mode: float32 N×F, CPU."""
-    model.eval()
-    batches, out = recipe.batches, []
-    with torch.no_grad():
-        for image in evaluation(batches.image_NCHW, index_N, batches.normalisation, batches.device):
-            with torch.autocast(image.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                out.append(model.features(image).float())  # type: ignore[operator]
-    return torch.cat(out).cpu()

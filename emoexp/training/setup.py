@@ -1,126 +1,98 @@
-"""From a configuration to the pieces of a training: data, strategy, recipe, network, optimizer."""
+"""What a run trains with: samples, validation, schedule, and when to stop. Nothing of it changes."""
 
-import json
-import logging
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from emoexp import rng
-from emoexp.config import build, build_model
-from emoexp.config.build_data import NO_TRANSFORM
-from emoexp.config.schema import Experiment, Machine, Node
-from emoexp.data import normalisation
-from emoexp.data.dataset import Dataset
-from emoexp.imbalance import strategy
-from emoexp.runs import machine
-from emoexp.training import loop
-from emoexp.training.batches import TrainingBatches
-from emoexp.training.cuda_graphs import Graphs
-from emoexp.training.sharpness import Sharpness
-from emoexp.training.step import Eager, Executor, Recipe, State
-
-log = logging.getLogger(__name__)
-RECORDED = ("architecture", "activation", "batch_size", "precision", "deterministic", "clip_norm")  # in a captured step
-NOT_HERE = {
-    "graph": "A CPU launches an operation in no time beside what it takes",
-    "compiled": "Compiled whole, the network was no faster on a CPU than step by step (benchmarks/results/speed.md); "
-    "what gains there, Mish's own kernel, is compiled anyway",
-}
+from emoexp.training import lr_schedules
+from emoexp.training.batches import TrainingSamples
+from emoexp.training.cuda_graphs import CapturedSteps
+from emoexp.training.step import EpochPlan, Row, StepSetup, TrainState
 
 
-def recipe_of(
-    experiment: Experiment,
-    place: Machine,
-    data: Dataset,
-    plan: strategy.Strategy,
-    image_NCHW: Tensor,
-    device: torch.device,
-) -> Recipe:
-    """What the training loop needs, built from the configuration. Raises what `executor` raises."""
-    copies = experiment.imbalance["copies"]
-    batches = TrainingBatches(
-        image_NCHW=image_NCHW,
-        original_N=torch.from_numpy(data.where("train")),
-        plan=plan,
-        on_all=build.instantiate(experiment.augmentation, place.allow),
-        on_copies=build.instantiate(copies.get("transform", NO_TRANSFORM), place.allow),
-        redraw=redraws(copies),
-        normalisation=normalisation.of_training_part(data),
-        batch_size=experiment.batch_size,
-        seed=experiment.seed,
-        device=device,
-    )
-    validation = data.where("val")
-    return Recipe(
-        batches=batches,
-        validation=(torch.from_numpy(validation), torch.from_numpy(data.labels[validation])),
-        num_classes=len(data.class_names),
-        schedule=build.instantiate(experiment.scheduler, place.allow),
-        epochs=experiment.epochs,
-        monitor=experiment.monitor,
-        patience=experiment.patience,
-        clip_norm=experiment.clip_norm,
-        precision=experiment.precision,
-        seed=experiment.seed,
-        executor=executor(experiment, place, data, device),
-        sharpness=sharpness_of(experiment.optimizer, plan.count_C, device),
-    )
+@dataclass(frozen=True)
+class TrainSetup:
+    """What training does not change.
 
-
-def sharpness_of(optimizer: Node, count_C: Tensor, device: torch.device) -> Sharpness | None:
-    """Sharpness-aware minimisation, for all classes or for those with less than `tail` times the mean count."""
-    rho, tail = optimizer.get("rho", 0.0), optimizer.get("tail")
-    if rho < 0 or not (tail is None or (isinstance(tail, int | float) and tail > 0)):
-        raise ValueError(f"optimizer.rho is at least 0, optimizer.tail above 0 or null; they are {rho} and {tail!r}")
-    if rho == 0 and tail is not None:
-        raise ValueError(f"optimizer.tail={tail} does nothing where optimizer.rho is 0: raise it, or leave tail=null")
-    if rho == 0:
-        return None
-    if tail is None:
-        return Sharpness(rho)
-    mean = count_C[count_C > 0].double().mean()
-    tail_C = (count_C > 0) & (count_C < tail * mean)
-    if not bool(tail_C.any()):
-        raise ValueError(
-            f"optimizer.tail={tail}: no class has fewer images than that times the mean of all, {mean:.0f}, so that "
-            "nothing would be done; raise it, or take null for all classes"
-        )
-    return Sharpness(rho, tail_C.float().to(device))
-
-
-def executor(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> Executor:
-    """How steps are carried out.
-
-    Raises:
-        ValueError: the device cannot do what was asked for, or only at a loss.
+    step: what a single step needs. validation: index into the images and int64 class of each validation image.
+    lr_schedule: factor of the learning rate. monitor: key of a history row; a loss is minimised, everything else
+    maximised. patience: epochs without a new best after which training ends; None: never. capture: takes steps as
+    CUDA graphs; None: one operation after the other. tail_C: as in `sharpness.Sharpness`.
     """
-    machine.check_precision(device, experiment.precision)
-    if place.executor == "eager" or (place.executor == "auto" and device.type != "cuda"):
-        return Eager()
-    if device.type != "cuda":
-        raise ValueError(f"executor={place.executor} is for CUDA. {NOT_HERE[place.executor]}; leave executor=auto")
-    decides = {key: getattr(experiment, key) for key in RECORDED}
-    decides |= {"optimizer": build.without(experiment.optimizer, "lr"), "head": build_model.head_of(experiment)}
-    decides |= {"data": [data.images.shape[1:], asdict(normalisation.of_training_part(data))]}
-    kind = json.dumps(decides | {"classes": len(data.class_names), "how": place.executor}, sort_keys=True)
-    return Graphs(kind, compiled=place.executor == "compiled", insist=place.executor != "auto")
+
+    samples: TrainingSamples
+    step: StepSetup
+    validation: tuple[Tensor, Tensor]
+    num_classes: int
+    batch_size: int
+    lr_schedule: Callable[[float, int, Sequence[float]], float]
+    epochs: int
+    monitor: str
+    patience: int | None
+    seed: int
+    capture: CapturedSteps | None = None
+    tail_C: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch. The last one takes what is left. A single image left over joins the step before it, since
+        batch normalisation cannot train on one image."""
+        return max(1, (self.samples.strategy.epoch_size + self.batch_size - 2) // self.batch_size)
+
+    def epoch(self, state: TrainState) -> EpochPlan:
+        """All that is in force in the epoch in which the state stands."""
+        strategy, device = self.samples.strategy, self.step.device
+        now, schedule = strategy.epoch(state.epoch), strategy.columns.schedule
+        retrains = now.second_stage and schedule.retrains
+        done = [state.epoch + number / self.steps for number in range(self.steps)]
+        factors = [self.lr_factor(share, state.history) for share in done]
+        base = [group["base_lr"] for group in state.optimizer.param_groups]
+        rates = [[as_on_device(rate * factor, device) for rate in base] for factor in factors]
+        return EpochPlan(
+            samples=self.samples.epoch(state.epoch),
+            batch_size=self.batch_size,
+            loss=now.loss.formula,
+            constants=now.loss.constants(strategy.count_C, now.exposure_C, now.weight_C, device),
+            tail_C=None if self.tail_C is None else self.tail_C.to(device),
+            retrain=schedule.retrain if retrains else "none",
+            norms_frozen=retrains and schedule.norms == "frozen",
+            progress_S=torch.tensor([share / self.epochs for share in done], dtype=torch.float64),
+            rate_SG=torch.tensor(rates, dtype=torch.float64),
+        )
+
+    def lr_factor(self, done: float, history: Sequence[Row]) -> float:
+        """Factor of the learning rate after `done` epochs. Where a second stage retrains the classifier, each of the
+        two stages has a schedule of its own."""
+        strategy, monitored, total = self.samples.strategy, self.monitored(history), self.epochs
+        schedule, start = strategy.columns.schedule, strategy.second_stage_start
+        second = done >= start > 0
+        if start and schedule.retrains:
+            begun, total = (start, self.epochs - start) if second else (0, start)
+            done, monitored = done - begun, monitored[begun:]
+        return self.lr_schedule(done, total, monitored) * (schedule.rate if second else 1.0)
+
+    def monitored(self, history: Sequence[Row]) -> list[float]:
+        """The monitored value of each epoch, larger being better."""
+        if history and self.monitor not in history[0]:
+            raise ValueError(f"monitor={self.monitor} is no column of history.jsonl; there are {', '.join(history[0])}")
+        sign = -1.0 if self.monitor.endswith("loss") else 1.0
+        return [sign * row[self.monitor] for row in history]
+
+    def best_epoch(self, history: Sequence[Row]) -> int | None:
+        """Index of the best epoch, among those in which the whole strategy is in force; None where there is none."""
+        start = self.samples.strategy.second_stage_start
+        best = lr_schedules.best_epoch(self.monitored(history)[start:])
+        return None if best is None else start + best
+
+    def exhausted(self, history: Sequence[Row]) -> bool:
+        """Whether the last `patience` epochs brought no new best."""
+        start = self.samples.strategy.second_stage_start
+        return lr_schedules.exhausted(self.monitored(history)[start:], self.patience)
 
 
-def redraws(copies: Node) -> bool:
-    """Whether copies are transformed anew each epoch."""
-    redraw = copies.get("redraw", "never")
-    if redraw not in ("never", "epoch"):
-        raise ValueError(f"imbalance.copies.redraw is never or epoch; it is {redraw}")
-    return bool(redraw == "epoch")
-
-
-def initial_state(experiment: Experiment, place: Machine, data: Dataset, device: torch.device) -> State:
-    """A network with weights drawn from the seed, and its optimizer."""
-    rng.reseed(experiment.seed, "weights")
-    card = build_model.card_of(experiment, data) | {"architecture": experiment.architecture}
-    model = build_model.build_model(card, place.allow).to(device).to(memory_format=torch.channels_last)
-    node = build.without(experiment.optimizer, "decay", "rho", "tail")
-    groups = loop.parameter_groups(model, experiment.optimizer.get("decay", "all"))
-    return State(model, build.instantiate(node, place.allow)(groups))
+def as_on_device(rate: float, device: torch.device) -> float:
+    """A learning rate as the device keeps it, so that it is the same number whoever hands it to the optimizer."""
+    return rate if device.type == "cpu" else float(np.float32(rate))

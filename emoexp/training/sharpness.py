@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from emoexp.models.network import Output
+
 
 @dataclass(frozen=True)
 class Sharpness:
@@ -19,33 +21,33 @@ class Sharpness:
 
 
 def backward(
-    sharpness: Sharpness,
+    output: Output,
+    loss: Tensor,
+    *,
+    rho: float,
+    tail_C: Tensor | None,
     model: nn.Module,
     parameters: Sequence[nn.Parameter],
-    forward: Callable[[], tuple[Tensor, Tensor]],
-    mean: Callable[[tuple[Tensor, Tensor], Tensor | None], Tensor],
-) -> tuple[Tensor, Tensor]:
+    forward: Callable[[], Output],
+    loss_of: Callable[[Output, Tensor | None], Tensor],
+) -> None:
     """Leave the gradients that the optimizer is to follow; the weights come back as they were, bit for bit.
 
     The weights move by rho·g/‖g‖ along the gradient g of the tail's loss, and that loss is derived there; the other
     classes' loss is derived at the weights themselves. Batch norms count a batch once.
 
     Args:
-        forward: runs the network, to features and logits.
-        mean: the mean loss of these, with a factor for each class (None: 1).
-
-    Returns:
-        The mean loss of all classes, and the logits, at the weights themselves.
+        output, loss: of the batch at the weights themselves.
+        rho, tail_C: as `Sharpness` has them.
+        forward: runs the network on the batch.
+        loss_of: the mean loss of an output, with a factor for each class (None: 1).
     """
-    out, tail_C = forward(), sharpness.tail_C
-    loss = mean(out, None)
-    tail = loss if tail_C is None else mean(out, tail_C)
+    tail = loss if tail_C is None else loss_of(output, tail_C)
     slopes = torch.autograd.grad(tail, [*parameters], retain_graph=tail_C is not None, allow_unused=True)
     if tail_C is not None:
-        mean(out, 1 - tail_C).backward()
-    with _moved(parameters, slopes, sharpness.rho), _counted_once(model):
-        mean(forward(), tail_C).backward()
-    return loss, out[1]
+        loss_of(output, 1 - tail_C).backward()
+    with _moved(parameters, slopes, rho), _counted_once(model):
+        loss_of(forward(), tail_C).backward()
 
 
 @contextmanager

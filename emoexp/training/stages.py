@@ -1,50 +1,47 @@
-"""The second part of a run in which the classifier is retrained alone: what learns, and how it begins."""
+"""The second stage of a run in which the classifier is retrained alone: what learns, and how it begins."""
 
 import torch
 from torch import nn
 
 from emoexp import rng
 from emoexp.models import heads
-from emoexp.training.step import Phase, Recipe, State
+from emoexp.training.setup import TrainSetup
+from emoexp.training.step import EpochPlan, TrainState
 
-SCALE = "scale_C"  # of `heads.Scaled`
-_ZERO = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # whose state begins at zero
+CLASS_FACTORS = "scale_C"  # of `heads.LearnableWeightScaling`
+_STATE_BEGINS_AT_ZERO = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 
-def enter(recipe: Recipe, state: State, phase: Phase) -> None:
+def begin_epoch(setup: TrainSetup, state: TrainState, epoch: EpochPlan) -> None:
     """Before an epoch, or what is left of one: training mode, and only what learns asks for gradients."""
-    plan, model = recipe.batches.plan, state.model
+    model = state.model
     model.train()
-    if phase.norms_frozen:
+    if epoch.norms_frozen:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-    last = {id(p): name for name, p in model.classifier.named_parameters()}  # type: ignore[union-attr]
+    name_of = {id(parameter): name for name, parameter in model.classifier.named_parameters()}
     for group in state.optimizer.param_groups:  # always: a run before may have left a shared model's features frozen
         for parameter in group["params"]:
-            parameter.requires_grad_(_learns(phase.learning, last.get(id(parameter))))
-    if phase.learning != "none" and (state.epoch, state.step) == (plan.second_stage_start, 0):
-        _begin(recipe, state, phase)
+            parameter.requires_grad_(learns(epoch.retrain, name_of.get(id(parameter))))
+    start = setup.samples.strategy.second_stage_start
+    if epoch.retrain != "none" and (state.epoch, state.step) == (start, 0):
+        if epoch.retrain == "fresh":
+            rng.reseed(setup.seed, "classifier")
+            heads.reset(model.classifier)
+        forget(state.optimizer)
 
 
-def _learns(learning: str, name: str | None) -> bool:
-    """Whether a parameter learns; name: of one of the classifier's, else None."""
-    if name == SCALE:
-        return learning in ("scale", "both")
-    return learning == "none" or (name is not None and learning != "scale")
-
-
-def _begin(recipe: Recipe, state: State, phase: Phase) -> None:
-    """A fresh classifier where one is wanted, and an optimizer that remembers nothing."""
-    if phase.learning == "fresh":
-        rng.reseed(recipe.seed, "classifier")
-        heads.fresh(state.model.classifier)  # type: ignore[arg-type]
-    forget(state.optimizer)
+def learns(retrain: str, name: str | None) -> bool:
+    """Whether a parameter learns; name: of a parameter of the classifier, None for all others."""
+    if name == CLASS_FACTORS:
+        return retrain in ("scale", "both")
+    return retrain == "none" or (name is not None and retrain != "scale")
 
 
 def forget(optimizer: torch.optim.Optimizer) -> None:
-    """Bring an optimizer's state to where it began; in place where that is zero: recorded steps know these tensors."""
-    if type(optimizer) not in _ZERO or optimizer.defaults.get("dampening"):
+    """Bring an optimizer's state to where it began; in place where that is zero: captured steps use these tensors."""
+    if type(optimizer) not in _STATE_BEGINS_AT_ZERO or optimizer.defaults.get("dampening"):
         optimizer.state.clear()
         return
     for values in optimizer.state.values():

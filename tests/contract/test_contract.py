@@ -38,14 +38,14 @@ from strategies import (
 from torch import Tensor
 
 from emoexp.config import build as building
-from emoexp.config import checks, options, schema
+from emoexp.config import build_training, checks, options, schema
 from emoexp.config.schema import Experiment, Node
 from emoexp.imbalance import ledger, mixing, posthoc
 from emoexp.imbalance.posthoc import Evidence
 from emoexp.imbalance.schedule import TIMED
 from emoexp.inference import results
 from emoexp.runs import checkpoint, machine
-from emoexp.training import checkpointer, loop, setup
+from emoexp.training import checkpointer, conclude, loop
 from emoexp.training import run as training
 
 Option = tuple[str, str]
@@ -128,7 +128,7 @@ def killed_at(epoch: int | None, steps: int) -> Iterator[None]:
         patch.setattr(building, "instantiate", build)
         patch.setattr(os, "fsync", lambda *ignored: None)
         patch.setattr(results, "write", lambda *ignored: None)
-        patch.setattr(training, "draw", lambda *ignored: None)
+        patch.setattr(conclude, "draw", lambda *ignored: None)
         yield
 
 
@@ -151,7 +151,7 @@ def test_resumed_is_undisturbed_bit_for_bit(columns, tmp_path):
     made = experiment(columns, augmentation=options.option("augmentation", "light"))
     made.imbalance["epoch_size"] = "originals"
     recipe, _ = begun(made)
-    first, steps = recipe.batches.plan.second_stage_start or 2, len(recipe.batches)
+    first, steps = recipe.samples.strategy.second_stage_start or 2, recipe.steps
     last = (
         [(None, first * steps - 3)] if columns in TWO_STAGES else []
     )  # between the first part's last step and its end
@@ -452,7 +452,7 @@ def test_three_times_the_validation_images_are_the_same_to_a_fit(name):
 
 @pytest.mark.parametrize("name", options.listed("optimizer"))
 def test_three_times_the_images_have_the_same_tail(name):
-    tails = [setup.sharpness_of(node("optimizer", name), torch.tensor(count), CPU) for count in (SQUARES, MORE)]
+    tails = [build_training.sharpness_of(node("optimizer", name), torch.tensor(count)) for count in (SQUARES, MORE)]
     assert str(tails[0]) == str(tails[1]) and (tails[0] is None) == (node("optimizer", name)["rho"] == 0)
 
 

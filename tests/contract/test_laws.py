@@ -159,10 +159,11 @@ def one_owner(source: Source) -> Iterator[str]:
 
 
 def one_saver(source: Source) -> Iterator[str]:
-    """checkpoint alone saves and loads; what MLflow serves is opened by tracking/served."""
+    """runs/checkpoint alone saves and loads; programs are written by inference/export and opened by tracking/served."""
     for line, name in source.uses:
         kept = re.fullmatch(r"torch\.(export\.|jit\.|serialization\.)?(save|load)", name)
         served = source.path == "emoexp/tracking/served.py" and name == "torch.export.load"
+        served |= source.path == "emoexp/inference/export.py" and name == "torch.export.save"
         if kept and source.path != "emoexp/runs/checkpoint.py" and not served:
             yield source.at(line, name)
 

@@ -12,15 +12,15 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from emoexp.config import build, build_model, options
+from emoexp.config import build, build_model, build_training, options
 from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import ledger, mixing, sampling
 from emoexp.models import heads
-from emoexp.training import loop, posthoc_fit, setup, sharpness, step
+from emoexp.models.network import Output
+from emoexp.training import loop, posthoc_fit, sharpness, step
 from emoexp.training.augment import Policy
-from emoexp.training.batches import Batch, TrainingBatches
+from emoexp.training.batches import Target, TrainingSamples, load_batch
 from emoexp.training.sharpness import Sharpness
-from emoexp.training.step import Phase
 
 N = (90, 9, 1)
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.2, 0.1], [-1.0, 3.0, 0.0]])
@@ -70,10 +70,10 @@ def test_focal_ratios_of_the_paper(p, ratio):
 
 def test_focus_is_of_the_unweighted_probability():
     logits = torch.tensor([[0.9, 0.1]]).log()
-    batch = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]))
+    target = Target(torch.tensor([0]))
     made = loss("focal", (1, 1))
     constants = made.constants(torch.tensor([1, 1]), torch.full((2,), 0.5), torch.tensor([2.0, 1.0]), CPU)
-    value = step.mean_loss(Phase(made.formula, constants), logits, logits, batch, 0.5, None)
+    value = step.mean_loss(made.formula, constants, Output(logits, logits), target, 0.5)
     assert float(value) == pytest.approx(0.0021072, rel=1e-4)  # not 0.0076070
 
 
@@ -107,7 +107,7 @@ def cosines(count, scale, **keys):
     """LDAM of two cosines, 0.6 and 0.2, through its own head."""
     made = experiment({"loss": node("loss", "ldam", scale=scale, **keys)})
     assert build_model.head_of(made) == {"kind": "normalised", "scale": scale}
-    head = heads.Normalised(2, 2, scale=scale)
+    head = heads.CosineClassifier(2, 2, scale=scale)
     head.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [0.4, math.sqrt(3.84)]])})
     logits = head(torch.tensor([[7.0, 0.0]] * 2)).detach()
     return valued("ldam", count, logits, torch.tensor([0, 1]), scale=scale, **keys), logits
@@ -296,12 +296,12 @@ def test_effective_numbers_at_their_limits(column):
     torch.testing.assert_close(found(1 - 1e-9), inverse, rtol=1e-6, atol=0)
 
 
-def reduced(name, weight, logits=LOGITS, batch=None, **keys):
+def reduced(name, weight, logits=LOGITS, target=None, **keys):
     """The mean loss of a batch with these weights."""
     made = loss(name, **keys)
     constants = made.constants(torch.tensor(N), torch.tensor(N) / 100, torch.tensor(weight), CPU)
-    batch = batch or Batch(torch.zeros(3, 1, 1, 1), TARGET)
-    return step.mean_loss(Phase(made.formula, constants), logits, FEATURE, batch, 0.5, None)
+    target = target or Target(TARGET)
+    return step.mean_loss(made.formula, constants, Output(FEATURE, logits), target, 0.5)
 
 
 def test_reductions_by_hand():
@@ -322,12 +322,12 @@ OTHER, SHARE = torch.tensor([1, 0, 0]), torch.tensor([0.7, 0.2, 1.0])
 @every_loss
 def test_a_mixed_image_has_both_labels_losses_each_with_its_weight(name):
     weight = [0.5, 2.0, 7.0]
-    batch = Batch(torch.zeros(3, 1, 1, 1), TARGET, OTHER, SHARE)
+    mixed = Target(TARGET, OTHER, SHARE)
     one, other = (
         values(loss(name), LOGITS, target, FEATURE, N) * torch.tensor(weight)[target] for target in (TARGET, OTHER)
     )
     expected = (SHARE * one + (1 - SHARE) * other).mean()
-    torch.testing.assert_close(reduced(name, weight, batch=batch), expected)
+    torch.testing.assert_close(reduced(name, weight, target=mixed), expected)
     soft = SHARE[:, None] * functional.one_hot(TARGET, 3) + (1 - SHARE[:, None]) * functional.one_hot(OTHER, 3)
     mean_weight = (values(loss(name), LOGITS, soft, FEATURE, N) * (soft @ torch.tensor(weight))).mean()
     assert abs(float(mean_weight - expected)) > 1e-3  # which is another thing
@@ -369,40 +369,41 @@ def pictures(columns, count=(6, 6), size=48, draws=400):
     image = torch.zeros(sum(count), 1, size, size, dtype=torch.uint8)
     image[count[0] :] = 255
     none = Policy()
-    return TrainingBatches(
-        *(image, torch.arange(sum(count)), worked, none, none, False, Normalisation(0.0, 1.0)),
-        **{"batch_size": 400, "seed": 0, "device": CPU},
-    )
+    return TrainingSamples(image, torch.arange(sum(count)), worked, none, none, False, seed=0, device=CPU)
+
+
+def whole_epoch(made, epoch):
+    """All images of an epoch, in 0..1, and their target."""
+    return load_batch(made.image_NCHW, Normalisation(0.0, 1.0), CPU, made.epoch(epoch), slice(None))
 
 
 @pytest.mark.parametrize("name", [n for n in options.listed("imbalance/mix") if n != "none"])
 def test_labels_are_the_shares_of_the_pixels(name):
     made = pictures({"mix": name})
-    batch = made.batch(made.of(1), lambda table: table)
-    white_B = batch.image_BCHW.mean((1, 2, 3))
-    label_B = batch.share_B * batch.label_B + (1 - batch.share_B) * batch.other_B
-    torch.testing.assert_close(white_B, label_B, rtol=0, atol=1e-5)
-    assert ((batch.label_B != batch.other_B) & (batch.share_B < 1) & (batch.share_B > 0)).any()
-    one = batch.image_BCHW[batch.label_B == batch.other_B]
+    image, target = whole_epoch(made, 1)
+    label_B = target.share_B * target.label_B + (1 - target.share_B) * target.other_B
+    torch.testing.assert_close(image.mean((1, 2, 3)), label_B, rtol=0, atol=1e-5)
+    assert ((target.label_B != target.other_B) & (target.share_B < 1) & (target.share_B > 0)).any()
+    one = image[target.label_B == target.other_B]
     torch.testing.assert_close(one, one[:, :, :1, :1].expand_as(one).clone())  # a colour mixed with itself
-    if made.plan.columns.mix.paste:
-        assert set(batch.image_BCHW.unique().tolist()) == {0.0, 1.0}
+    if made.strategy.columns.mix.paste:
+        assert set(image.unique().tolist()) == {0.0, 1.0}
 
 
 def test_a_paste_on_small_images_is_whole_pixels_and_counts_them():
     made = pictures({"mix": "cutmix"}, size=8)
-    batch = made.batch(made.of(0), lambda table: table)
-    label_B = batch.share_B * batch.label_B + (1 - batch.share_B) * batch.other_B
-    torch.testing.assert_close(batch.image_BCHW.mean((1, 2, 3)), label_B, rtol=0, atol=1e-6)
-    torch.testing.assert_close((batch.share_B * 64).round(), batch.share_B * 64, rtol=0, atol=1e-4)
+    image, target = whole_epoch(made, 0)
+    label_B = target.share_B * target.label_B + (1 - target.share_B) * target.other_B
+    torch.testing.assert_close(image.mean((1, 2, 3)), label_B, rtol=0, atol=1e-6)
+    torch.testing.assert_close((target.share_B * 64).round(), target.share_B * 64, rtol=0, atol=1e-4)
 
 
 def test_the_rarer_label_stands_for_a_remixed_picture():
     made = pictures({"mix": "remix"}, count=(30, 3), draws=2000)
-    batch = made.batch(made.of(0), lambda table: table)
-    white_B = batch.image_BCHW.mean((1, 2, 3))
-    label_B = batch.share_B * batch.label_B + (1 - batch.share_B) * batch.other_B
-    unlike = batch.label_B != batch.other_B
+    image, target = whole_epoch(made, 0)
+    white_B = image.mean((1, 2, 3))
+    label_B = target.share_B * target.label_B + (1 - target.share_B) * target.other_B
+    unlike = target.label_B != target.other_B
     assert unlike.any() and bool((label_B[unlike & (white_B > 0.5)] == 1).all())  # 1: the rarer
     torch.testing.assert_close(
         label_B[unlike & (white_B < 0.49)], white_B[unlike & (white_B < 0.49)], rtol=0, atol=1e-4
@@ -503,6 +504,13 @@ def test_draws_by_chance_are_not_decks():
 # sharpness-aware minimisation
 
 
+def derive(model, parameters, rho, tail_C, forward, loss_of):
+    """Gradients of sharpness-aware minimisation, as a step leaves them."""
+    output = forward()
+    kwargs = {"rho": rho, "tail_C": tail_C, "model": model, "parameters": parameters}
+    sharpness.backward(output, loss_of(output, None), forward=forward, loss_of=loss_of, **kwargs)
+
+
 class Bowl(nn.Module):
     """½ Σ c·w², at weights of 1."""
 
@@ -511,10 +519,13 @@ class Bowl(nn.Module):
         self.weight, self.curvature = nn.Parameter(torch.ones(len(curvature)).double()), torch.tensor(curvature)
 
     def slope(self, rho, tail=None):
-        sharpness.backward(
-            Sharpness(rho, tail), self, [self.weight], lambda: (self.weight, self.weight),
-            lambda out, tail_C: (self.curvature * out[0] ** 2).sum() / 2,
-        )  # fmt: skip
+        def forward():
+            return Output(self.weight, self.weight)
+
+        def loss_of(output, tail_C):
+            return (self.curvature * output.feature_BF**2).sum() / 2
+
+        derive(self, [self.weight], rho, tail, forward, loss_of)
         return self.weight.grad
 
 
@@ -536,7 +547,8 @@ def bits(made, sharpened=None, images=None):
     """The weights that a training ends with."""
     recipe, state = begun(made, images)
     if sharpened is not None:
-        recipe = dataclasses.replace(recipe, sharpness=sharpened)
+        one_step = dataclasses.replace(recipe.step, sharpness_rho=sharpened.rho)
+        recipe = dataclasses.replace(recipe, step=one_step, tail_C=sharpened.tail_C)
     list(loop.fit(recipe, state, never))
     return state.model.state_dict()
 
@@ -565,10 +577,10 @@ def test_a_batch_without_the_tail_takes_the_optimizers_step():
 
 
 def test_the_tail_is_what_lies_below_a_part_of_the_mean():
-    found = setup.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([36, 12, 5, 1]), CPU)
+    found = build_training.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([36, 12, 5, 1]))
     assert found.rho == 0.05 and found.tail_C.tolist() == [0, 0, 1, 1]  # the mean is 13.5
     with pytest.raises(ValueError, match=r"optimizer\.tail=0\.5: no class"):
-        setup.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([9, 9, 9]), CPU)
+        build_training.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([9, 9, 9]))
 
 
 def norms(model):
@@ -582,8 +594,9 @@ def test_a_batch_is_counted_once(name):
     stops = iter([False, True])
     with pytest.raises(loop.Interrupted):
         list(loop.fit(recipe, state, lambda *ignored: next(stops, True) or True))
-    batch = recipe.batches.batch(recipe.batches.of(0), lambda table: table[recipe.batches.span(0)])
-    plain.train().features(batch.image_BCHW)
+    epoch, one_step = recipe.epoch(begun(experiment({"optimizer": name}))[1]), recipe.step
+    image, _ = load_batch(one_step.image_NCHW, one_step.normalisation, CPU, epoch.samples, epoch.rows(0))
+    plain.train().features(image)
     for one, other in zip(norms(state.model), norms(plain), strict=True):
         assert torch.equal(one.running_mean, other.running_mean) and torch.equal(one.running_var, other.running_var)
         assert one.num_batches_tracked == 1 and one.track_running_stats and bool(one.running_mean.any())
@@ -600,9 +613,9 @@ def test_the_tails_gradient_is_taken_uphill_and_the_heads_here():
         return (value_B if factor_C is None else value_B * factor_C[label]).mean()
 
     def forward(model):
-        return image, model(image)
+        return Output(image, model(image))
 
-    sharpness.backward(Sharpness(0.2, tail_C), net, [*net.parameters()], lambda: forward(net), mean)
+    derive(net, [*net.parameters()], 0.2, tail_C, lambda: forward(net), mean)
     head = torch.autograd.grad(mean(forward(theirs), 1 - tail_C), [*theirs.parameters()])
     uphill = torch.autograd.grad(mean(forward(theirs), tail_C), [*theirs.parameters()])
     length = torch.cat([slope.flatten() for slope in uphill]).norm()
@@ -623,7 +636,7 @@ def parts(columns, **keys):
     seen = []
 
     def watch(number, steps):
-        first = recipe.batches.plan.second_stage_start
+        first = recipe.samples.strategy.second_stage_start
         if (state.epoch, number) in ((first - 1, steps), (first, 1)):
             seen.append(copy.deepcopy(state.model.state_dict()))
         return False
@@ -642,7 +655,7 @@ def retrained(retrain, **keys):
 def test_features_are_frozen_in_the_second_part(retrain, statistics, optimizer):
     columns = retrained(retrain, norms=statistics) | {"optimizer": optimizer}
     before, _, after, recipe = parts(columns)
-    assert recipe.batches.plan.second_stage_start == 2
+    assert recipe.samples.strategy.second_stage_start == 2
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     buffers = {key for key in before if "running_" in key or "num_batches" in key}
     assert (moved & buffers) == (buffers if statistics == "update" else set())
@@ -679,7 +692,7 @@ def test_a_fresh_classifier_is_a_function_of_the_seed(monkeypatch):
     ):
         kept = []
         with monkeypatch.context() as patch:
-            patch.setattr(heads, "fresh", recording(heads.fresh, kept))
+            patch.setattr(heads, "reset", recording(heads.reset, kept))
             before, *_ = parts(columns, **keys)
         assert len(kept) == 1 and not torch.equal(kept[0]["weight"], before["classifier.weight"])
         drawn[name] = kept[0]
@@ -700,7 +713,7 @@ def test_a_second_part_has_a_rate_of_its_own():
     def rates(**keys):
         schedule = node("schedule", "two_stage", **keys)
         recipe, _ = begun(experiment({"schedule": schedule, "sampling": "inverse"}, epochs=5, scheduler=onecycle))
-        return [recipe.factor(epoch, []) for epoch in range(5)]
+        return [recipe.lr_factor(epoch, []) for epoch in range(5)]
 
     from composing import checked
 
@@ -732,7 +745,7 @@ def test_class_means_are_those_of_the_training_images():
     for c in range(4):
         units = []
         for n in np.flatnonzero((data().part == 0) & (data().labels == c)):
-            image = recipe.batches.normalisation(torch.from_numpy(data().images[n : n + 1]))
+            image = recipe.step.normalisation(torch.from_numpy(data().images[n : n + 1]))
             feature = state.model.eval().features(image)[0].detach().double()
             units.append(feature / feature.norm())
         torch.testing.assert_close(found_CF[c], torch.stack(units).mean(0), rtol=1e-4, atol=1e-5)

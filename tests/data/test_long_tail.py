@@ -17,6 +17,7 @@ from emoexp.config import build_data, checks, naming
 from emoexp.data import long_tail
 from emoexp.data.dataset import Dataset
 from emoexp.inference import evaluate
+from emoexp.inference.trained import load
 from emoexp.training import run
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -280,7 +281,7 @@ def test_a_run_trains_on_its_tail_and_is_judged_on_the_parts_it_had(pictures, tm
     assert json.loads((folder / "metrics.json").read_text())["test"]["n"] == 54
     data = build_data.load_data(*checked(*words(pictures, tmp_path, *TAILED)))
     asked = {"cache": None, "allow": [], "split": None, "data": checked(*words(pictures, tmp_path, *TAILED))[0].data}
-    trained = evaluate.load(str(folder), "cpu", 1, None, [])
+    trained = load(str(folder), "cpu", 1, None, [])
     for part in ("train", "val", "test"):  # evaluate, on the same images, finds the parts of the training
         assert np.array_equal(evaluate.part_of(asked | {"part": part}, trained)[1], data.where(part))
     assert len(evaluate.part_of(asked | {"part": "all"}, trained)[1]) == 180

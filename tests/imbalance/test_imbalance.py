@@ -13,10 +13,9 @@ from strategies import experiment, node
 from strategies import plan as strategy
 from torch.nn import functional
 
-from emoexp.config import build_strategy, options
+from emoexp.config import build_strategy, build_training, options
 from emoexp.imbalance import copies, ledger, losses, mixing, sampling, weights
 from emoexp.imbalance.strategy import Columns, build
-from emoexp.training import setup
 
 N = torch.tensor([90, 9, 1])
 FER = torch.tensor([3995, 436, 4097, 7215, 4830, 3171, 4965])
@@ -409,8 +408,8 @@ def test_what_would_silence_a_column_or_leave_all_bounds_is_refused(keys, said):
 def test_only_classes_that_are_there_are_the_tail():
     usual = node("optimizer", "sam_tail")
     with pytest.raises(ValueError, match="no class has fewer images than that times the mean of all, 20,"):
-        setup.sharpness_of(usual, torch.tensor([20, 20, 0]), torch.device("cpu"))
-    found = setup.sharpness_of(usual, torch.tensor([50, 2, 0]), torch.device("cpu"))
+        build_training.sharpness_of(usual, torch.tensor([20, 20, 0]))
+    found = build_training.sharpness_of(usual, torch.tensor([50, 2, 0]))
     assert found is not None and found.tail_C is not None and found.tail_C.tolist() == [0, 1, 0]
 
 

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from emoexp.imbalance import posthoc, search
 from emoexp.imbalance.posthoc import Evidence, Fitted
-from emoexp.models.heads import Adjusted, Means, Normalised, unit
+from emoexp.models.heads import AdjustedLogits, CosineClassifier, NearestClassMean, unit
 
 CONF = Path(__file__).parents[2] / "conf" / "imbalance" / "posthoc"
 KEYS = {"metric": "macro_f1", "step": 0.05, "most": 4.0, "rounds": 20}
@@ -421,14 +421,14 @@ def test_what_apply_makes():
     linear = nn.Linear(6, 3)
     assert posthoc.apply(linear, Fitted()) is linear
     shifted = posthoc.apply(linear, Fitted(shift_C=torch.zeros(3)))
-    assert isinstance(shifted, Adjusted) and shifted.inner is linear
-    cosine = Normalised(6, 3, scale=30)
+    assert isinstance(shifted, AdjustedLogits) and shifted.inner is linear
+    cosine = CosineClassifier(6, 3, scale=30)
     assert posthoc.apply(cosine, Fitted(scale=2.0)).inner is cosine
     plain = posthoc.apply(linear, Fitted(weight_CF=torch.ones(3, 6).double()))
     assert isinstance(plain, nn.Linear) and plain.bias is None and plain.weight.dtype == torch.float32
     both = posthoc.apply(linear.double(), Fitted(scale=2.0, mean_CF=torch.ones(3, 6)))
-    assert isinstance(both.inner, Means) and both.inner.mean_CF.dtype == both.scale.dtype == torch.float64
-    with pytest.raises(ValueError, match="last layer is Linear"):
+    assert isinstance(both.inner, NearestClassMean) and both.inner.mean_CF.dtype == both.scale.dtype == torch.float64
+    with pytest.raises(ValueError, match="last layer is one of Linear"):
         posthoc.apply(nn.ReLU(), Fitted(scale=2.0))
 
 

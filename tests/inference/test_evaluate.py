@@ -11,7 +11,7 @@ from PIL import Image
 
 from emoexp.config import checks
 from emoexp.config.schema import Node
-from emoexp.inference import evaluate
+from emoexp.inference import evaluate, predict_images
 from emoexp.training import run as training
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -91,7 +91,7 @@ def test_an_unknown_part_is_named(run):
 
 def test_predictions_are_probabilities_of_each_image(run, pictures, tmp_path):
     out = tmp_path / "table.csv"
-    rows = evaluate.predict(asked("predict", run, f"images={pictures}", f"out={out}"))
+    rows = predict_images.predict(asked("predict", run, f"images={pictures}", f"out={out}"))
     assert len(rows) == 9 and rows[0]["image"].endswith("HAPPY/0.png")
     names = [key for key in rows[0] if key not in ("image", "predicted", "confidence")]
     assert names == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
@@ -106,15 +106,15 @@ def test_predictions_are_probabilities_of_each_image(run, pictures, tmp_path):
 def test_predictions_do_not_depend_on_the_company(run, pictures, tmp_path):
     one = asked("predict", run, f"images={pictures / 'joy' / '1.png'}", f"out={tmp_path / 'a.csv'}")
     many = asked("predict", run, f"images={pictures / 'joy'}", f"out={tmp_path / 'b.csv'}")
-    assert evaluate.predict(one)[0] == evaluate.predict(many)[1]
+    assert predict_images.predict(one)[0] == predict_images.predict(many)[1]
 
 
 def test_unreadable_images_are_listed_or_left_out(run, pictures, tmp_path):
     (pictures / "joy" / "9.png").write_bytes(b"<html>")
     plain = asked("predict", run, f"images={pictures}", f"out={tmp_path / 'a.csv'}")
     with pytest.raises(ValueError, match=r"9\.png"):
-        evaluate.predict(plain)
-    assert len(evaluate.predict(plain | {"on_corrupt": "drop"})) == 9
+        predict_images.predict(plain)
+    assert len(predict_images.predict(plain | {"on_corrupt": "drop"})) == 9
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_unreadable_images_are_listed_or_left_out(run, pictures, tmp_path):
 def test_wrong_paths_are_named(run, tmp_path, images, told):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=told):
-        evaluate.predict(asked("predict", run, f"images={tmp_path / images}"))
+        predict_images.predict(asked("predict", run, f"images={tmp_path / images}"))

@@ -6,6 +6,7 @@ from test_models import ARCHITECTURES, build
 from torch import Tensor, nn
 
 from emoexp.models import folding
+from emoexp.models.network import Output
 
 NORMS = {"emotion_cnn": 4, "shallow_cnn": 0, "vgg_a": 0, "resnet18": 20, "mobilenet_v3_small": 34, "resnet32": 31}
 
@@ -38,7 +39,7 @@ def test_folded_computes_the_same_without_batch_norms(architecture):
     own = folding.folded(model, image[:2])
     assert (norms(model), norms(own)) == (NORMS[architecture], 0)
     with torch.inference_mode():
-        torch.testing.assert_close(own(image), model(image), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(own(image).logits_BC, model(image).logits_BC, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert (own is model) == (NORMS[architecture] == 0)
     assert not any(part._forward_hooks for part in model.modules())
@@ -51,9 +52,9 @@ class Twice(nn.Module):
         super().__init__()
         self.conv, self.norm, self.head = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Linear(3, 2)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Output:
         found = self.conv(image)
-        return self.head((self.norm(found) + found).mean((2, 3)))
+        return Output(image, self.head((self.norm(found) + found).mean((2, 3))))
 
 
 class Shared(nn.Module):
@@ -63,8 +64,8 @@ class Shared(nn.Module):
         super().__init__()
         self.a, self.b, self.norm, self.head = nn.Conv2d(1, 3, 3), nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten()
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.head((self.norm(self.a(image)) + self.norm(self.b(image))).mean((2, 3)))
+    def forward(self, image: Tensor) -> Output:
+        return Output(image, self.head((self.norm(self.a(image)) + self.norm(self.b(image))).mean((2, 3))))
 
 
 class Between(nn.Module):
@@ -74,8 +75,8 @@ class Between(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.BatchNorm2d(3), nn.Flatten())
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.body(image)
+    def forward(self, image: Tensor) -> Output:
+        return Output(image, self.body(image))
 
 
 @pytest.mark.parametrize("kind", [Twice, Shared, Between])

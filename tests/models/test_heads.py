@@ -12,36 +12,44 @@ from torch import nn
 from torch.nn import functional
 
 from emoexp.models import folding
-from emoexp.models.heads import Adjusted, Means, Normalised, Scaled, fresh, sizes, unit
+from emoexp.models.heads import (
+    AdjustedLogits,
+    CosineClassifier,
+    LearnableWeightScaling,
+    NearestClassMean,
+    reset,
+    sizes,
+    unit,
+)
 
 FEATURES, CLASSES = 5, 3
 
 
-def means(features: int = FEATURES, classes: int = CLASSES) -> Means:
+def means(features: int = FEATURES, classes: int = CLASSES) -> NearestClassMean:
     """Class means of features of length 1, as a training part would leave them."""
-    head = Means(features, classes)
+    head = NearestClassMean(features, classes)
     head.mean_CF.copy_(0.8 * unit(torch.randn(classes, features)))
     return head
 
 
-def scaled(inner: nn.Module) -> Scaled:
-    head = Scaled(inner)
+def scaled(inner: nn.Module) -> LearnableWeightScaling:
+    head = LearnableWeightScaling(inner)
     with torch.no_grad():
         head.scale_C.copy_(torch.linspace(0.5, 1.5, head.out_features))
     return head
 
 
-def adjusted(inner: nn.Module) -> Adjusted:
-    head = Adjusted(inner)
+def adjusted(inner: nn.Module) -> AdjustedLogits:
+    head = AdjustedLogits(inner)
     head.scale.fill_(1.7)
     head.shift_C.copy_(torch.linspace(-1, 2, head.out_features))
     return head
 
 
 MADE = {
-    "normalised": lambda f, c: Normalised(f, c, scale=30),
+    "normalised": lambda f, c: CosineClassifier(f, c, scale=30),
     "scaled": lambda f, c: scaled(nn.Linear(f, c)),
-    "scaled_normalised": lambda f, c: scaled(Normalised(f, c, scale=10.0)),
+    "scaled_normalised": lambda f, c: scaled(CosineClassifier(f, c, scale=10.0)),
     "adjusted": lambda f, c: adjusted(nn.Linear(f, c)),
     "adjusted_means": lambda f, c: adjusted(means(f, c)),
     "means": means,
@@ -70,31 +78,31 @@ def test_normalised_is_the_scaled_cosine():
 
 
 def test_normalised_by_hand():
-    head = Normalised(2, 2, scale=10)
+    head = CosineClassifier(2, 2, scale=10)
     head.load_state_dict({"weight": torch.tensor([[2.0, 0.0], [3.0, 4.0]])})
     torch.testing.assert_close(head(torch.tensor([[0.0, 5.0]])), torch.tensor([[0.0, 8.0]]))
 
 
 def test_normalised_starts_with_directions_of_uniform_draws():
     torch.manual_seed(3)
-    head = Normalised(64, 500, scale=30)
+    head = CosineClassifier(64, 500, scale=30)
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(500))
     entries = head.weight.detach() * math.sqrt(64 / 3)  # a uniform draw from -1..1 has a mean square of 1/3
     assert entries.abs().max() < 1.4 and entries.abs().quantile(0.5) == pytest.approx(0.5, abs=0.02)
     torch.manual_seed(3)
-    assert torch.equal(Normalised(64, 500, scale=30).weight, head.weight)
-    assert not torch.equal(Normalised(64, 500, scale=30).weight, head.weight)
+    assert torch.equal(CosineClassifier(64, 500, scale=30).weight, head.weight)
+    assert not torch.equal(CosineClassifier(64, 500, scale=30).weight, head.weight)
 
 
 @pytest.mark.parametrize("scale", [0, -1.0, math.nan, math.inf, True, "30", None])
 def test_normalised_refuses_a_scale(scale):
     with pytest.raises(ValueError, match=r"head normalised: scale .* above 0.*it is"):
-        Normalised(2, 2, scale=scale)
+        CosineClassifier(2, 2, scale=scale)
 
 
 def test_scaled_multiplies_the_logits_bias_included():
     inner, feature = nn.Linear(FEATURES, CLASSES), torch.randn(4, FEATURES)
-    head = Scaled(inner)
+    head = LearnableWeightScaling(inner)
     assert torch.equal(head(feature), inner(feature)) and head.scale_C.ndim == 1
     with torch.no_grad():
         head.scale_C.copy_(torch.tensor([2.0, 1.0, 0.5]))
@@ -106,7 +114,7 @@ def test_scaled_multiplies_the_logits_bias_included():
 
 def test_adjusted_is_neutral_then_scales_and_shifts():
     inner, feature = nn.Linear(FEATURES, CLASSES), torch.randn(4, FEATURES)
-    head = Adjusted(inner)
+    head = AdjustedLogits(inner)
     assert torch.equal(head(feature), inner(feature)) and head.scale.ndim == 0
     head.scale.fill_(0.5)
     head.shift_C.copy_(torch.tensor([1.0, 0.0, -1.0]))
@@ -120,7 +128,7 @@ def test_means_are_nearest_centroids_and_differ_by_distance():
     label = torch.arange(CLASSES).repeat(40)
     feature = torch.randn(120, FEATURES) + 2 * torch.eye(CLASSES, FEATURES)[label]
     known = unit(feature[:60])
-    head = Means(FEATURES, CLASSES)
+    head = NearestClassMean(FEATURES, CLASSES)
     head.mean_CF.copy_(torch.stack([known[label[:60] == c].mean(0) for c in range(CLASSES)]))
     oracle = NearestCentroid().fit(known.numpy(), label[:60].numpy())
     said = head(feature[60:]).argmax(1)
@@ -217,10 +225,10 @@ def test_every_architecture_takes_every_head_and_is_folded(architecture, kind):
     network.classifier = made(kind, *sizes(network.classifier))
     settled(network, image)
     with torch.inference_mode():
-        logits = network(image)
+        logits = network(image).logits_BC
         assert logits.shape == (5, 7) and torch.equal(logits, network.classifier(network.features(image)))
         own = folding.folded(network, image[:2])
-        torch.testing.assert_close(own(image), logits, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(own(image).logits_BC, logits, rtol=1e-3, atol=1e-3)
     norms = any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
     assert (own is not network) == norms
 
@@ -234,15 +242,15 @@ def test_fresh_is_a_constructor_in_place(kind):
     kept, pointers = head.state_dict(), [value.data_ptr() for value in head.state_dict().values()]
     before = {name: value.clone() for name, value in kept.items()}
     torch.manual_seed(5)
-    fresh(head)
+    reset(head)
     torch.manual_seed(5)
     new = {
-        "normalised": lambda: Normalised(FEATURES, CLASSES, scale=30),
-        "scaled": lambda: Scaled(nn.Linear(FEATURES, CLASSES)),
-        "scaled_normalised": lambda: Scaled(Normalised(FEATURES, CLASSES, scale=10)),
-        "adjusted": lambda: Adjusted(nn.Linear(FEATURES, CLASSES)),
-        "adjusted_means": lambda: Adjusted(Means(FEATURES, CLASSES)),
-        "means": lambda: Means(FEATURES, CLASSES),
+        "normalised": lambda: CosineClassifier(FEATURES, CLASSES, scale=30),
+        "scaled": lambda: LearnableWeightScaling(nn.Linear(FEATURES, CLASSES)),
+        "scaled_normalised": lambda: LearnableWeightScaling(CosineClassifier(FEATURES, CLASSES, scale=10)),
+        "adjusted": lambda: AdjustedLogits(nn.Linear(FEATURES, CLASSES)),
+        "adjusted_means": lambda: AdjustedLogits(NearestClassMean(FEATURES, CLASSES)),
+        "means": lambda: NearestClassMean(FEATURES, CLASSES),
     }[kind]()
     for name, value in new.state_dict().items():
         assert torch.equal(head.state_dict()[name], value), name
@@ -256,11 +264,11 @@ def test_fresh_linear_is_torchs():
     oracle = nn.Linear(FEATURES, CLASSES)
     head = nn.Linear(FEATURES, CLASSES)
     torch.manual_seed(5)
-    fresh(head)
+    reset(head)
     assert torch.equal(head.weight, oracle.weight) and torch.equal(head.bias, oracle.bias)
 
 
-@pytest.mark.parametrize("function", [fresh, sizes, Scaled, Adjusted])
+@pytest.mark.parametrize("function", [reset, sizes, LearnableWeightScaling, AdjustedLogits])
 def test_what_is_no_head_is_refused(function):
-    with pytest.raises(ValueError, match=r"last layer is Linear, .* it is ReLU"):
+    with pytest.raises(ValueError, match=r"last layer is one of Linear, .* it is ReLU"):
         function(nn.ReLU())

@@ -78,7 +78,7 @@ def check_training(network: nn.Module, channels: int, size: int) -> None:
     torch.manual_seed(1)
     image = torch.randn(4, channels, size, size).to(memory_format=torch.channels_last)
     network.to(memory_format=torch.channels_last)
-    logits = network(image)
+    logits = network(image).logits_BC
     assert logits.shape == (4, 7)
     nn.functional.cross_entropy(logits, torch.arange(4)).backward()
     for name, parameter in network.named_parameters():
@@ -119,12 +119,12 @@ def test_an_image_is_judged_by_itself(architecture: str) -> None:
     image, order = torch.randn(6, 1, 32, 32), torch.tensor([3, 0, 5, 1, 4, 2])
     network = settled(build(architecture, num_classes=2), image)
     with torch.no_grad():
-        logits = network(image)
+        logits = network(image).logits_BC
         assert logits.shape == (6, 2)
-        torch.testing.assert_close(network(image[order]), logits[order], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(network(image[:1]), logits[:1], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network(image[order]).logits_BC, logits[order], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network(image[:1]).logits_BC, logits[:1], rtol=1e-4, atol=1e-5)
         last = image.to(memory_format=torch.channels_last)
-        torch.testing.assert_close(network(last), logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network(last).logits_BC, logits, rtol=1e-4, atol=1e-5)
     assert (logits - logits.mean(0)).abs().max() > 1e-4, "the image makes no difference"
 
 
@@ -136,8 +136,8 @@ def test_logits_are_the_classifiers_of_the_features(architecture: str) -> None:
         feature = network.features(image)
         assert isinstance(network.classifier, nn.Linear)
         assert feature.shape == (2, network.classifier.in_features)
-        assert torch.equal(network.classifier(feature), network(image))
-        assert network(image).shape == (2, 50)
+        assert torch.equal(network.classifier(feature), network(image).logits_BC)
+        assert network(image).logits_BC.shape == (2, 50)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -327,9 +327,9 @@ def test_a_network_can_learn_by_heart(architecture: str) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for _ in range(40):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(network(image), label).backward()
+        nn.functional.cross_entropy(network(image).logits_BC, label).backward()
         optimizer.step()
-    assert (network.eval()(image).argmax(1) == label).all()
+    assert (network.eval()(image).logits_BC.argmax(1) == label).all()
 
 
 @pytest.mark.parametrize("architecture", ["emotion_cnn", pytest.param("mobilenet_v3_small", marks=pytest.mark.slow)])
@@ -339,4 +339,6 @@ def test_an_exported_program_needs_torch_alone(architecture: str) -> None:
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert "aten.mish.default" in targets
     assert all(name.startswith(("aten.", "<built-in function")) for name in targets)
-    torch.testing.assert_close(program.module()(image[:2]), network(image[:2]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        program.module()(image[:2]).logits_BC, network(image[:2]).logits_BC, rtol=1e-4, atol=1e-5
+    )

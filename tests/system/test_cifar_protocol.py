@@ -9,10 +9,10 @@ import torch
 from composing import checked
 from PIL import Image
 
-from emoexp.config import build_data, options
+from emoexp.config import build_data, build_training, options
 from emoexp.inference import results
 from emoexp.runs import checkpoint
-from emoexp.training import run, setup
+from emoexp.training import conclude, run, setup
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -51,7 +51,7 @@ def pictures(tmp_path_factory) -> Path:
 def no_figures(monkeypatch):
     """They take most of such a run's time, and are drawn elsewhere."""
     monkeypatch.setattr(results, "write", lambda *ignored: None)
-    monkeypatch.setattr(run, "draw", lambda *ignored: None)
+    monkeypatch.setattr(conclude, "draw", lambda *ignored: None)
 
 
 def asked(pictures: Path, base: Path, *words: str):
@@ -76,7 +76,7 @@ def test_the_recipe_is_the_published_one():
 def test_one_group_of_parameters_decays_and_the_network_is_resnet32(pictures, tmp_path):
     experiment, place = asked(pictures, tmp_path, "architecture.depth=32")
     data = build_data.load_data(experiment, place)
-    state = setup.initial_state(experiment, place, data, torch.device("cpu"))
+    state = build_training.initial_state(experiment, place, data, torch.device("cpu"))
     (group,) = state.optimizer.param_groups
     assert group["weight_decay"] == 2e-4 and sum(p.numel() for p in group["params"]) == 464_154
 

@@ -10,6 +10,7 @@ import torch
 from test_loop import fresh, never, recipe
 from torch import nn
 
+from emoexp.config import build_training
 from emoexp.imbalance import copies, losses, sampling
 from emoexp.imbalance.mixing import Mix
 from emoexp.imbalance.schedule import Schedule
@@ -76,12 +77,12 @@ OPTIMIZERS = {
 }
 
 
-def begun(optimizer="adamw", seed=0) -> step.State:
+def begun(optimizer="adamw", seed=0) -> step.TrainState:
     torch.manual_seed(seed)
     model = fresh().model
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
-    return step.State(model, OPTIMIZERS[optimizer](loop.parameter_groups(model, "weights")))
+    return step.TrainState(model, OPTIMIZERS[optimizer](build_training.parameter_groups(model, "weights")))
 
 
 def trained(made, state):
@@ -90,8 +91,8 @@ def trained(made, state):
     return rows, {name: value.clone() for name, value in state.model.state_dict().items()}
 
 
-def captured(made, kind="a kind"):
-    return dataclasses.replace(made, executor=cuda_graphs.Graphs(kind, record=recorder.record))
+def captured(made):
+    return dataclasses.replace(made, capture=cuda_graphs.CapturedSteps(record=recorder.record))
 
 
 def counting(count: list[str]):
@@ -111,9 +112,9 @@ def same(ours, theirs):
 
 @pytest.fixture(autouse=True)
 def _forgotten():
-    cuda_graphs._kept.clear()
+    cuda_graphs._recordings.clear()
     yield
-    cuda_graphs._kept.clear()
+    cuda_graphs._recordings.clear()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -125,7 +126,7 @@ def test_a_captured_run_is_the_eager_run(strategy):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_with_every_optimizer_that_can_be_captured(optimizer):
     made = recipe(policy=STRONG, schedule=halving, epochs=3)
-    assert cuda_graphs.refusal(made, begun(optimizer)) is None
+    assert cuda_graphs.refusal(made.step, begun(optimizer)) is None
     same(trained(captured(made), begun(optimizer)), trained(made, begun(optimizer)))
 
 
@@ -133,56 +134,58 @@ def test_runs_of_one_kind_share_recordings():
     count: list[str] = []
     plain, weighted = recipe(**STRATEGIES["augmented"]), recipe(policy=STRONG, weight=lambda n: 1 / n.double())
     sampled = recipe(**STRATEGIES["sampler"])
-    share = cuda_graphs.Graphs("one", record=counting(count))
+    share = cuda_graphs.CapturedSteps(record=counting(count))
     for made, seed in ((plain, 0), (weighted, 1), (sampled, 2), (plain, 0)):
-        made = dataclasses.replace(made, seed=seed, schedule=halving)
-        same(trained(dataclasses.replace(made, executor=share), begun(seed=seed)), trained(made, begun(seed=seed)))
+        made = dataclasses.replace(made, seed=seed, lr_schedule=halving)
+        same(trained(dataclasses.replace(made, capture=share), begun(seed=seed)), trained(made, begun(seed=seed)))
     assert len(count) == 2  # batches of 16, and the last one of 9
 
 
 def test_losses_of_one_formula_share_recordings():
     count: list[str] = []
-    share = cuda_graphs.Graphs("one", record=counting(count))
+    share = cuda_graphs.CapturedSteps(record=counting(count))
     for gamma, tau in ((0.2, 1.2), (0.3, 0.5), (0.1, 1.0)):
         made = recipe(loss=partial(losses.vector_scaling, gamma=gamma, tau=tau, smoothing=0.0), schedule=halving)
-        same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
+        same(trained(dataclasses.replace(made, capture=share), begun()), trained(made, begun()))
     assert len(count) == 2
 
 
 def test_runs_of_two_parts_share_both_recordings():
     count: list[str] = []
-    share = cuda_graphs.Graphs("one", record=counting(count))
+    share = cuda_graphs.CapturedSteps(record=counting(count))
     for seed in (0, 1):
         made = recipe(**STRATEGIES["two stages"], schedule=halving, epochs=3, seed=seed)
-        same(trained(dataclasses.replace(made, executor=share), begun(seed=seed)), trained(made, begun(seed=seed)))
+        same(trained(dataclasses.replace(made, capture=share), begun(seed=seed)), trained(made, begun(seed=seed)))
     assert len(count) == 4
 
 
 def test_a_run_after_a_retrained_classifier_learns_all_of_its_network():
-    share = cuda_graphs.Graphs("one", record=recorder.record)
+    share = cuda_graphs.CapturedSteps(record=recorder.record)
     others = [{"loss": focal}, {"mix": Mix(alpha=1.0, beta=1.0)}, STRATEGIES["two stages"], {}]
     for columns in (STRATEGIES["two stages"], *others):
         made = recipe(**columns, schedule=halving, epochs=3)
-        same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
+        same(trained(dataclasses.replace(made, capture=share), begun()), trained(made, begun()))
 
 
 def test_every_run_has_a_tail_of_its_own():
-    share = cuda_graphs.Graphs("one", record=recorder.record)
+    share = cuda_graphs.CapturedSteps(record=recorder.record)
     for tail in ([0.0, 1.0, 1.0], [0.0, 0.0, 1.0]):
         made = recipe(sharpness=Sharpness(0.5, torch.tensor(tail)), schedule=halving)
-        same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
+        same(trained(dataclasses.replace(made, capture=share), begun()), trained(made, begun()))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("retrain", ["scale", "both"])
 def test_factors_that_have_no_state_yet_are_taken_over(retrain, optimizer):
-    def scaled() -> step.State:
+    def scaled() -> step.TrainState:
         state = begun(optimizer)
-        state.model.classifier = heads.Scaled(state.model.classifier)
-        return step.State(state.model, OPTIMIZERS[optimizer](loop.parameter_groups(state.model, "weights")))
+        state.model.classifier = heads.LearnableWeightScaling(state.model.classifier)
+        return step.TrainState(
+            state.model, OPTIMIZERS[optimizer](build_training.parameter_groups(state.model, "weights"))
+        )
 
     made = recipe(parts=Schedule(start=0.6, retrain=retrain), schedule=halving, epochs=3)
-    share = dataclasses.replace(made, executor=cuda_graphs.Graphs("one", record=recorder.record))
+    share = dataclasses.replace(made, capture=cuda_graphs.CapturedSteps(record=recorder.record))
     whole = trained(made, scaled())
     same(trained(share, scaled()), whole)  # the recording's optimizer now knows factors
     first, taken = scaled(), iter(range(100))
@@ -196,21 +199,21 @@ def test_factors_that_have_no_state_yet_are_taken_over(retrain, optimizer):
 
 def test_forms_of_a_step_are_forgotten_too():
     made = dataclasses.replace(
-        recipe(**STRATEGIES["progressive"], epochs=2), executor=cuda_graphs.Graphs("k", record=recorder.record)
+        recipe(**STRATEGIES["progressive"], epochs=2), capture=cuda_graphs.CapturedSteps(record=recorder.record)
     )
     for formula in range(6):
         trained(
-            dataclasses.replace(recipe(formula=lambda *a, k=formula: losses.softmax(*a)), executor=made.executor),
+            dataclasses.replace(recipe(formula=lambda *a, k=formula: losses.softmax(*a)), capture=made.capture),
             begun(),
         )
-    assert len(cuda_graphs._kept["k"].parts) == cuda_graphs.KEPT
+    assert len(cuda_graphs._recordings[-1].forms) == cuda_graphs.KEPT
 
 
 def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
-    share = cuda_graphs.Graphs("one", record=recorder.record)
+    share = cuda_graphs.CapturedSteps(record=recorder.record)
     for name in ("none", "copies", "augmented", "redrawn", "none"):
         made = recipe(**STRATEGIES[name], schedule=halving)
-        same(trained(dataclasses.replace(made, executor=share), begun()), trained(made, begun()))
+        same(trained(dataclasses.replace(made, capture=share), begun()), trained(made, begun()))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -259,7 +262,7 @@ def test_what_the_host_would_have_to_read_is_taken_eagerly(caplog):
     with caplog.at_level("INFO", "emoexp"):
         same(trained(captured(made), begun()), trained(made, begun()))
     assert "cannot be captured: the host waits for a value" in caplog.text
-    insisting = dataclasses.replace(made, executor=cuda_graphs.Graphs("k", insist=True, record=recorder.record))
+    insisting = dataclasses.replace(made, capture=cuda_graphs.CapturedSteps(insist=True, record=recorder.record))
     with pytest.raises(ValueError, match=r"cannot be captured: the host waits.*executor=eager can take it"):
         trained(insisting, begun())
 
@@ -288,15 +291,76 @@ def test_a_number_of_the_host_is_frozen_in_a_recording():
 )
 def test_what_cannot_be_captured_says_why(optimizer, why):
     state = begun()
-    state.optimizer = optimizer(loop.parameter_groups(state.model, "weights"))
-    assert why in cuda_graphs.refusal(recipe(), state)
+    state = dataclasses.replace(state, optimizer=optimizer(build_training.parameter_groups(state.model, "weights")))
+    assert why in cuda_graphs.refusal(recipe().step, state)
 
 
 def test_old_recordings_are_forgotten():
-    made = recipe()
-    for kind in "abcdef":
-        trained(captured(made, kind), begun())
-    assert list(cuda_graphs._kept) == list("cdef")
+    for norm in range(1, 7):
+        trained(captured(recipe(clip_norm=float(norm))), begun())
+    assert [recording.key[0][1][0][1][4] for recording in cuda_graphs._recordings] == [
+        cuda_graphs.frozen(float(norm)) for norm in range(3, 7)
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made, state: (recipe(clip_norm=0.5), state),
+        lambda made, state: (recipe(precision="bf16"), state),
+        lambda made, state: (recipe(sharpness=Sharpness(0.1)), state),
+        lambda made, state: (made, begun("sgd")),
+        lambda made, state: (made, rebuilt(state, dropout=0.2)),
+        lambda made, state: (made, rebuilt(state, decay=0.2)),
+    ],
+)
+def test_what_a_step_reads_and_is_not_copied_makes_a_recording_of_its_own(change):
+    share = cuda_graphs.CapturedSteps(record=recorder.record)
+    made, state = recipe(), begun()
+    trained(dataclasses.replace(made, capture=share), state)
+    other, changed = change(made, begun())
+    theirs = trained(other, copy.deepcopy(changed))
+    same(trained(dataclasses.replace(other, capture=share), changed), theirs)
+    assert len(cuda_graphs._recordings) == 2
+
+
+def rebuilt(state: step.TrainState, dropout=0.3, decay=0.1) -> step.TrainState:
+    """A training that is about to begin with another value."""
+    state.model.body[4].p = dropout
+    groups = build_training.parameter_groups(state.model, "weights")
+    return step.TrainState(state.model, torch.optim.AdamW(groups, lr=0.0078125, weight_decay=decay, fused=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    number: float
+    tensor: torch.Tensor
+
+
+def test_what_is_frozen_is_all_but_the_contents_of_tensors():
+    def with_cell(number):
+        return lambda x: x * number
+
+    one, frozen = Held(0.5, torch.zeros(3)), cuda_graphs.frozen
+    assert frozen(one) == frozen(Held(0.5, torch.ones(3)))
+    assert frozen(one) != frozen(Held(0.25, torch.zeros(3)))
+    assert frozen(one) != frozen(Held(0.5, torch.zeros(4)))
+    assert frozen(with_cell(1)) == frozen(with_cell(1)) != frozen(with_cell(2))
+    assert frozen(partial(with_cell, 1)) == frozen(partial(with_cell, 1)) != frozen(partial(with_cell, number=1))
+    assert frozen(nn.Dropout(0.1)) == frozen(nn.Dropout(0.1)) != frozen(nn.Dropout(0.2))
+    assert frozen(nn.Linear(2, 3)) == frozen(nn.Linear(2, 3)) != frozen(nn.Linear(2, 3, bias=False))
+    assert frozen(nn.ReLU()) != frozen(nn.SiLU()) and frozen(1) != frozen(1.0) != frozen(True)
+    thing = iter("x")
+    assert frozen(thing) == frozen(thing) != frozen(iter("x"))
+    assert hash(frozen([one, with_cell(1), nn.Linear(2, 3), thing]))
+
+
+def test_a_network_that_holds_itself_is_taken_eagerly(caplog):
+    state = begun()
+    state.model.__dict__["me"] = state.model
+    with caplog.at_level("INFO", "emoexp"):
+        trained(captured(recipe()), state)
+    assert "the network holds itself" in caplog.text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -304,17 +368,18 @@ def test_old_recordings_are_forgotten():
 def test_a_cuda_graph_is_the_eager_run(strategy):
     device = torch.device("cuda")
     made = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
-    batches = dataclasses.replace(made.batches, image_NCHW=made.batches.image_NCHW.to(device), device=device)
-    made = dataclasses.replace(made, batches=batches)
+    on_gpu = {"image_NCHW": made.step.image_NCHW.to(device), "device": device}
+    samples, one_step = dataclasses.replace(made.samples, **on_gpu), dataclasses.replace(made.step, **on_gpu)
+    made = dataclasses.replace(made, samples=samples, step=one_step)
 
-    def on_device(seed: int) -> step.State:
+    def on_device(seed: int) -> step.TrainState:
         state = begun(seed=seed)
         model = state.model.to(device).to(memory_format=torch.channels_last)
-        return step.State(model, OPTIMIZERS["adamw"](loop.parameter_groups(model, "weights")))
+        return step.TrainState(model, OPTIMIZERS["adamw"](build_training.parameter_groups(model, "weights")))
 
     torch.use_deterministic_algorithms(True)
     try:
-        share = dataclasses.replace(made, executor=cuda_graphs.Graphs("cuda"))
+        share = dataclasses.replace(made, capture=cuda_graphs.CapturedSteps())
         for seed in (0, 1):
             same(trained(share, on_device(seed)), trained(made, on_device(seed)))
     finally:

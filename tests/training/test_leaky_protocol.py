@@ -127,7 +127,7 @@ def test_every_output_of_a_leaky_run_says_so(photographs, tmp_path, monkeypatch)
         assert {row["protocol"] for row in rows} == {leaky_protocol.MARK}
         assert str(np.load(folder / "predictions" / f"{part}.npz")["protocol"]) == leaky_protocol.MARK
     assert (folder / "run.log").read_text().count(leaky_protocol.MARK) >= 4
-    assert checkpoint.load(folder / "best.pt")["card"]["protocol"] == "leaky"
+    assert checkpoint.load(folder / "best.pt")["model_spec"]["protocol"] == "leaky"
     plain = {
         "run": str(folder),
         "device": "cpu",

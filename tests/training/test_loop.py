@@ -1,6 +1,7 @@
 """One step and one epoch against a loop written out by hand, and what happens when numbers go wrong."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ from torch import nn
 from torch.nn import functional
 
 from emoexp import rng
-from emoexp.config import schema
+from emoexp.config import build_training, schema
 from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import copies, losses, strategy
-from emoexp.training import batches as batching
-from emoexp.training import loop, step
+from emoexp.inference import predict
+from emoexp.models.network import Network
+from emoexp.training import loop, setup, step
 from emoexp.training.augment import Policy
-from emoexp.training.batches import TrainingBatches
+from emoexp.training.batches import TrainingSamples, load_batch
+from emoexp.training.sharpness import Sharpness
 
 COUNT = torch.tensor([30, 8, 3])
 LABEL = torch.repeat_interleave(torch.arange(3), COUNT)
@@ -23,7 +26,7 @@ IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8)
 ORIGINAL = torch.arange(41) + 5  # training originals need not stand first
 
 
-class Net(nn.Module):
+class Net(Network):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -34,53 +37,56 @@ class Net(nn.Module):
     def features(self, x):
         return self.body(x)
 
-    def forward(self, x):
-        return self.classifier(self.features(x))
-
 
 COLUMNS = ("share", "weight", "target", "loss", "mix", "replacement")
 
 
-def recipe(policy=Policy(), **keys) -> step.Recipe:
-    """formula: a loss's, in place of a loss; parts: the column schedule; other columns; the recipe's own."""
+CPU = torch.device("cpu")
+
+
+def recipe(policy=Policy(), **keys) -> setup.TrainSetup:
+    """formula: a loss's, in place of a loss; parts: the column schedule; other columns; the setup's own keys."""
     epochs = keys.get("epochs", 2)
     if formula := keys.pop("formula", None):
         keys["loss"] = lambda count, share: losses.Loss(formula)
     chosen = {name: keys.pop(name) for name in COLUMNS if name in keys}
     columns = strategy.Columns(schedule=keys.pop("parts", strategy.ONE_STAGE), **chosen)
-    plan = strategy.build(LABEL, 3, columns, epochs=epochs, epoch_size="pool", seed=0)
-    batches = TrainingBatches(
+    sharpness = keys.pop("sharpness", Sharpness(0.0))
+    samples = TrainingSamples(
         image_NCHW=IMAGE,
         original_N=ORIGINAL,
-        plan=plan,
+        strategy=strategy.build(LABEL, 3, columns, epochs=epochs, epoch_size="pool", seed=0),
         on_all=policy,
         on_copies=keys.pop("on_copies", Policy()),
         redraw=keys.pop("redraw", False),
-        normalisation=Normalisation(0.5, 0.25),
-        batch_size=keys.pop("batch_size", 16),
         seed=0,
-        device=torch.device("cpu"),
+        device=CPU,
     )
-    usual = {
-        "schedule": lambda done, total, monitored: 1.0,
-        "epochs": 2,
-        "monitor": "val/macro_f1",
-        "patience": None,
-    }
-    usual |= {"clip_norm": None, "precision": "fp32", "seed": 0, "executor": step.Eager()}
-    return step.Recipe(
-        batches=batches,
+    one_step = step.StepSetup(
+        image_NCHW=IMAGE,
+        normalisation=Normalisation(0.5, 0.25),
+        device=CPU,
+        precision=keys.pop("precision", "fp32"),
+        clip_norm=keys.pop("clip_norm", None),
+        sharpness_rho=sharpness.rho,
+    )
+    usual = {"epochs": 2, "monitor": "val/macro_f1", "patience": None, "seed": 0, "batch_size": 16}
+    usual |= {"lr_schedule": keys.pop("schedule", lambda done, total, monitored: 1.0)}
+    return setup.TrainSetup(
+        samples=samples,
+        step=one_step,
         validation=(torch.arange(46, 60), torch.arange(14) % 3),
         num_classes=3,
+        tail_C=sharpness.tail_C,
         **(usual | keys),
     )
 
 
-def fresh(lr=0.01) -> step.State:
+def fresh(lr=0.01) -> step.TrainState:
     torch.manual_seed(0)
     model = Net()
-    return step.State(
-        model, torch.optim.AdamW(loop.parameter_groups(model, "weights"), lr=lr, weight_decay=0.1, fused=True)
+    return step.TrainState(
+        model, torch.optim.AdamW(build_training.parameter_groups(model, "weights"), lr=lr, weight_decay=0.1, fused=True)
     )
 
 
@@ -104,7 +110,7 @@ def test_an_epoch_is_the_loop_written_out():
     for number, item in enumerate(rng.permutation(0, "order", 0, 0, size=41).split(16)):
         image = ((IMAGE[ORIGINAL[item]].float() / 255) - 0.5) / 0.25
         torch.manual_seed(rng.fold(0, "dropout", 0, number))
-        logits = model(image.contiguous(memory_format=torch.channels_last))
+        logits = model(image.contiguous(memory_format=torch.channels_last)).logits_BC
         loss = (functional.cross_entropy(logits, LABEL[item], reduction="none") * scale[LABEL[item]]).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -117,9 +123,9 @@ def test_an_epoch_is_the_loop_written_out():
 
 @pytest.mark.parametrize(("size", "steps", "last"), [(16, 3, 9), (20, 2, 21), (40, 1, 41), (64, 1, 41)])
 def test_no_image_is_left_out_and_none_stands_alone(size, steps, last):
-    batches = recipe(batch_size=size).batches
-    order = batches.order(0)
-    parts = [order[batches.span(step)] for step in range(len(batches))]
+    made = recipe(batch_size=size)
+    order, epoch = made.samples.order(0), made.epoch(fresh())
+    parts = [order[position.rows] for position in epoch.batches()]
     assert len(parts) == steps and len(parts[-1]) == last
     assert torch.equal(torch.cat(parts), order)
 
@@ -176,15 +182,15 @@ def test_every_part_of_the_payload_is_needed(key):
 
 def test_what_was_worked_out_ahead_is_used_and_forgotten(monkeypatch):
     made, asked = recipe(policy=Policy(flip=0.5), epochs=3), []
-    whole = TrainingBatches.draws
+    whole = TrainingSamples.transformed
 
     def counted(self, items, epoch):
         asked.append(epoch)
         return whole(self, items, epoch)
 
-    monkeypatch.setattr(TrainingBatches, "draws", counted)
+    monkeypatch.setattr(TrainingSamples, "transformed", counted)
     list(loop.fit(made, fresh(), never))
-    assert asked == [0, 1, 2] and not made.batches._ahead
+    assert asked == [0, 1, 2] and not made.samples._prepared
 
 
 def nan_at(step_wanted: int):
@@ -234,7 +240,7 @@ def test_a_gradient_that_is_not_finite_stops_too():
 def test_clipping_bounds_the_update():
     state = fresh()
     before = [p.detach().clone() for p in state.model.parameters()]
-    state.optimizer = torch.optim.SGD(state.model.parameters(), lr=1.0)
+    state = dataclasses.replace(state, optimizer=torch.optim.SGD(state.model.parameters(), lr=1.0))
     made = recipe(clip_norm=1e-3, epochs=1, batch_size=41)
     list(loop.fit(made, state, never))
     moved = torch.cat(
@@ -244,12 +250,12 @@ def test_clipping_bounds_the_update():
 
 
 def test_weight_decay_spares_biases_and_norms():
-    groups = loop.parameter_groups(Net(), "weights")
+    groups = build_training.parameter_groups(Net(), "weights")
     assert [p.ndim for p in groups[0]["params"]] == [4, 2] and all(p.ndim == 1 for p in groups[1]["params"])
     assert len(groups[1]["params"]) == 3 and groups[1]["weight_decay"] == 0
-    assert len(loop.parameter_groups(Net(), "all")) == 1
+    assert len(build_training.parameter_groups(Net(), "all")) == 1
     with pytest.raises(ValueError, match=r"optimizer\.decay is weights or all"):
-        loop.parameter_groups(Net(), "some")
+        build_training.parameter_groups(Net(), "some")
 
 
 def test_an_unknown_monitor_is_named():
@@ -284,32 +290,36 @@ def test_patience_ends_training():
 
 def look(made, items, epoch):
     """Images and classes of some items, drawn first in an epoch."""
-    batch = made.batch(made.draws(items, epoch), lambda table: table)
-    return batch.image_BCHW, batch.label_B
+    samples, one_step = made.samples.transformed(items, epoch), made.step
+    image, target = load_batch(IMAGE, one_step.normalisation, CPU, samples, slice(None))
+    return image, target.label_B
 
 
 def test_copies_differ_from_their_parent_and_stay_the_same():
-    made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0, translate=0.1)).batches
-    copied = torch.nonzero(made.plan.copy_P > 0).flatten()[:8]
+    made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0, translate=0.1))
+    strategy = made.samples.strategy
+    copied = torch.nonzero(strategy.copy_P > 0).flatten()[:8]
     first, label = look(made, copied, epoch=0)
     again, _ = look(made, copied.flip(0), epoch=3)
-    parents = torch.tensor([int(torch.nonzero(made.plan.parent_P[:41] == p)) for p in made.plan.parent_P[copied]])
+    parents = torch.tensor(
+        [int(torch.nonzero(made.samples.strategy.parent_P[:41] == p)) for p in made.samples.strategy.parent_P[copied]]
+    )
     original, parent_label = look(made, parents, epoch=0)
     assert torch.equal(first, again.flip(0)) and torch.equal(label, parent_label)
     assert (first - original).abs().amax((1, 2, 3)).min() > 0.05
-    plain = Normalisation(0.5, 0.25)(IMAGE[ORIGINAL[made.plan.parent_P[parents]]])
+    plain = Normalisation(0.5, 0.25)(IMAGE[ORIGINAL[strategy.parent_P[parents]]])
     torch.testing.assert_close(original, plain, atol=1e-5, rtol=0)
 
 
 def test_redrawn_copies_change_with_the_epoch():
-    made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0), redraw=True).batches
-    copied = torch.nonzero(made.plan.copy_P > 0).flatten()[:8]
+    made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0), redraw=True)
+    copied = torch.nonzero(made.samples.strategy.copy_P > 0).flatten()[:8]
     assert not torch.equal(look(made, copied, 0)[0], look(made, copied, 1)[0])
     assert torch.equal(look(made, copied, 1)[0], look(made, copied.roll(3), 1)[0].roll(-3, 0))
 
 
 def test_augmentation_differs_by_epoch_and_place():
-    made = recipe(policy=Policy(rotate=15.0)).batches
+    made = recipe(policy=Policy(rotate=15.0))
     same = torch.tensor([3, 3])
     first, _ = look(made, same, 0)
     assert not torch.equal(first[0], first[1])
@@ -318,22 +328,27 @@ def test_augmentation_differs_by_epoch_and_place():
 
 
 def test_a_step_sees_its_own_rows_of_the_epoch():
-    made = recipe(policy=Policy(rotate=15.0, erase=0.5, erase_area=0.2), batch_size=7).batches
-    draws = made.draws(made.order(1), 1)
-    whole = made.batch(draws, lambda table: table)
-    pieces = [made.batch(draws, lambda table, span=made.span(k): table[span]) for k in range(len(made))]
-    assert torch.equal(torch.cat([piece.image_BCHW for piece in pieces]), whole.image_BCHW)
-    assert torch.equal(torch.cat([piece.label_B for piece in pieces]), whole.label_B)
-    assert all(torch.equal(made.originals(1, k), draws.index_E[made.span(k)]) for k in range(len(made)))
+    made = recipe(policy=Policy(rotate=15.0, erase=0.5, erase_area=0.2), batch_size=7)
+    epoch = made.epoch(dataclasses.replace(fresh(), epoch=1))
+
+    def batch(rows):
+        return load_batch(IMAGE, made.step.normalisation, CPU, epoch.samples, rows)
+
+    image, target = batch(slice(None))
+    pieces = [batch(position.rows) for position in epoch.batches()]
+    assert torch.equal(torch.cat([piece for piece, _ in pieces]), image)
+    assert torch.equal(torch.cat([its.label_B for _, its in pieces]), target.label_B)
+    for position in epoch.batches():
+        assert torch.equal(made.samples.originals(1, position.rows), epoch.samples.index_E[position.rows])
 
 
 @pytest.mark.parametrize("size", [1, 7, 60])
 def test_predictions_do_not_depend_on_the_chunk(monkeypatch, size):
     model = fresh().model
     with torch.inference_mode():
-        whole = model.eval()(Normalisation(0.5, 0.25)(IMAGE))
-    monkeypatch.setattr(batching, "_CHUNK", {"cpu": size * 64})
-    chunks = batching.evaluation(IMAGE, torch.arange(60), Normalisation(0.5, 0.25), torch.device("cpu"))
-    one = loop.predict(model, chunks, "fp32")
+        whole = model.eval()(Normalisation(0.5, 0.25)(IMAGE)).logits_BC
+    monkeypatch.setattr(predict, "_PIXELS", {"cpu": size * 64})
+    chunks = predict.batches(IMAGE, torch.arange(60), Normalisation(0.5, 0.25), torch.device("cpu"))
+    one = predict.logits(model, chunks, "fp32")
     torch.testing.assert_close(one, whole, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(loop.probabilities(one).sum(1), 1)
+    np.testing.assert_allclose(predict.probabilities(one).sum(1), 1)

@@ -56,7 +56,7 @@ def test_it_is_the_trained_model_that_was_fitted(fitted):
     bare = build_model.trained_model({key: value for key, value in best.items() if key != "posthoc"}, []).eval()
     image = torch.randn(32, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        one, other = with_fit(image).softmax(1), bare(image).softmax(1)
+        one, other = with_fit(image).logits_BC.softmax(1), bare(image).logits_BC.softmax(1)
     assert not torch.allclose(one, other, atol=1e-4)
     assert FITS[name][1] or torch.equal(one.argmax(1), other.argmax(1))
 
@@ -148,7 +148,7 @@ def test_mixing_tells_what_it_read(tmp_path):
 
 
 def test_ldams_head_is_a_cosine_and_lws_learns_factors(tmp_path):
-    words = {"ldam": heads.Normalised, "lws": heads.Scaled, "none": torch.nn.Linear}
+    words = {"ldam": heads.CosineClassifier, "lws": heads.LearnableWeightScaling, "none": torch.nn.Linear}
     for row, kind in words.items():
         experiment, _ = tiny(tmp_path, f"imbalance={row}")
         card = {"head": build_model.head_of(experiment), "class_names": ["a", "b"], "channels": 1, "image_size": 16}

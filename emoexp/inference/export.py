@@ -1,0 +1,43 @@
+"""A trained model as a program that torch runs without this package."""
+
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emoexp.models.network import Network
+from emoexp.runs import checkpoint
+
+
+class _Program(nn.Module):
+    """From raw pixels to probabilities."""
+
+    def __init__(self, model: Network, mean: float, std: float) -> None:
+        super().__init__()
+        self.model, self.mean, self.std = model, mean, std
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """uint8 images to float32 probabilities."""
+        image = (image_NCHW.to(torch.float32) * (1 / 255) - self.mean) / self.std
+        return torch.softmax(self.model(image).logits_BC, 1)
+
+
+def export_program(path: Path, model: Network, spec: dict[str, Any]) -> None:
+    """Write a model as a program that torch runs without our code: raw uint8 images N×C×H×W to probabilities.
+
+    `spec` gives class_names, channels, image_size, mean and std; names and shape travel in the file as emoexp.json.
+    """
+    shape = (spec["channels"], spec["image_size"], spec["image_size"])
+    served = _Program(model.cpu().eval(), spec["mean"], spec["std"])
+    batch = {0: torch.export.Dim("batch", min=1)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own modules about each other
+        program = torch.export.export(served, (torch.zeros(2, *shape, dtype=torch.uint8),), dynamic_shapes=(batch,))
+        buffer = io.BytesIO()
+        described = json.dumps({"class_names": spec["class_names"], "shape": shape})
+        torch.export.save(program, buffer, extra_files={"emoexp.json": described})
+    checkpoint.write_atomically(path, buffer.getvalue())

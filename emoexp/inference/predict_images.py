@@ -1,0 +1,61 @@
+"""A trained model asked about images without labels: what `python -m emoexp.predict` does."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emoexp.config.schema import Node
+from emoexp.data import images as reading
+from emoexp.inference import results
+from emoexp.inference.trained import load
+from emoexp.runs.process import logging_to_stdout
+
+log = logging.getLogger("emoexp")
+
+
+def predict(plain: Node) -> list[dict[str, Any]]:
+    """Class probabilities of images without labels: a row an image, also written as CSV to `out`."""
+    logging_to_stdout()
+    trained = load(plain["run"], plain["device"], plain["threads"], plain["cache"], plain["allow"])
+    paths, spec = list(files(plain["images"])), trained.spec
+    Path(plain["out"]).absolute().parent.mkdir(parents=True, exist_ok=True)
+    names = [str(path) for path in paths]
+    contents = ((str(path), path.read_bytes()) for path in paths)
+    decoded = reading.decode_all(names, contents, spec["image_size"], spec["channels"], plain["on_corrupt"])
+    for note in decoded.notes:
+        log.warning(note)
+    probability = trained.probabilities(decoded.pixels, np.arange(len(decoded.pixels)))
+    rows = []
+    for position, row in zip(decoded.kept, probability, strict=True):
+        best = int(row.argmax())
+        said = {"image": names[position], "predicted": spec["class_names"][best], "confidence": rounded(row[best])}
+        columns = [f"p_{name}" if name in said else name for name in spec["class_names"]]
+        rows.append(said | {name: rounded(value) for name, value in zip(columns, row, strict=True)})
+    results.write_table(Path(plain["out"]), rows)
+    log.info("%s", results.table(rows[:50]))
+    log.info("%d images, in %s", len(rows), plain["out"])
+    return rows
+
+
+def rounded(probability: np.floating) -> float:
+    """Four digits, which is more than such a probability is worth."""
+    return round(float(probability), 4)
+
+
+def files(images: Any) -> Iterator[Path]:
+    """The image files of a path or a list of them; folders are searched whole.
+
+    Raises:
+        ValueError: a path that is not there, or a folder without images.
+    """
+    for entry in images if isinstance(images, list) else [images]:
+        path = Path(str(entry)).expanduser()
+        inside = sorted(file for file in path.rglob("*") if reading.is_image(file.name)) if path.is_dir() else [path]
+        if not inside or not path.exists():
+            raise ValueError(
+                f"images={path}: {'no images in that folder' if path.is_dir() else 'no such file or folder'}"
+            )
+        yield from inside

@@ -1,0 +1,54 @@
+"""A run's best model, read from its folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from emoexp.config import build_model
+from emoexp.data.normalisation import Normalisation
+from emoexp.inference import predict
+from emoexp.models import mish
+from emoexp.models.network import Network
+from emoexp.runs import checkpoint
+from emoexp.runs import machine as machines
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A run's best model, ready to be asked."""
+
+    folder: Path
+    spec: dict[str, Any]
+    model: Network
+    device: torch.device
+
+    def probabilities(self, image_MCHW: np.ndarray, index_N: np.ndarray) -> np.ndarray:
+        """Class probabilities N×C (float32) of some rows of uint8 images."""
+        scale = Normalisation(self.spec["mean"], self.spec["std"])
+        images = predict.batches(torch.from_numpy(image_MCHW), torch.from_numpy(index_N), scale, self.device)
+        return predict.probabilities(predict.logits(self.model, images, self.spec["precision"])).astype(np.float32)
+
+
+def load(run: str, device: str, threads: int | None, cache: str | None, allow: list[str]) -> TrainedModel:
+    """The best model of a run folder.
+
+    Raises:
+        ValueError: no such run, or one that has no finished epoch.
+    """
+    folder = Path(run)
+    if not (folder / "best.pt").is_file():
+        near = (
+            sorted(path.parent.name for path in folder.parent.glob("*/best.pt"))[:8] if folder.parent.is_dir() else []
+        )
+        raise ValueError(f"run={run} holds no best.pt; run folders beside it: {', '.join(near) or 'none'}")
+    saved = checkpoint.load(folder / "best.pt")
+    chosen = machines.choose(device)
+    machines.prepare(chosen, threads, build_model.spec_of(saved)["precision"], deterministic=False)
+    mish.prepare(cache)
+    model = build_model.trained_model(saved, allow)
+    return TrainedModel(
+        folder, build_model.spec_of(saved), model.to(chosen).to(memory_format=torch.channels_last), chosen
+    )

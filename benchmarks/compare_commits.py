@@ -30,7 +30,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,19 +125,17 @@ class Failed(Exception):
     """A command that did not end well, or did not do what it was to do."""
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Images outside of the checkouts. drawn: folders of three classes, made here. photographs: a person's own."""
+def leaky(drawn: Path, photographs: Path | None) -> dict[str, tuple[str, ...]]:
+    """The trainings whose copies are made before the split.
 
-    drawn: Path
-    photographs: Path | None
-
-    def leaky(self) -> dict[str, tuple[str, ...]]:
-        """The trainings whose copies are made before the split."""
-        found = {"leaky": (*LEAKY, "data=folder", f"data.root={self.drawn}", "imbalance.copies.least=30")}
-        if self.photographs:
-            found["leaky_photographs"] = (*LEAKY, f"data.root={self.photographs}", FEW)
-        return found
+    Args:
+        drawn: the folder of `draw`.
+        photographs: a folder or archive of facial_expressions; None: only drawn images are used.
+    """
+    found = {"leaky": (*LEAKY, "data=folder", f"data.root={drawn}", "imbalance.copies.least=30")}
+    if photographs:
+        found["leaky_photographs"] = (*LEAKY, f"data.root={photographs}", FEW)
+    return found
 
 
 def draw(folder: Path) -> Path:
@@ -351,17 +348,17 @@ def interrupt(checkout: Checkout, folder: Path, how: signal.Signals) -> None:
         raise Failed(f"{how.name} did not come in the middle of the training; see {folder / 'train.log'}")
 
 
-def judged(checkout: Checkout, maker: Checkout, name: str, run: Path, pictures: Pictures) -> Path:
-    """A folder with what evaluate and predict say of a run that `maker` trained."""
+def judged(checkout: Checkout, maker: Checkout, name: str, run: Path, drawn: Path) -> Path:
+    """A folder with what evaluate and predict say of a run that `maker` trained; drawn: the folder of `draw`."""
     folder = checkout.folder / f"of_{maker.commit[:12]}" / name
     place = ("run=run", "device=cpu", "threads=1")
     faces = ("data=faces", "part=test", "data.seed=1", *FACES)
-    data = ("data=folder", f"data.root={pictures.drawn}", "part=all") if name == "leaky" else faces
+    data = ("data=folder", f"data.root={drawn}", "part=all") if name == "leaky" else faces
     with kept(folder, [run.name, *place, *data]) as missing:
         if missing:
             shutil.copytree(run, folder / "run", ignore=shutil.ignore_patterns("figures"))
             checkout.run(folder, "evaluate", *place, *data)
-            checkout.run(folder, "predict", *place, f"images={pictures.drawn / 'happy'}", "out=predictions.csv")
+            checkout.run(folder, "predict", *place, f"images={drawn / 'happy'}", "out=predictions.csv")
     return folder
 
 
@@ -530,10 +527,8 @@ def counted(found: dict[str, Any]) -> str:
 class Comparison:
     """The rows of the table: a name, what was compared, and what differs (nothing where all is equal)."""
 
-    def __init__(
-        self, before: Checkout, after: Checkout, rename: Sequence[tuple[str, str]], pictures: Pictures
-    ) -> None:
-        self.before, self.after, self.rename, self.pictures = before, after, rename, pictures
+    def __init__(self, before: Checkout, after: Checkout, rename: Sequence[tuple[str, str]], drawn: Path) -> None:
+        self.before, self.after, self.rename, self.drawn = before, after, rename, drawn
         self.rows: list[tuple[str, str, str]] = []
 
     @contextmanager
@@ -587,7 +582,7 @@ class Comparison:
         row = f"evaluate, predict of BEFORE's {name}"
         with self.guarded(row):
             (run,) = trained(self.before, name, words)
-            sides = (answers(judged(side, self.before, name, run, self.pictures)) for side in (self.before, self.after))
+            sides = (answers(judged(side, self.before, name, run, self.drawn)) for side in (self.before, self.after))
             self.note(row, *sides)
 
 
@@ -601,10 +596,8 @@ def chosen(only: str | None, known: Sequence[str]) -> list[str]:
     return asked
 
 
-def compare(comparison: Comparison, only: str | None) -> None:
+def compare(comparison: Comparison, trainings: dict[str, tuple[str, ...]], names: Sequence[str]) -> None:
     """Fill the table."""
-    trainings = TRAININGS | comparison.pictures.leaky()
-    names = chosen(only, [*trainings, "resumed", "sweep"])
     for name in names:
         if name == "resumed":
             comparison.resumption()
@@ -677,13 +670,14 @@ def main() -> int:
     )
     options = parser.parse_args()
     commits = [commit_of(options.before), commit_of(options.after)]
+    photographs = options.facial_expressions.resolve() if options.facial_expressions else None
+    names = chosen(options.only, [*TRAININGS, *leaky(Path(), photographs), "resumed", "sweep"])
     with working_folder(options.work) as folder:
         again = "-again" if commits[0] == commits[1] else ""  # run twice: are equal runs equal on this machine?
         before, after = Checkout(commits[0], folder / commits[0]), Checkout(commits[1], folder / (commits[1] + again))
-        photographs = options.facial_expressions.resolve() if options.facial_expressions else None
-        pictures = Pictures(draw(folder / "pictures"), photographs)
-        comparison = Comparison(before, after, options.rename, pictures)
-        compare(comparison, options.only)
+        drawn = draw(folder / "pictures")
+        comparison = Comparison(before, after, options.rename, drawn)
+        compare(comparison, TRAININGS | leaky(drawn, photographs), names)
     print(f"BEFORE {before.commit}\nAFTER  {after.commit}\n{machine()}\n")
     printed(comparison.rows)
     return int(any(found for _, _, found in comparison.rows))

@@ -144,6 +144,7 @@ def test_the_wheel_carries_the_configuration_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert f"emoexp/conf/{file.relative_to(ROOT / 'conf').as_posix()}" in names
+    assert "emoexp/py.typed" in names
     for file in (ROOT / "emoexp").rglob("*.py"):
         path = file.relative_to(ROOT).as_posix()
         assert path.replace("emoexp/sweep/plugin/", "hydra_plugins/emoexp/") in names
@@ -255,7 +256,8 @@ def test_a_good_environment_is_made_once(checkout: Path) -> None:
     first = set_up(checkout, **dict.fromkeys(("PIP_TARGET", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"), "/nowhere"))
     assert first.returncode == 0, first.stderr
     assert "making .venv" in first.stdout and "['imbalance=sampler', 'activation=mish']" in first.stdout
-    assert (checkout / "installs").read_text() == "install --quiet --constraint constraints.txt --editable .[dev,docs]\n"
+    asked = "install --quiet --constraint constraints.txt --editable .[dev,docs]\n"
+    assert (checkout / "installs").read_text() == asked
     started = time.monotonic()
     again = set_up(checkout)
     assert time.monotonic() - started < 20  # 0.3 s on a quiet machine

@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY := true
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help setup train test slow lint format ui sync bench clean
+.PHONY: help setup train test slow lint format docs ui sync bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' Makefile | while IFS='|' read -r name line; do printf '  make %-8s %s\n' "$$name" "$$line"; done
@@ -37,6 +37,9 @@ format: setup  ## let the formatter and the linter mend what they can
 	$(BIN)/python -m ruff check --fix-only --quiet .
 	$(BIN)/python -m ruff format .
 
+docs: setup  ## these pages as a site, in site/; a broken link fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 # only this machine, and only under these names: private addresses as wildcards, the default, let a page rebind its name
 ui: setup  ## the runs in a browser, on this machine alone: PORT=5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlflow.db \
@@ -49,5 +52,5 @@ bench: setup  ## speed, as ratios measured in one run
 	$(BIN)/python benchmarks/speed.py
 
 clean:  ## remove .venv and caches; runs and the tracking database stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site *.egg-info
 	find . -name __pycache__ -not -path './outputs/*' -prune -exec rm -rf {} +

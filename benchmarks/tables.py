@@ -1,4 +1,4 @@
-"""The README's tables of long runs, rebuilt from their kept predictions: python benchmarks/tables.py"""
+"""The tables of long runs in docs/results.md, rebuilt from their kept predictions: python benchmarks/tables.py"""
 
 from collections import defaultdict
 from pathlib import Path

@@ -56,7 +56,8 @@ def test_constraints_pin_exact_versions_and_nothing_else() -> None:
 def test_constraints_fit_the_declared_dependencies() -> None:
     pinned = {NAME(pin.name): str(pin.specifier).removeprefix("==") for pin in PINS}
     told = PROJECT["project"]
-    for line in [*told["dependencies"], *told["optional-dependencies"]["dev"], *PROJECT["build-system"]["requires"]]:
+    extras = told["optional-dependencies"]
+    for line in [*told["dependencies"], *extras["dev"], *extras["docs"], *PROJECT["build-system"]["requires"]]:
         wanted = Requirement(line)
         assert wanted.specifier.contains(pinned[NAME(wanted.name)]), line
 
@@ -78,7 +79,7 @@ def needed(root: str, extras: frozenset[str]) -> Iterator[str]:
 
 def test_constraints_pin_whatever_is_needed_in_turn() -> None:
     pinned = {NAME(pin.name) for pin in PINS if pin.marker is None or pin.marker.evaluate()}
-    assert set(needed("emoexp", frozenset({"dev"}))) - {"emoexp"} <= pinned
+    assert set(needed("emoexp", frozenset({"dev", "docs"}))) - {"emoexp"} <= pinned
 
 
 def test_what_is_imported_is_declared() -> None:
@@ -143,6 +144,7 @@ def test_the_wheel_carries_the_configuration_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert f"emoexp/conf/{file.relative_to(ROOT / 'conf').as_posix()}" in names
+    assert "emoexp/py.typed" in names
     for file in (ROOT / "emoexp").rglob("*.py"):
         path = file.relative_to(ROOT).as_posix()
         assert path.replace("emoexp/sweep/plugin/", "hydra_plugins/emoexp/") in names
@@ -254,7 +256,8 @@ def test_a_good_environment_is_made_once(checkout: Path) -> None:
     first = set_up(checkout, **dict.fromkeys(("PIP_TARGET", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"), "/nowhere"))
     assert first.returncode == 0, first.stderr
     assert "making .venv" in first.stdout and "['imbalance=sampler', 'activation=mish']" in first.stdout
-    assert (checkout / "installs").read_text() == "install --quiet --constraint constraints.txt --editable .[dev]\n"
+    asked = "install --quiet --constraint constraints.txt --editable .[dev,docs]\n"
+    assert (checkout / "installs").read_text() == asked
     started = time.monotonic()
     again = set_up(checkout)
     assert time.monotonic() - started < 20  # 0.3 s on a quiet machine

@@ -1,7 +1,6 @@
 """A trained model at work on other images: judged where labels are known, or only asked."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from emoexp.data.normalisation import Normalisation
 from emoexp.inference import results
 from emoexp.models import mish
 from emoexp.runs import checkpoint, machine
+from emoexp.runs.files import write_json
 from emoexp.runs.process import logging_to_stdout
 from emoexp.training import batches, loop
 
@@ -102,8 +102,7 @@ def keep(folder: Path, found: results.Predictions, metrics: dict[str, Any]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     whole, clean = metrics[found.part], metrics[f"{found.part}_clean"]
     results.write(folder, found, whole, clean)
-    text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    checkpoint.write_atomically(folder / "metrics.json", text.encode())
+    write_json(folder / "metrics.json", metrics)
     log.info("%-6s %s", found.part, results.headline(whole))
     log.info("clean  %s", results.headline(clean))
     log.info("%s\nin     %s", results.table(results.per_class(whole, clean)), folder)

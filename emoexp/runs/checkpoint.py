@@ -7,15 +7,15 @@ in silence, and torch.load still reads the file.
 import hashlib
 import io
 import json
-import os
 import pickle  # for the name of the exception alone
-import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from emoexp.runs import files
 
 _MARK = b"emoexp sha256 "
 
@@ -33,26 +33,7 @@ def save(path: Path, payload: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(payload, buffer)
     raw = buffer.getvalue()
-    write_atomically(path, raw + _MARK + hashlib.sha256(raw).hexdigest().encode())
-
-
-def write_atomically(path: Path, raw: bytes) -> None:
-    """Replace a file by new bytes that are on the disk before the name points to them."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"could not save {path} ({error.strerror or error}); what stood there is untouched") from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.write_bytes(path, raw + _MARK + hashlib.sha256(raw).hexdigest().encode())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -100,11 +81,4 @@ def export(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
         buffer = io.BytesIO()
         described = json.dumps({"class_names": card["class_names"], "shape": shape})
         torch.export.save(program, buffer, extra_files={"emoexp.json": described})
-    write_atomically(path, buffer.getvalue())
-
-
-def remove_partial(folder: Path) -> None:
-    """Delete what a process that died while saving has left."""
-    for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
-            path.unlink(missing_ok=True)
+    files.write_bytes(path, buffer.getvalue())

@@ -21,7 +21,9 @@ from emoexp.inference import results
 from emoexp.models import mish
 from emoexp.runs import checkpoint, machine
 from emoexp.runs import folder as runs
+from emoexp.runs.files import finite
 from emoexp.runs.folder import Run
+from emoexp.runs.manifest import facts
 from emoexp.runs.process import (
     ending,
     interruptible,
@@ -64,9 +66,9 @@ def train(
     plan = build_strategy.build_strategy(experiment, place, data)
     name, made = naming.name(experiment), manifest(experiment, data, plan, device, place)
     whole = asdict(experiment) | asdict(place)
-    with runs.opened(Path(place.outputs), name, made, whole, place.resume) as run:
+    with runs.open_run(Path(place.outputs), name, made, whole, place.resume) as run:
         opened(run)
-        run.join(place.sweep)
+        run.add_to_sweep(place.sweep)
         run.seconds["prepare"] = time.perf_counter() - started
         if run.finished:
             log.info("%s is finished:", run.folder)
@@ -119,16 +121,13 @@ def manifest(
     """What made a run: its configuration and what a configuration cannot know."""
     chosen = asdict(experiment)
     chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in naming.PATHS}
-    git = runs.git()
     return results.plain(
         {
             "run": naming.name(experiment),
-            "experiment": chosen,
             "params": naming.params(experiment),
-            "code": naming.code_digest(place.allow),
+            **facts(chosen, place.allow),
             "data": data.fingerprint,
             "kernels": {"mish": mish.kernel()} | ({"step": "compiled"} if place.executor == "compiled" else {}),
-            "git": git,
             **machine.facts(device),
             "tags": {
                 "data_notes": " ".join(data.notes),
@@ -242,7 +241,7 @@ def conclude(
     best.pop("posthoc", None)  # of a conclusion that did not come to its end
     model = build_model.trained_model(best, place.allow)
     model = model.to(recipe.batches.device).to(memory_format=torch.channels_last)
-    found: dict[str, Any] = {"best": {key: runs.finite(value) for key, value in history[best["epoch"] - 1].items()}}
+    found: dict[str, Any] = {"best": {key: finite(value) for key, value in history[best["epoch"] - 1].items()}}
     if fitted := posthoc_fit.fit(run, experiment, place, recipe, model, best, data):
         found["posthoc"] = fitted
     found["epochs"] = len(history)

@@ -66,7 +66,7 @@ def kept_path() -> Path:
 
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
-    assert kept_path().is_file(), f"RESULTS_VERSION is new: {ADVICE}"
+    assert kept_path().is_file(), "RESULTS_VERSION is new: run `python tests/contract/test_results_version.py --write`"
     return files.read_json(kept_path())
 
 

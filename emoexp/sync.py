@@ -8,7 +8,8 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from emoexp import tracking
-from emoexp.tracking import Settings, files, locate
+from emoexp.runs import folder as runs
+from emoexp.tracking import Settings, locate
 from emoexp.tracking.mirror import brief
 
 
@@ -30,7 +31,7 @@ def sync(outputs: Path, settings: Settings, sweeps: Path | None = None) -> Count
     counts: Counter[str] = Counter()
     for root in [path for path in (sweeps, outputs) if path is not None and path.is_dir()]:
         closed = tracking.close_dead(root, settings)
-        for folder in files.runs(root):
+        for folder in runs.all_runs(root):
             what, why = _one(folder, settings)
             what = "closed" if folder.name in closed and what != "failed" else what
             counts[what] += 1
@@ -41,7 +42,7 @@ def sync(outputs: Path, settings: Settings, sweeps: Path | None = None) -> Count
 
 def _one(folder: Path, settings: Settings) -> tuple[str, str]:
     try:
-        if files.alive(folder):
+        if runs.is_alive(folder):
             return "live", " (it mirrors itself)"
         if not tracking.behind(folder, settings):
             return "current", ""

@@ -1,26 +1,24 @@
 """An audit from its configuration to its pages, top to bottom."""
 
 import difflib
-import fcntl
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from emoexp import tracking
 from emoexp.auditing.chapters import classes, odd, origins, repeated
 from emoexp.auditing.subject import KINDS, Chapter, Finding, Subject, table_of
 from emoexp.config import build, build_data
 from emoexp.config.schema import Node
-from emoexp.data import files, near_duplicates
+from emoexp.data import files as data_files
+from emoexp.data import near_duplicates
 from emoexp.data.dataset import Dataset
-from emoexp.inference import results
 from emoexp.pages import page as pages
 from emoexp.pages.page import Page, Section
-from emoexp.runs import checkpoint
+from emoexp.runs import files, tables
 from emoexp.runs.folder import Run
 from emoexp.runs.process import ending, logging_to_stdout, terminable
 
@@ -46,9 +44,8 @@ def audit(plain: Node) -> list[str]:
     data = load(plain)
     folder = Path(plain["outputs"]) / f"audit-{data.name}-{data.split}-{str(data.fingerprint['content'])[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock, terminable():
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        run = Run(folder, lock)
+    with terminable(), files.lock(folder / "lock"):
+        run = Run(folder)
         begin(run, plain, data)
         with ending(run):
             chapters = chapters_of(subject_of(plain, data, folder), options)
@@ -101,7 +98,7 @@ def subject_of(plain: Node, data: Dataset, folder: Path) -> Subject:
             )
         near = near_duplicates.searched(data, cache)
     root = plain["data"].get("root")
-    facts = files.facts(Path(str(root)).expanduser(), data.names.tolist()) if root else None
+    facts = data_files.facts(Path(str(root)).expanduser(), data.names.tolist()) if root else None
     return Subject(data, near, facts, folder, plain["audit"]["pictures"])
 
 
@@ -129,7 +126,7 @@ def chapters_of(subject: Subject, options: Node) -> list[Chapter]:
 
 def begin(run: Run, plain: Node, data: Dataset) -> None:
     """Write what the audit is of, as a run does, so that MLflow can show it."""
-    checkpoint.write_atomically(run.folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False).encode())
+    files.write_yaml(run.folder / "config.yaml", plain)
     params = {"data": data.name, "split": data.split, "image_size": plain["image_size"], "channels": plain["channels"]}
     tags = {"kind": "audit", "data_notes": " ".join(data.notes)}
     run.write("manifest.json", {"run": run.folder.name, "params": params, "data": data.fingerprint, "tags": tags})
@@ -149,15 +146,15 @@ def write(run: Run, data: Dataset, chapters: list[Chapter]) -> None:
     folder = run.folder / "report"
     for place in (folder, run.folder / "tables"):
         place.mkdir(exist_ok=True)
-    checkpoint.write_atomically(folder / "audit.md", pages.markdown(page, figures="../figures").encode())
-    checkpoint.write_atomically(folder / "audit.html", pages.web(page).encode())
+    files.write_text(folder / "audit.md", pages.markdown(page, figures="../figures"))
+    files.write_text(folder / "audit.html", pages.web(page))
     numbers = {key: value for chapter in chapters for key, value in chapter.numbers.items()}
     told = {"findings": {one.kind: {"count": one.count, "text": one.text} for one in findings}, "numbers": numbers}
-    text = json.dumps(results.plain(told | {"data": counts}), indent=1, ensure_ascii=False, allow_nan=False)
-    checkpoint.write_atomically(folder / "audit.json", text.encode() + b"\n")
+    text = json.dumps(files.plain(told | {"data": counts}), indent=1, ensure_ascii=False, allow_nan=False)
+    files.write_text(folder / "audit.json", text + "\n")
     for section in sections:
         for table in section.tables:
-            results.write_table(run.folder / "tables" / f"{table.name}.csv", table.rows)
+            tables.write_table(run.folder / "tables" / f"{table.name}.csv", table.rows)
     run.write("metrics.json", {"audit": {one.kind: one.count for one in findings}})
 
 

@@ -1,34 +1,18 @@
 """What a run is called and what it is: from its resolved choices alone."""
 
-import ast
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from emoexp.config import build, options, schema
+from emoexp.config import options, schema
 from emoexp.config.schema import Experiment, Node
 
 COLUMNS = ("copies", "sampling", "weights", "loss", "schedule", "mix", "posthoc")
 PATHS = ("root",)  # keys of a data source that say where it lies, not what it is
-# modules whose code decides no result: commands, and what only watches, keeps or draws
-_WATCHERS = (
-    "config",  # what it decides stands in the manifest, resolved
-    "auditing",
-    "cli",
-    "figures",
-    "pages",
-    "reporting",
-    "runs",
-    "sweep",
-    "tracking",
-    *build.ENTRIES,
-)
 
 
 def changed(group: str, node: Node) -> Node:
@@ -141,43 +125,3 @@ def _values(node: Node, path: str) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{below}", inner) for below, inner in _values(value, f"{path}.{key}"))
         elif not isinstance(value, dict) and not key.startswith("_"):
             yield key, value
-
-
-def code_digest(packages: list[str]) -> str:
-    """A hash of the code that decides results, without comments, docstrings and line numbers: this package's, and that
-    of the user's own packages which configurations may point into. Read once a process, which imports it once too."""
-    return _code_digest(tuple(packages))
-
-
-@cache
-def _code_digest(packages: tuple[str, ...]) -> str:
-    package = Path(__file__).parents[1]
-    hashes = hashlib.sha256()
-    for path in sorted(path for name in packages for path in _sources(name)):
-        hashes.update(f"{path.name}\n{ast.dump(_bare(ast.parse(path.read_text())))}\n".encode())
-    for path in sorted(package.rglob("*.py")):
-        module = path.relative_to(package).with_suffix("").as_posix()
-        if module.partition("/")[0] not in _WATCHERS:
-            hashes.update(f"{module}\n{ast.dump(_bare(ast.parse(path.read_text())))}\n".encode())
-    return hashes.hexdigest()[:16]
-
-
-def _sources(package: str) -> list[Path]:
-    """The Python files of a module or package that can be imported; none where it cannot."""
-    spec = importlib.util.find_spec(package)
-    if spec is None:
-        return []
-    if spec.submodule_search_locations:
-        return [path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py")]
-    return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
-
-
-def _bare(tree: ast.Module) -> ast.Module:
-    """A syntax tree without docstrings."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            first = body[0].value
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree

@@ -8,7 +8,6 @@ key, stamp, length and checksums are right, and made anew otherwise.
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ import PIL
 from emoexp.data import mapped
 from emoexp.data.dataset import Source
 from emoexp.data.mapped import Room
+from emoexp.runs import files
 
 _MAGIC = b"emoexp2\n"
 _ALIGN = 64
@@ -111,7 +111,7 @@ def _begun(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob("*.part"):
         with left.open("rb") as file:
-            if _locked(file):
+            if files.lock_file(file):
                 left.unlink(missing_ok=True)
     while True:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".part")
@@ -120,17 +120,9 @@ def _begun(path: Path) -> BinaryIO:
             made = Path(temporary).open("r+b")  # noqa: SIM115 closed by `cached`
         except FileNotFoundError:
             continue
-        if _locked(made) and os.fstat(made.fileno()).st_nlink:  # else another build took it for a leftover
+        if files.lock_file(made) and os.fstat(made.fileno()).st_nlink:  # else another build took it for a leftover
             return made
         made.close()
-
-
-def _locked(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _kept(draft: _Draft, path: Path, source: Source, key: str, stamp: str) -> Source:
@@ -140,9 +132,8 @@ def _kept(draft: _Draft, path: Path, source: Source, key: str, stamp: str) -> So
         if draft.file is not None:
             _pack(draft, source, key, stamp)
             draft.file.flush()
-            os.fsync(draft.file.fileno())
             private = mapped.opened(Path(draft.file.name), "u1", _ALIGN, source.images.shape)
-            Path(draft.file.name).replace(path)
+            files.move_into_place(Path(draft.file.name), path)
             return dataclasses.replace(source, images=private)
     except OSError as error:
         trouble = error

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from emoexp.data import near_search
 from emoexp.data.dataset import Source
 from emoexp.data.near_search import Pairs
+from emoexp.runs import files
 
 _ARRAYS = ("first", "second", "similarity", "mirrored", "shift")
 
@@ -28,7 +29,7 @@ class Twins:
 
 def known(data: Source, cache: str | None) -> Twins | None:
     """What an earlier search has kept in the cache; None where there was none."""
-    path = _place(data, cache)
+    path = _path(data, cache)
     if path is None or not path.is_file():
         return None
     with np.load(path) as kept:
@@ -41,7 +42,7 @@ def searched(data: Source, cache: str | None) -> Twins:
     if found is not None:
         return found
     pairs = near_search.search(data.images[_first(data)])
-    path = _place(data, cache)
+    path = _path(data, cache)
     if path is not None:
         _keep(path, pairs)
     return _twins(data, pairs)
@@ -74,7 +75,7 @@ def components(first_P: np.ndarray, second_P: np.ndarray, size: int) -> np.ndarr
         group = after
 
 
-def _place(data: Source, cache: str | None) -> Path | None:
+def _path(data: Source, cache: str | None) -> Path | None:
     if cache is None:
         return None
     code = Path(near_search.__file__).read_bytes()
@@ -83,12 +84,9 @@ def _place(data: Source, cache: str | None) -> Path | None:
 
 
 def _keep(path: Path, pairs: Pairs) -> None:
-    """Write pairs to the cache, whole or not at all; where that cannot be, the next one searches again."""
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.npz")
-    try:
+    """Write pairs to the cache; where that cannot be, the next one searches again."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: getattr(pairs, name) for name in _ARRAYS})
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(temporary, **{name: getattr(pairs, name) for name in _ARRAYS})
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        files.write_bytes(path, buffer.getvalue())

@@ -1,7 +1,6 @@
 """The common look of all figures, and text that cannot break one."""
 
 import io
-import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+
+from emoexp.runs import files
 
 FONT = "DejaVu Sans"  # comes with matplotlib: the same everywhere
 INK, FAINT, ABSENT = "#222222", "#BBBBBB", "#E8E8E8"
@@ -82,9 +83,7 @@ def sheet(
         canvas.print_png(buffer, metadata={"Software": None})  # print_figure would draw it twice
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    files.write_bytes(path, buffer.getvalue())
 
 
 def printable(texts: Sequence[str], limit: int = LABEL_LENGTH) -> list[str]:

@@ -1,7 +1,6 @@
 """A trained model judged on other images whose labels are known: what `python -m emoexp.evaluate` does."""
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from emoexp.config.schema import Node
 from emoexp.data.dataset import PARTS, Dataset, Source
 from emoexp.inference import results
 from emoexp.inference.trained import TrainedModel, load
-from emoexp.runs import checkpoint
+from emoexp.runs.files import write_json
 from emoexp.runs.process import logging_to_stdout
+from emoexp.runs.tables import table
 
 log = logging.getLogger("emoexp")
 
@@ -59,11 +59,10 @@ def keep(folder: Path, predictions: results.Predictions, metrics: dict[str, Any]
     folder.mkdir(parents=True, exist_ok=True)
     whole, clean = metrics[predictions.part], metrics[f"{predictions.part}_clean"]
     results.write(folder, predictions, whole, clean)
-    text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    checkpoint.write_atomically(folder / "metrics.json", text.encode())
+    write_json(folder / "metrics.json", metrics)
     log.info("%-6s %s", predictions.part, results.headline(whole))
     log.info("clean  %s", results.headline(clean))
-    log.info("%s\nin     %s", results.table(results.per_class(whole, clean)), folder)
+    log.info("%s\nin     %s", table(results.per_class(whole, clean)), folder)
 
 
 def content(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:

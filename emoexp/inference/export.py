@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from emoexp.models.network import Network
-from emoexp.runs import checkpoint
+from emoexp.runs import files
 
 
 class _Program(nn.Module):
@@ -40,4 +40,4 @@ def export_program(path: Path, model: Network, spec: dict[str, Any]) -> None:
         buffer = io.BytesIO()
         described = json.dumps({"class_names": spec["class_names"], "shape": shape})
         torch.export.save(program, buffer, extra_files={"emoexp.json": described})
-    checkpoint.write_atomically(path, buffer.getvalue())
+    files.write_bytes(path, buffer.getvalue())

@@ -9,9 +9,9 @@ import numpy as np
 
 from emoexp.config.schema import Node
 from emoexp.data import images as reading
-from emoexp.inference import results
 from emoexp.inference.trained import load
 from emoexp.runs.process import logging_to_stdout
+from emoexp.runs.tables import table, write_table
 
 log = logging.getLogger("emoexp")
 
@@ -34,8 +34,8 @@ def predict(plain: Node) -> list[dict[str, Any]]:
         said = {"image": names[position], "predicted": spec["class_names"][best], "confidence": rounded(row[best])}
         columns = [f"p_{name}" if name in said else name for name in spec["class_names"]]
         rows.append(said | {name: rounded(value) for name, value in zip(columns, row, strict=True)})
-    results.write_table(Path(plain["out"]), rows)
-    log.info("%s", results.table(rows[:50]))
+    write_table(Path(plain["out"]), rows)
+    log.info("%s", table(rows[:50]))
     log.info("%d images, in %s", len(rows), plain["out"])
     return rows
 

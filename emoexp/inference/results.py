@@ -1,8 +1,6 @@
 """What a trained model leaves about a part of the data, in training and in evaluation: metrics, tables, figures."""
 
-import csv
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from emoexp.metrics import bootstrap, classification
-from emoexp.runs import checkpoint
-from emoexp.runs.folder import finite
+from emoexp.runs import files
+from emoexp.runs.files import plain
+from emoexp.runs.tables import table, write_table  # noqa: F401 - table: of training.run and inference.evaluate
 from emoexp.training import leaky_protocol as leaky
 
 RESAMPLES = 1000  # of the bootstrap
@@ -57,15 +56,6 @@ def summary(found: Predictions, clean: bool) -> dict[str, Any]:
     return plain(out)
 
 
-def plain(value: Any) -> Any:
-    """For JSON: numpy's numbers as Python's, tuples as lists, NaN as None."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return finite(value.item() if isinstance(value, np.generic) else value)
-
-
 def write(folder: Path, found: Predictions, whole: dict[str, Any], clean: dict[str, Any]) -> None:
     """Predictions, a per-class table and the figures of a part, into the folders of a run.
 
@@ -107,7 +97,7 @@ def _save_predictions(path: Path, found: Predictions) -> None:
     }
     arrays |= {"protocol": np.asarray(leaky.MARK)} if found.leaky else {}
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    checkpoint.write_atomically(path, buffer.getvalue())
+    files.write_bytes(path, buffer.getvalue())
 
 
 def per_class(whole: dict[str, Any], clean: dict[str, Any]) -> list[dict[str, Any]]:
@@ -121,40 +111,6 @@ def per_class(whole: dict[str, Any], clean: dict[str, Any]) -> list[dict[str, An
         rows.append({"class": name, **values, "recall_low": low, "recall_high": high})
         rows[-1] |= {f"clean_{key}": beside.get(key) for key in ("n", "recall", "f1")}
     return rows
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows as CSV. Text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    text = io.StringIO()
-    table = csv.writer(text)
-    if rows:
-        table.writerow([guarded(name) for name in rows[0]])
-        table.writerows([guarded(value) for value in row.values()] for row in rows)
-    checkpoint.write_atomically(path, text.getvalue().encode())
-
-
-def guarded(value: Any) -> Any:
-    """A cell of a CSV that no spreadsheet runs."""
-    return f"'{value}" if isinstance(value, str) and re.match(r"[=+\-@\t\r]", value) else value
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as text in aligned columns, for the log."""
-    if not rows:
-        return ""
-    cells = [list(rows[0]), *[[_short(value) for value in row.values()] for row in rows]]
-    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if k == 0 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    )
-
-
-def _short(value: Any) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def headline(whole: dict[str, Any]) -> str:

@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from emoexp.runs import files
+
 log = logging.getLogger(__name__)
 
 COMPILERS = ("g++", "clang++", "c++")
@@ -105,9 +107,7 @@ def _compile(source: str, flags: tuple[str, ...], target: Path) -> bool:
             command = [compiler, *flags, "-o", str(out), str(text)]
             subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)  # noqa: S603 (fixed words)
             out.chmod(0o700)
-            with out.open("rb") as file:
-                os.fsync(file.fileno())
-            out.replace(target)
+            files.move_into_place(out, target)
     except (OSError, subprocess.SubprocessError) as error:
         log.debug("compiling failed: %s", error)
         return False

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from emoexp.runs import folder as runs
-from emoexp.tracking.files import read_json, read_rows
+from emoexp.runs.files import read_json, read_json_lines
+from emoexp.runs.manifest import upgraded
 
-MAKING = ("code", "versions", "kernels", "device", "threads")  # of a manifest: who made a run, besides the data
+# keys of a manifest: what made a run, besides the data
+MAKING = ("results_version", "packages", "versions", "kernels", "device", "threads")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Made:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """manifest.json."""
-        return read_json(self.folder / "manifest.json")
+        return upgraded(read_json(self.folder / "manifest.json"))
 
     @property
     def is_leaky(self) -> bool:
@@ -53,7 +55,7 @@ class Made:
     @cached_property
     def seconds(self) -> float | None:
         """Seconds of training and validation; None where they were not kept."""
-        rows = read_rows(self.folder / "times.jsonl")
+        rows = read_json_lines(self.folder / "times.jsonl")
         return sum(row["train_seconds"] + row["eval_seconds"] for row in rows) if rows else None
 
 
@@ -77,7 +79,7 @@ class Asked:
 
 def gather(wanted: Iterable[tuple[Asked, list[Path]]], *, mixed: bool) -> Gathered:
     """The finished runs, among each wanted cell's folders, that were made alike: of the same data, and unless mixed by
-    the same code, versions, kernels, kind of device and threads.
+    the same version of the results, packages, versions, kernels, kind of device and threads.
 
     Where a cell exists in several makings, the one that covers most cells counts, the newest of equals; where it exists
     several times in that one, the run that was begun last. Everything else is left out, with its reason.
@@ -129,7 +131,7 @@ def _several(cells: Sequence[Made], axis: str) -> bool:
 
 def making(folder: Path, *, mixed: bool) -> str:
     """Who made a run, as text that two runs made alike share."""
-    manifest = read_json(folder / "manifest.json")
+    manifest = upgraded(read_json(folder / "manifest.json"))
     data = manifest.get("data") or {}
     # the same pictures, however they are split: the split is one of the choices that name a run
     found = {"data": {"images": data.get("images") or data.get("content"), "classes": data.get("classes")}}

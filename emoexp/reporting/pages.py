@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emoexp.inference import results
 from emoexp.pages import page
 from emoexp.pages.page import Page, Picture, Section, Table
-from emoexp.runs import checkpoint
+from emoexp.runs import files, tables
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,14 @@ def write(folder: Path, report: Report) -> None:
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     rows = {table.name: table.rows for table in report.tables} | {"runs": report.runs}
     for name, lines in rows.items():
-        results.write_table(folder / "tables" / f"{name}.csv", lines)
+        tables.write_table(folder / "tables" / f"{name}.csv", lines)
     texts = {"md": page.markdown(report.page), "tex": latex(report), "html": page.web(report.page)}
     for name, text in texts.items():
-        checkpoint.write_atomically(folder / f"report.{name}", text.encode())
+        files.write_text(folder / f"report.{name}", text)
     told: dict[str, Any] = {"title": report.title, "facts": dict(report.facts), "sentences": report.sentences}
     told |= {"tables": rows, "left_out": [{"what": what, "why": why} for what, why in report.left_out]}
-    text = json.dumps(results.plain(told), indent=1, ensure_ascii=False, allow_nan=False)
-    checkpoint.write_atomically(folder / "summary.json", text.encode() + b"\n")
+    text = json.dumps(files.plain(told), indent=1, ensure_ascii=False, allow_nan=False)
+    files.write_text(folder / "summary.json", text + "\n")
     figures = {picture.path.name for picture in report.pictures}
     stale = [folder / "tables" / f"{name}.csv" for name in _TABLES if name not in rows]
     stale += [folder / "figures" / f"{name}.png" for name in _FIGURES if f"{name}.png" not in figures]

@@ -77,7 +77,7 @@ def find(options: Node, words: list[str]) -> Found:
     out = Path(options["out"]) if options["out"] else None
     if chosen:
         folders = (
-            runs.matching(options["runs"], "runs")
+            runs.match_folders(options["runs"], "runs")
             if chosen == ["runs"]
             else search(settings_of(options), options["filter"])
         )
@@ -161,7 +161,7 @@ def facts(found: Found, arms: list[Arm], base: Arm, options: Node) -> list[tuple
     manifests = [cell.manifest for cell in cells_of(arms)]
     data = manifests[0]["data"]
     seeds = sorted({seed for arm in arms for seed in arm.cells})
-    code = dict.fromkeys(made["code"] for made in manifests)
+    results = dict.fromkeys(str(made["results_version"]) for made in manifests)
     places = dict.fromkeys(
         f"{made['device']}, {made['threads']} threads, torch {made['versions']['torch']}" for made in manifests
     )
@@ -173,7 +173,7 @@ def facts(found: Found, arms: list[Arm], base: Arm, options: Node) -> list[tuple
         ("seeds", ", ".join(map(str, seeds))),
         ("baseline", base.label),
         ("data", f"{data['source']}, {sum(data['counts']['train']):,} training images, content {data['content'][:16]}"),
-        ("code", ", ".join(code)),
+        ("results version", ", ".join(results)),
         ("made on", "; ".join(places)),
         ("judged by", judged_by),
         *([("protocol", leaky_protocol.MARK)] if any(cell.is_leaky for cell in cells_of(arms)) else []),

@@ -1,1 +1,10 @@
-"""A run's folder and the process that works in it."""
+"""A run's folder and the process that works in it.
+
+files        how files are written, read and locked
+tables       rows as CSV files and as text
+manifest     what made a run, and in what two runs differ
+folder       the folder of a run: found, locked, with a status
+checkpoint   tensors on disk
+machine      the machine that computes
+process      what surrounds a training: log, signals, progress, tracking
+"""

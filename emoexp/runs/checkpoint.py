@@ -6,13 +6,13 @@ in silence, and torch.load still reads the file.
 
 import hashlib
 import io
-import os
 import pickle  # for the name of the exception alone
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from emoexp.runs import files
 
 _MARK = b"emoexp sha256 "
 
@@ -30,26 +30,7 @@ def save(path: Path, payload: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(payload, buffer)
     raw = buffer.getvalue()
-    write_atomically(path, raw + _MARK + hashlib.sha256(raw).hexdigest().encode())
-
-
-def write_atomically(path: Path, raw: bytes) -> None:
-    """Replace a file by new bytes that are on the disk before the name points to them."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"could not save {path} ({error.strerror or error}); what stood there is untouched") from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.write_bytes(path, raw + _MARK + hashlib.sha256(raw).hexdigest().encode())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -68,10 +49,3 @@ def load(path: Path) -> dict[str, Any]:
         raise CorruptCheckpoint(f"{path} cannot be read safely: {str(error).partition(chr(10))[0]}") from error
     assert isinstance(payload, dict)
     return payload
-
-
-def remove_partial(folder: Path) -> None:
-    """Delete what a process that died while saving has left."""
-    for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
-            path.unlink(missing_ok=True)

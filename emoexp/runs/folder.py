@@ -1,52 +1,46 @@
-"""A run's folder: found by its name, held by a lock, with a manifest of what made it and the state it is in.
+"""A run's folder: found by the run's name, held by a lock, with the status that the run is in."""
 
-A configuration names a folder. What a configuration cannot know (code, data, device, threads, versions) stands in the
-manifest; where it differs, nothing is continued or returned in silence.
-"""
-
-import fcntl
 import glob
 import json
 import logging
 import os
 import re
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import yaml
-
-from emoexp.runs import checkpoint
+from emoexp.runs import files
+from emoexp.runs.manifest import differences
 
 log = logging.getLogger(__name__)
-DECIDING = ("experiment", "code", "data", "device", "threads", "kernels", "versions")
 
 
-class Busy(ValueError):
-    """Another process is at this run."""
+class RunInUse(ValueError):
+    """Another process is training this run."""
 
 
 class Run:
-    """One run's folder, locked by this process."""
+    """One run's folder, whose lock this process holds."""
 
-    def __init__(self, folder: Path, lock: IO[str]) -> None:
-        self.folder, self._lock = folder, lock
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.seconds: dict[str, float] = {}  # what the time of this process went into
 
     def read(self, name: str) -> Any:
-        """A JSON file of the folder; None where there is none."""
+        """The content of a JSON file of the folder; None where there is none."""
         path = self.folder / name
         return json.loads(path.read_text()) if path.is_file() else None
 
     def write(self, name: str, content: Any) -> None:
-        """A JSON file of the folder, sorted and atomic: equal content gives equal bytes."""
-        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
-        checkpoint.write_atomically(self.folder / name, text.encode() + b"\n")
+        """Replace a JSON file of the folder; as `files.write_json`."""
+        files.write_json(self.folder / name, content)
+
+    def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Replace a .jsonl file of the folder by rows; as `files.write_json_lines`."""
+        files.write_json_lines(self.folder / name, rows)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -57,17 +51,12 @@ class Run:
         finally:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
 
-    def join(self, sweep: str | None) -> None:
-        """Say in sweeps.json that the run is a cell of a sweep (its folder's name); it may be one of several."""
-        join(self.folder, sweep)
+    def add_to_sweep(self, sweep: str | None) -> None:
+        """Write into sweeps.json that the run is a cell of a sweep, if it is; see `add_to_sweep`."""
+        add_to_sweep(self.folder, sweep)
 
-    def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Rows as JSON lines, the whole file at once: no row is doubled or missing, whenever a process dies."""
-        lines = [json.dumps({key: finite(value) for key, value in row.items()}) for row in rows]
-        checkpoint.write_atomically(self.folder / name, "".join(f"{line}\n" for line in lines).encode())
-
-    def status(self, status: str, error: str | None = None) -> None:
-        """RUNNING, FINISHED, FAILED or KILLED, with the process and the time."""
+    def set_status(self, status: str, error: str | None = None) -> None:
+        """Write status.json; see `write_status`."""
         write_status(self.folder, status, error)
 
     @property
@@ -76,39 +65,11 @@ class Run:
         return is_finished(self.folder)
 
 
-def write_status(folder: Path, status: str, error: str | None = None) -> None:
-    """status.json of a run or a sweep: RUNNING, FINISHED, FAILED or KILLED, with the process and the time."""
-    path, now = folder / "status.json", time.time()
-    before = json.loads(path.read_text()) if path.is_file() else {}
-    started = now if status == "RUNNING" else before.get("started", now)
-    who = {"pid": os.getpid(), "host": socket.gethostname()}
-    ended = None if status == "RUNNING" else now
-    row = {"status": status, "error": error, "started": started, "ended": ended, **who}
-    checkpoint.write_atomically(path, json.dumps(row, indent=1, sort_keys=True).encode() + b"\n")
-
-
-def join(folder: Path, sweep: str | None) -> None:
-    """Say in a run's sweeps.json that it is a cell of a sweep (its folder); it may be one of several."""
-    path = folder / "sweeps.json"
-    known = json.loads(path.read_text()) if path.is_file() else []
-    if sweep is not None and sweep not in known:
-        checkpoint.write_atomically(path, json.dumps([*known, sweep]).encode() + b"\n")
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the run of a folder came to its end and its results are there."""
-    status = folder / "status.json"
-    said = json.loads(status.read_text())["status"] if status.is_file() else None
-    return said == "FINISHED" and (folder / "metrics.json").is_file()
-
-
-def finite(value: Any) -> Any:
-    """NaN and infinities as None, which JSON can hold."""
-    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+# ---- finding a folder
 
 
 @contextmanager
-def opened(outputs: Path, name: str, manifest: dict[str, Any], config: dict[str, Any], resume: str) -> Iterator[Run]:
+def open_run(outputs: Path, name: str, manifest: dict[str, Any], config: dict[str, Any], resume: str) -> Iterator[Run]:
     """The folder of a run, locked: an unfinished or finished one that fits the manifest, else a new one beside it.
 
     Args:
@@ -116,115 +77,136 @@ def opened(outputs: Path, name: str, manifest: dict[str, Any], config: dict[str,
         resume: auto; force (the last folder, whatever differs) or never (always a new one).
 
     Raises:
-        Busy: another process is at this run.
+        RunInUse: another process is training this run.
     """
-    folder, told = place(outputs, name, manifest, resume)
-    if told:
-        log.warning("%s was begun with other %s", folders(outputs, name)[-1], "; ".join(told))
-        log.warning("starting anew in %s; resume=force would go on with the other", folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(
-                f"another process is training {folder}; wait for it, or choose another seed or outputs"
-            ) from None
-        checkpoint.remove_partial(folder)
-        run = Run(folder, lock)
+    run_folder, changes = folder_for(outputs, name, manifest, resume)
+    if changes:
+        log.warning("%s was begun with other %s", folders(outputs, name)[-1], "; ".join(changes))
+        log.warning("starting anew in %s; resume=force would go on with the other", run_folder)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with files.lock(run_folder / "lock", wait=False) as is_held:
+        if not is_held:
+            raise RunInUse(f"another process is training {run_folder}; wait for it, or choose another seed or outputs")
+        files.remove_partial(run_folder)
+        run = Run(run_folder)
         before = run.read("manifest.json")
         if before is None:
-            text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-            checkpoint.write_atomically(folder / "config.yaml", text.encode())
+            files.write_yaml(run_folder / "config.yaml", config)
             run.write("manifest.json", manifest)
-        elif told := differences(before, manifest):
-            log.warning("resume=force: %s was begun with other %s", folder, "; ".join(told))
+        elif changes := differences(before, manifest):
+            log.warning("resume=force: %s was begun with other %s", run_folder, "; ".join(changes))
             if not run.finished:  # a finished run stays what it was made by
-                run.write("manifest.json", manifest | {"continued": [*before.get("continued", []), told]})
+                run.write("manifest.json", manifest | {"continued": [*before.get("continued", []), changes]})
         yield run
 
 
-def place(outputs: Path, name: str, manifest: dict[str, Any], resume: str) -> tuple[Path, list[str]]:
+def folder_for(outputs: Path, name: str, manifest: dict[str, Any], resume: str) -> tuple[Path, list[str]]:
     """The folder in which a run goes on or begins; and in what the last one of its name differs, where that is why it
     begins anew."""
-    there = folders(outputs, name)
-    if resume == "force" and there:
-        return there[-1], []
-    told: list[str] = []
-    for folder in there if resume == "auto" else ():
-        path = folder / "manifest.json"
-        told = differences(json.loads(path.read_text()), manifest) if path.is_file() else []
-        if not told:
-            return folder, []
-    fresh = f"{name}.{_number(there[-1], name) + 1}" if there else name
-    return outputs / fresh, told
+    existing = folders(outputs, name)
+    if resume == "force" and existing:
+        return existing[-1], []
+    changes: list[str] = []
+    for run_folder in existing if resume == "auto" else ():
+        path = run_folder / "manifest.json"
+        changes = differences(files.read_json(path), manifest) if path.is_file() else []
+        if not changes:
+            return run_folder, []
+    new_name = f"{name}.{_number(existing[-1], name) + 1}" if existing else name
+    return outputs / new_name, changes
 
 
 def folders(outputs: Path, name: str) -> list[Path]:
     """All folders of a run's name: the first, and those begun beside it, .2, .3 and on."""
     pattern = re.compile(re.escape(name) + r"(\.\d+)?")
-    found = (path for path in outputs.glob(f"{name}*") if pattern.fullmatch(path.name))
-    return sorted(found, key=lambda folder: _number(folder, name))
+    paths = (path for path in outputs.glob(f"{name}*") if pattern.fullmatch(path.name))
+    return sorted(paths, key=lambda path: _number(path, name))
 
 
-def matching(given: Any, option: str) -> list[Path]:
-    """The folders of paths and patterns, each once; `option` is what gave them.
-
-    Raises:
-        ValueError: one that finds nothing.
-    """
-    found: list[Path] = []
-    for pattern in given if isinstance(given, list) else [given]:
-        hits = sorted(glob.glob(str(Path(str(pattern)).expanduser())))  # noqa: PTH207 - a pattern may be absolute
-        if not hits:
-            raise ValueError(f"{option}={pattern} finds no folder")
-        found += [Path(hit) for hit in hits]
-    return list(dict.fromkeys(found))
-
-
-def _number(folder: Path, name: str) -> int:
-    return int(folder.name[len(name) + 1 :] or 1)
+def _number(run_folder: Path, name: str) -> int:
+    return int(run_folder.name[len(name) + 1 :] or 1)
 
 
 def latest(outputs: Path, name: str, *, finished: bool = False) -> Path | None:
     """The folder of a run's name that was begun last; on demand only a finished one."""
     begun = []
-    for folder in folders(outputs, name):
-        path = folder / "status.json"
-        status = json.loads(path.read_text()) if path.is_file() else {}
-        if status and (not finished or (status["status"] == "FINISHED" and (folder / "metrics.json").is_file())):
-            begun.append((status["started"], folder))
+    for run_folder in folders(outputs, name):
+        status = files.read_json(run_folder / "status.json")
+        if status and (not finished or is_finished(run_folder)):
+            begun.append((status["started"], run_folder))
     return max(begun)[1] if begun else None
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In which of the things that decide a result two manifests differ, a sentence each."""
-    told = []
-    for key in DECIDING:
-        old, new = _flat(before.get(key), key), _flat(now.get(key), key)
-        # folders of one name share all choices: a key that the older one lacks stands at its default
-        known = old.keys() if key == "experiment" and old else old.keys() | new.keys()
-        names = [name for name in sorted(known) if old.get(name) != new.get(name)]
-        told += [f"{name} ({old.get(name)}, now {new.get(name)})" for name in names[:3]]
-        told += [f"{len(names) - 3} more of {key}"] if len(names) > 3 else []
-    return told
+def match_folders(patterns: Any, option: str) -> list[Path]:
+    """The folders of paths and patterns, each once; `option` is what gave them.
+
+    Raises:
+        ValueError: one that finds nothing.
+    """
+    paths: list[Path] = []
+    for pattern in patterns if isinstance(patterns, list) else [patterns]:
+        hits = sorted(glob.glob(str(Path(str(pattern)).expanduser())))  # noqa: PTH207 - a pattern may be absolute
+        if not hits:
+            raise ValueError(f"{option}={pattern} finds no folder")
+        paths += [Path(hit) for hit in hits]
+    return list(dict.fromkeys(paths))
 
 
-def _flat(value: Any, prefix: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {name: leaf for key, inner in value.items() for name, leaf in _flat(inner, f"{prefix}.{key}").items()}
+def all_runs(root: Path) -> list[Path]:
+    """All folders of runs or sweeps below a folder, by name."""
+    return sorted(path.parent for path in root.rglob("status.json"))
 
 
-@cache
-def git() -> dict[str, Any]:
-    """Commit and dirtiness of the checkout that the package stands in; empty outside one."""
-    here = Path(__file__).parent
-    answers = []
-    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603, S607 - fixed words
-        except (OSError, subprocess.SubprocessError):
-            return {}
-        answers.append(done.stdout.strip())
-    return {"commit": answers[0], "dirty": bool(answers[1])}
+# ---- a run's status
+
+
+def write_status(run_folder: Path, status: str, error: str | None = None) -> None:
+    """status.json of a run or a sweep: RUNNING, FINISHED, FAILED or KILLED, with the process and the time."""
+    path, now = run_folder / "status.json", time.time()
+    is_running = status == "RUNNING"
+    content = {
+        "status": status,
+        "error": error,
+        "started": now if is_running else files.read_json(path).get("started", now),
+        "ended": None if is_running else now,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+    }
+    files.write_json(path, content)
+
+
+def is_finished(run_folder: Path) -> bool:
+    """Whether the run of a folder came to its end and its results are there."""
+    status = files.read_json(run_folder / "status.json").get("status")
+    return status == "FINISHED" and (run_folder / "metrics.json").is_file()
+
+
+def is_alive(run_folder: Path) -> bool:
+    """Whether a process holds the lock of a run or a sweep."""
+    with files.lock(run_folder / "lock", wait=False) as is_free:
+        return not is_free
+
+
+def close_if_dead(run_folder: Path) -> bool:
+    """End a run that says RUNNING but whose process is gone: status.json says KILLED. True if that was so."""
+    if files.read_json(run_folder / "status.json").get("status") != "RUNNING":
+        return False
+    with files.lock(run_folder / "lock", wait=False) as is_free:
+        status = files.read_json(run_folder / "status.json")  # again: it may have ended while we came
+        if not is_free or status.get("status") != "RUNNING":
+            return False
+        signs = [run_folder / name for name in ("status.json", "history.jsonl", "times.jsonl", "last.pt")]
+        last_sign = max(path.stat().st_mtime for path in signs if path.exists())
+        status["status"] = "KILLED"
+        status["ended"] = min(last_sign, time.time())
+        status["error"] = "the process died without a word"
+        files.write_json(run_folder / "status.json", status)
+        return True
+
+
+def add_to_sweep(run_folder: Path, sweep: str | None) -> None:
+    """Write into a run's sweeps.json that it is a cell of a sweep (the sweep's folder); it may be one of several."""
+    path = run_folder / "sweeps.json"
+    known = json.loads(path.read_text()) if path.is_file() else []
+    if sweep is not None and sweep not in known:
+        files.write_text(path, json.dumps([*known, sweep]) + "\n")

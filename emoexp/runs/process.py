@@ -56,20 +56,20 @@ def logging_to(path: Path) -> Iterator[None]:
 @contextmanager
 def ending(run: Run) -> Iterator[None]:
     """RUNNING while the block runs; then FINISHED, KILLED (interrupted) or FAILED (with its traceback in the log)."""
-    run.status("RUNNING")
+    run.set_status("RUNNING")
     try:
         yield
     except KeyboardInterrupt:
         with shielded():
-            run.status("KILLED", "interrupted")
+            run.set_status("KILLED", "interrupted")
         raise
     except BaseException as error:
         for handler in log.handlers:
             if isinstance(handler, logging.FileHandler) and handler.stream:
                 handler.stream.write(traceback.format_exc())
-        run.status("FAILED", f"{type(error).__name__}: {error}")
+        run.set_status("FAILED", f"{type(error).__name__}: {error}")
         raise
-    run.status("FINISHED")
+    run.set_status("FINISHED")
 
 
 @contextmanager
@@ -133,15 +133,15 @@ def shielded() -> Iterator[None]:
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """SIGINT and SIGTERM set a flag that the yielded function reads; a second SIGINT interrupts at once."""
-    asked: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and signal.SIGINT in asked:
+        if number == signal.SIGINT and signal.SIGINT in received:
             raise KeyboardInterrupt
-        asked.append(number)  # SIGTERM after Ctrl-C is a supervisor's, which stops too: the run is still being saved
+        received.append(number)  # SIGTERM after Ctrl-C is a supervisor's, which stops too: the run is still being saved
 
     with _on_signals(note):
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
 
 
 @contextmanager
@@ -153,12 +153,12 @@ def progress(
     begun: called after the first step.
     """
     bar = tqdm(disable=not sys.stdout.isatty(), file=sys.stdout, leave=False, unit="step", dynamic_ncols=True)
-    told = False
+    has_begun = False
 
     def show(step: int, steps: int) -> None:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal has_begun
+        if not has_begun:
+            has_begun = True
             begun()
         if bar.disable:
             return

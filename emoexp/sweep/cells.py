@@ -13,8 +13,8 @@ from typing import Any
 
 from emoexp.config import naming
 from emoexp.config.schema import Experiment, Machine, Sweep
+from emoexp.runs import files
 from emoexp.runs import folder as runs
-from emoexp.tracking import files
 
 DONE, FOUND = "done", "found"  # finished now, and finished before
 FAILED, DIED, LATE, KILLED = "failed", "died", "over time", "killed"
@@ -120,7 +120,7 @@ class Folder:
     def held(self) -> Iterator[None]:
         """Keep the sweep from counting as dead; several processes may work at one sweep."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with files.shared(self.path / "lock"):
+        with files.shared_lock(self.path / "lock"):
             yield
 
     def begin(self, plan: Plan, command: str) -> None:
@@ -150,7 +150,7 @@ class Folder:
 
     def note(self, outcomes: Mapping[str, Outcome], cells: Iterable[Cell]) -> None:
         """Add cells and outcomes to cells.json. A cell that waits does not hide what it was before."""
-        with files.locked(self.path / "cells.lock"):
+        with files.lock(self.path / "cells.lock"):
             known = files.read_json(self.path / "cells.json")
             for cell in cells:
                 row = known.get(cell.name, {"state": WAITING})

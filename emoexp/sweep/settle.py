@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from emoexp import tracking
+from emoexp.runs import files
 from emoexp.runs import folder as runs
 from emoexp.runs.process import settings_of
 from emoexp.sweep.cells import DIED, FOUND, LATE, Cell, Folder, Outcome
-from emoexp.tracking import files
 
 log = logging.getLogger("emoexp")
 
 
 def found(cell: Cell, folder: Path) -> Outcome:
     """A cell that was finished before; its run becomes a member of the sweep too."""
-    runs.join(folder, cell.machine.sweep)
+    runs.add_to_sweep(folder, cell.machine.sweep)
     metrics = json.loads((folder / "metrics.json").read_text())
     return Outcome(FOUND, str(folder), None, metrics["test"].get("macro_f1"))
 
@@ -29,9 +29,9 @@ def settled(cell: Cell, outcome: Outcome) -> Outcome:
     folder = runs.latest(Path(cell.machine.outputs), cell.name)
     if folder is None:
         return outcome
-    with files.locked(folder / "lock", wait=False) as free:
+    with files.lock(folder / "lock", wait=False) as is_free:
         status = files.read_json(folder / "status.json").get("status")
-        if free and status in ("RUNNING", "KILLED"):
+        if is_free and status in ("RUNNING", "KILLED"):
             runs.write_status(folder, "FAILED" if outcome.state == DIED else "KILLED", outcome.error)
             with (folder / "run.log").open("a") as text:
                 text.write(f"{outcome.error}\n")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from emoexp.inference import results
+from emoexp.runs import tables
 from emoexp.sweep.cells import DONE, SKIPPED, Cell, Outcome, Plan
 from emoexp.sweep.worker import Judged
 
@@ -40,7 +40,7 @@ def show_plan(plan: Plan, judged: Sequence[Judged]) -> str:
         else ""
     )
     about = f"about {duration(left / workers)} with {workers} worker{'s' * (workers > 1)}"
-    return f"{results.table(rows)}\n{done} of {len(rows)} cells are done; the others take {about}{search}"
+    return f"{tables.table(rows)}\n{done} of {len(rows)} cells are done; the others take {about}{search}"
 
 
 def _words(cell: Cell, chosen: Iterable[str] = ()) -> dict[str, str]:
@@ -72,7 +72,7 @@ def states(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> str:
         told = {"state": outcome.state, "macro-F1": value, "seconds": seconds, "": outcome.error or ""}
         rows.append({**_words(cell, chosen), **told})
     counts = Counter(str(row["state"]) for row in rows)
-    return f"{results.table(rows)}\n" + ", ".join(f"{number} {state}" for state, number in counts.items())
+    return f"{tables.table(rows)}\n" + ", ".join(f"{number} {state}" for state, number in counts.items())
 
 
 def time_spent(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], elapsed: float) -> str:

@@ -90,7 +90,7 @@ def run(cell: Cell) -> Outcome:
 
     try:
         metrics = training.train(cell.experiment, cell.machine, load=_load, opened=opened)
-    except runs.Busy:
+    except runs.RunInUse:
         return Outcome(BUSY, folder)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C: the run is saved, and whoever asked waits for the process to end
         os._exit(TERMINATED)
@@ -130,10 +130,10 @@ def _located(cell: Cell) -> tuple[str, bool, str]:
     from emoexp.training import run as training
 
     device, data, plan = _prepared(cell)
-    made = training.manifest(cell.experiment, data, plan, device, cell.machine)
-    folder, told = runs.place(Path(cell.machine.outputs), naming.name(cell.experiment), made, cell.machine.resume)
+    made, name = training.manifest(cell.experiment, data, plan, device, cell.machine), naming.name(cell.experiment)
+    folder, changes = runs.folder_for(Path(cell.machine.outputs), name, made, cell.machine.resume)
     begun = (folder / "status.json").is_file()
-    return str(folder), runs.is_finished(folder), "" if begun else "; ".join(told)
+    return str(folder), runs.is_finished(folder), "" if begun else "; ".join(changes)
 
 
 def judge(cells: list[Cell], timed: bool) -> list[Judged]:

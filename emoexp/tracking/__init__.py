@@ -4,7 +4,6 @@ The folder is the truth. `mirror` reads it and adds to MLflow what MLflow lacks;
 replay after an outage and `python -m emoexp.sync` are the same call.
 
     settings   where runs are shown, checked before anything is loaded
-    files      the files of a run folder: read, replaced, locked
     record     a run folder as what MLflow should show of it
     client     MLflow's store: created once, opened, searched
     served     the logged model at work; its code travels with the model

@@ -9,8 +9,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from emoexp.runs import files
 from emoexp.tracking import record as recording
-from emoexp.tracking.files import locked
 from emoexp.tracking.record import Record
 from emoexp.tracking.settings import Settings, Store, create_once
 
@@ -54,7 +54,7 @@ def connect(settings: Settings, store: Store) -> tuple["MlflowClient", str]:
         client = MlflowClient(store.uri)
         return client, _experiment(client, settings, store)
     store.database.parent.mkdir(parents=True, exist_ok=True)
-    with locked(store.database.with_name(f"{store.database.name}.lock")):
+    with files.lock(store.database.with_name(f"{store.database.name}.lock")):
         create_once(store.database, _create_schema)
         client = MlflowClient(store.uri)
         return client, _experiment(client, settings, store)

@@ -13,8 +13,10 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emoexp.runs import files
+from emoexp.runs import folder as runs
 from emoexp.tracking import client as store_client
-from emoexp.tracking import files, model
+from emoexp.tracking import model
 from emoexp.tracking import record as recording
 from emoexp.tracking.record import Point, Record
 from emoexp.tracking.settings import Settings, Store, locate, redact
@@ -66,7 +68,7 @@ def close_dead(outputs: Path, settings: Settings) -> list[str]:
     folder is gone, or was begun anew, are ended there too. Returns the names of the folders that were closed.
     Where MLflow cannot be reached the folders are closed all the same, and a later `mirror` tells it.
     """
-    closed = [folder for folder in files.runs(outputs) if _close(folder)]
+    closed = [folder for folder in runs.all_runs(outputs) if _close(folder)]
     store = locate(settings)
     if store is None:
         return [folder.name for folder in closed]
@@ -81,7 +83,7 @@ def close_dead(outputs: Path, settings: Settings) -> list[str]:
 
 def _close(folder: Path) -> bool:
     try:
-        return files.close(folder)
+        return runs.close_if_dead(folder)
     except (OSError, ValueError) as error:  # one damaged folder must not keep the others open
         _log.warning("tracking: %s cannot be closed: %s", folder.name, brief(error))
         return False
@@ -116,7 +118,7 @@ class Mirror:
 
     def sync(self) -> None:
         """Read the folder and add to MLflow what it lacks."""
-        with files.locked(self._folder / LOCK):
+        with files.lock(self._folder / LOCK):
             signature = recording.signature(self._folder)  # first: what is written meanwhile counts as new
             record = recording.read(self._folder, checkpoint=self._settings.log_checkpoint)
             client = self._client or self._open(record)

@@ -11,7 +11,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
 
-from emoexp.tracking.files import read_json, read_rows
+from emoexp.runs.files import read_json, read_json_lines
 
 ENDED = ("FINISHED", "FAILED", "KILLED")
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
@@ -54,7 +54,7 @@ def read(folder: Path, *, checkpoint: bool = False) -> Record:
     status, manifest = read_json(folder / "status.json"), read_json(folder / "manifest.json")
     state = status.get("status", "RUNNING")
     started = _ms(status.get("started") or folder.stat().st_mtime)
-    history, times = read_rows(folder / "history.jsonl"), read_rows(folder / "times.jsonl")
+    history, times = read_json_lines(folder / "history.jsonl"), read_json_lines(folder / "times.jsonl")
     points = epoch_points(history, times, started=started, ended=state in ENDED)
     points += final_points(folder / "metrics.json", {point.key for point in points})
     finite = [point for point in points if not math.isinf(point.value)]

@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from emoexp.runs.files import move_into_place
+
 KINDS = ("mlflow", "server", "none")
 SQLITE = "sqlite:///"
 _NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs")  # file systems
@@ -130,7 +132,7 @@ def create_once(database: Path, create_schema: Callable[[str], None]) -> None:
     draft = database.with_name(f"{database.name}.new")
     draft.unlink(missing_ok=True)
     create_schema(f"{SQLITE}{draft}")
-    draft.replace(database)
+    move_into_place(draft, database)
     if not _on_network(database):
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")  # readers, as the UI, and the writer need not wait

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-from emoexp.tracking import files
+from emoexp.runs import folder as runs
 from emoexp.tracking.mirror import Mirror, behind, brief, close_dead, mirror
 from emoexp.tracking.settings import Settings, locate
 
@@ -90,9 +90,9 @@ class Tracker:
     def _missed(self, outputs: Path) -> Iterator[Path]:
         """Close and replay the other runs, one at each step."""
         close_dead(outputs, self._settings)  # what it cannot do it says, and does not raise
-        for folder in files.runs(outputs):
+        for folder in runs.all_runs(outputs):
             try:
-                live = folder == self._folder or files.alive(folder)
+                live = folder == self._folder or runs.is_alive(folder)
                 if not live and behind(folder, self._settings, ask=False):
                     mirror(folder, self._settings)
             except Exception as error:  # noqa: BLE001 - as in _attempt

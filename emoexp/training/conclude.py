@@ -13,8 +13,10 @@ from emoexp.data.dataset import Dataset
 from emoexp.inference import predict, results
 from emoexp.inference.export import export_program
 from emoexp.models.network import Network
-from emoexp.runs import checkpoint, folder
+from emoexp.runs import checkpoint
+from emoexp.runs.files import finite
 from emoexp.runs.folder import Run
+from emoexp.runs.tables import table
 from emoexp.training import leaky_protocol, posthoc_fit
 from emoexp.training.setup import TrainSetup
 from emoexp.training.step import Row
@@ -31,7 +33,7 @@ def conclude(
     best.pop("posthoc", None)  # of a conclusion that did not come to its end
     model = build_model.trained_model(best, machine.allow)
     model = model.to(setup.step.device).to(memory_format=torch.channels_last)
-    found: dict[str, Any] = {"best": {key: folder.finite(value) for key, value in history[best["epoch"] - 1].items()}}
+    found: dict[str, Any] = {"best": {key: finite(value) for key, value in history[best["epoch"] - 1].items()}}
     if fitted := posthoc_fit.fit(run, experiment, machine, setup, model, best, data):
         found["posthoc"] = fitted
     found["epochs"] = len(history)
@@ -48,7 +50,7 @@ def conclude(
     log.info("clean  %s", results.headline(found["test_clean"]))
     with run.timed("figures"):
         draw(run, history, data, best["epoch"])
-    log.info("test, per class:\n%s", results.table(results.per_class(found["test"], found["test_clean"])))
+    log.info("test, per class:\n%s", table(results.per_class(found["test"], found["test_clean"])))
     return found
 
 

@@ -19,9 +19,11 @@ from emoexp.imbalance import ledger
 from emoexp.imbalance.strategy import Strategy
 from emoexp.inference import results
 from emoexp.models import mish
-from emoexp.runs import checkpoint, folder
+from emoexp.runs import checkpoint
 from emoexp.runs import machine as machines
-from emoexp.runs.folder import Run
+from emoexp.runs.files import plain
+from emoexp.runs.folder import Run, open_run
+from emoexp.runs.manifest import facts
 from emoexp.runs.process import (
     ending,
     interruptible,
@@ -65,10 +67,11 @@ def train(
     mish.prepare(machine.cache)
     data = load(experiment, machine)
     strategy = build_strategy.build_strategy(experiment, machine, data)
-    name, facts = naming.name(experiment), manifest(experiment, data, strategy, device, machine)
-    with folder.opened(Path(machine.outputs), name, facts, asdict(experiment) | asdict(machine), machine.resume) as run:
+    name, made_by = naming.name(experiment), manifest(experiment, data, strategy, device, machine)
+    whole = asdict(experiment) | asdict(machine)
+    with open_run(Path(machine.outputs), name, made_by, whole, machine.resume) as run:
         opened(run)
-        run.join(machine.sweep)
+        run.add_to_sweep(machine.sweep)
         run.seconds["prepare"] = time.perf_counter() - started
         if run.finished:
             return finished_before(run, machine)
@@ -135,16 +138,13 @@ def manifest(
     """What made a run: its configuration and what a configuration cannot know."""
     chosen = asdict(experiment)
     chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in naming.PATHS}
-    git = folder.git()
-    return results.plain(
+    return plain(
         {
             "run": naming.name(experiment),
-            "experiment": chosen,
             "params": naming.params(experiment),
-            "code": naming.code_digest(machine.allow),
+            **facts(chosen, machine.allow),
             "data": data.fingerprint,
             "kernels": {"mish": mish.kernel()} | ({"step": "compiled"} if machine.executor == "compiled" else {}),
-            "git": git,
             **machines.facts(device),
             "tags": {
                 "data_notes": " ".join(data.notes),

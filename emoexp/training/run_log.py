@@ -9,8 +9,8 @@ from emoexp.data.dataset import Dataset
 from emoexp.data.near_duplicates import Twins
 from emoexp.imbalance import ledger
 from emoexp.imbalance.strategy import Strategy
-from emoexp.inference import results
 from emoexp.runs.folder import Run
+from emoexp.runs.tables import table, write_table
 from emoexp.training.loop import EpochResult
 
 log = logging.getLogger("emoexp")
@@ -37,9 +37,9 @@ def record_ledger(run: Run, strategy: Strategy, data: Dataset, heuristics: list[
     """Print and keep the ledger; name a double correction, and what is no prior."""
     rows, timeline = ledger.rows(strategy, data.class_names), ledger.timeline(strategy)
     warning = ledger.warning(strategy, data.class_names)
-    log.info("ledger of the prior that training aims at:\n%s", results.table(rows))
+    log.info("ledger of the prior that training aims at:\n%s", table(rows))
     if len(timeline) > 1:
-        log.info("by epochs:\n%s", results.table(by_epochs(timeline, data.class_names)))
+        log.info("by epochs:\n%s", table(by_epochs(timeline, data.class_names)))
     for text in heuristics:
         log.info("ledger heuristic, which is no prior: %s", text)
     if warning:
@@ -56,7 +56,7 @@ def record_ledger(run: Run, strategy: Strategy, data: Dataset, heuristics: list[
             "heuristics": heuristics,
         },
     )
-    results.write_table(run.folder / "ledger.csv", rows)
+    write_table(run.folder / "ledger.csv", rows)
 
 
 def by_epochs(timeline: list[dict[str, Any]], class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ def test_commands_are_no_targets():
 
 def test_an_alias_of_something_else_is_refused():
     with pytest.raises(ValueError, match="stands for something of"):
-        build.instantiate({"_target_": "emoexp.runs.checkpoint.os.mkdir"}, [])
+        build.instantiate({"_target_": "emoexp.runs.files.os.mkdir"}, [])
 
 
 def test_a_package_of_ones_own_is_let_in_by_name():

@@ -1,7 +1,6 @@
 """What a run is called: by its resolved choices, and by nothing else."""
 
 import re
-from pathlib import Path
 
 import pytest
 from composing import checked
@@ -121,43 +120,3 @@ def test_params_show_every_axis_and_value():
     assert flat["imbalance"] == "sampler" and flat["imbalance.sampling"] == "inverse" and flat["activation"] == "mish"
     assert flat["optimizer.lr"] == 3e-3 and flat["seed"] == 0 and flat["architecture"] == "emotion_cnn"
     assert not any("_target_" in key for key in flat)
-
-
-def read_anew(*packages: str) -> str:
-    """The digest as a new process would have it."""
-    naming._code_digest.cache_clear()
-    return naming.code_digest(list(packages))
-
-
-def test_the_code_digest_ignores_comments_and_docstrings(monkeypatch, tmp_path):
-    def digest(source: str) -> str:
-        (tmp_path / "loop.py").write_text(source)
-        monkeypatch.setattr(naming, "__file__", str(tmp_path / "identity.py"))
-        return read_anew()
-
-    base = digest('"""A."""\ndef f(x):\n    """B."""\n    return x + 1\n')
-    assert digest('"""Other."""\n\n# comment\ndef f(x):\n    return x + 1\n') == base
-    assert digest('"""A."""\ndef f(x):\n    """B."""\n    return x + 2\n') != base
-
-
-def test_the_code_digest_holds_packages_of_ones_own(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "own_package.py").write_text("x = 1\n")
-    first = read_anew("own_package")
-    (tmp_path / "own_package.py").write_text("x = 2\n")
-    assert read_anew("own_package") != first != read_anew()
-
-
-def test_the_code_digest_is_read_once_a_process(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "another_package.py").write_text("x = 1\n")
-    first = naming.code_digest(["another_package"])
-    (tmp_path / "another_package.py").write_text("x = 2\n")  # not what this process has imported
-    assert naming.code_digest(["another_package"]) == first
-    assert read_anew("another_package") != first
-
-
-def test_the_code_digest_knows_who_decides():
-    modules = {path.relative_to(Path(naming.__file__).parents[1]).parts[0] for path in naming._sources("emoexp")}
-    rooms = {name.removesuffix(".py") for name in modules}
-    assert set(naming._WATCHERS) <= rooms

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from emoexp import report as entry
-from emoexp.inference import results
 from emoexp.metrics import classification, compare
 from emoexp.pages.page import markdown_table
 from emoexp.reporting import arms as comparing
 from emoexp.reporting import cells, folds, pages, report
 from emoexp.reporting.cells import Asked
 from emoexp.runs import folder as runs
+from emoexp.runs.files import plain
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -50,15 +50,20 @@ def made(
     (folder / "predictions").mkdir(parents=True)
     runs.write_status(folder, "RUNNING")
     data = {"content": "c" * 64, "classes": CLASSES, "counts": {"train": [400, 600, 9]}, "source": "made up"}
-    told = {"code": "abc", "data": data, "versions": {"torch": "2"}, "kernels": {}, "device": "cpu x", "threads": 1}
+    told = {
+        "results_version": 1,
+        "packages": {},
+        "data": data,
+        "versions": {"torch": "2"},
+        "kernels": {},
+        "device": "cpu x",
+        "threads": 1,
+    }
     params = {"activation": arm, "activation.kernel": arm[:1], "seed": seed, "epochs": 3}
     (folder / "manifest.json").write_text(json.dumps({"run": folder.name, "params": params} | told | manifest))
     if status == "FINISHED":
         keep = {"test": np.ones(120, bool), "test_clean": np.arange(120) % 10 > 0}
-        found = {
-            part: results.plain(classification.summarise(probability[k], TARGET[k], CLASSES))
-            for part, k in keep.items()
-        }
+        found = {part: plain(classification.summarise(probability[k], TARGET[k], CLASSES)) for part, k in keep.items()}
         drawn = {"images": 3000, "originals": 900 + seed, "items": 900, "pool": 1009}
         (folder / "metrics.json").write_text(json.dumps({"best": {}, "epochs": 3, "drawn": drawn} | found))
         np.savez_compressed(
@@ -117,7 +122,8 @@ def test_holm_counts_the_arms_of_a_metric(outputs):
         ({"status": "FAILED"}, "failed: ValueError: why"),
         ({"status": "KILLED"}, "was interrupted"),
         ({"status": "RUNNING"}, "is running, or its process died"),
-        ({"code": "other"}, "made otherwise: code other instead of abc"),
+        ({"results_version": 2}, "made otherwise: results_version 2 instead of 1"),
+        ({"packages": {"own": "abc"}}, "made otherwise: packages.own"),
         ({"threads": 2}, "made otherwise: threads 2 instead of 1"),
         ({"versions": {"torch": "3"}}, "made otherwise: versions.torch"),
         (
@@ -137,37 +143,52 @@ def test_what_does_not_fit_is_named_and_left_out(tmp_path, change, why):
 
 def test_of_several_makings_the_one_that_covers_most_counts(tmp_path):
     for seed in range(3):
-        made(tmp_path, "mish", seed, 0.8, code="old")
+        made(tmp_path, "mish", seed, 0.8, results_version=1)
     for seed in range(2):
-        made(tmp_path, "mish", seed, 0.8, suffix=".2", code="new")
+        made(tmp_path, "mish", seed, 0.8, suffix=".2", results_version=2)
     found = cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False)
     assert [cell.folder.name[-2:] for cell in found.cells] == ["00"] * 3 and not found.left_out
-    made(tmp_path, "mish", 2, 0.8, suffix=".2", code="new")  # as many, and newer
+    made(tmp_path, "mish", 2, 0.8, suffix=".2", results_version=2)  # as many, and newer
     assert {cell.folder.suffix for cell in cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False).cells} == {".2"}
+
+
+def test_runs_of_before_results_had_a_version_count_as_version_1(tmp_path):
+    """They hold a digest of the code of their day instead: two of them, and a newer run, are compared as they are."""
+    made(tmp_path, "mish", 0, 0.8)
+    for seed, code in ((1, "abc"), (2, "def")):
+        path = made(tmp_path, "mish", seed, 0.8, code=code) / "manifest.json"
+        older = json.loads(path.read_text())
+        del older["results_version"], older["packages"]
+        path.write_text(json.dumps(older))
+    found = cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False)
+    assert [cell.seed for cell in found.cells] == [0, 1, 2] and not found.left_out
+    assert {cell.manifest["results_version"] for cell in found.cells} == {1}
 
 
 def test_a_tie_of_makings_goes_to_the_one_with_the_newest_run(tmp_path):
     folders = [
-        made(tmp_path, "mish", seed, 0.8, suffix=s, code=c) for c, s in (("a", ""), ("b", ".2")) for seed in (0, 1)
+        made(tmp_path, "mish", seed, 0.8, suffix=s, results_version=v)
+        for v, s in ((1, ""), (2, ".2"))
+        for seed in (0, 1)
     ]
-    for folder, started in zip(folders, (400, 100, 300, 200), strict=True):  # the newest of code a, the next two of b
+    for folder, started in zip(folders, (400, 100, 300, 200), strict=True):  # the newest of all is of version 1
         status = json.loads((folder / "status.json").read_text())
         (folder / "status.json").write_text(json.dumps(status | {"started": started}))
     found = cells.gather(asked(tmp_path, "mish", seeds=2), mixed=False)
-    assert {cell.manifest["code"] for cell in found.cells} == {"a"}
+    assert {cell.manifest["results_version"] for cell in found.cells} == {1}
 
 
 def test_a_cell_that_is_there_twice_counts_once_and_says_so(tmp_path):
     for seed in range(2):
-        made(tmp_path, "mish", seed, 0.8, code="old")
-    again = made(tmp_path, "mish", 1, 0.8, suffix=".2", code="new")
+        made(tmp_path, "mish", seed, 0.8, results_version=1)
+    again = made(tmp_path, "mish", 1, 0.8, suffix=".2", results_version=2)
     found = cells.gather(cells.listed(sorted(tmp_path.iterdir())), mixed=True)
     assert [cell.folder.name[-2:] for cell in found.cells] == ["00", ".2"] and found.cells[1].folder == again
     assert [(Path(what).name, why) for what, why in found.left_out] == [
         ("run-mish-s1-0000000", f"the same cell as {again}, which was begun later")
     ]
     listed = cells.gather(cells.listed(sorted(tmp_path.iterdir())), mixed=False)
-    assert listed.left_out == [(again.name, "made otherwise: code new instead of old")]
+    assert listed.left_out == [(again.name, "made otherwise: results_version 2 instead of 1")]
 
 
 def test_a_making_with_more_or_fewer_keys_says_which(tmp_path):
@@ -227,8 +248,8 @@ def test_a_baseline_may_be_a_number():
 
 
 def test_mixed_puts_makings_together_but_never_data(tmp_path):
-    made(tmp_path, "mish", 0, 0.8, code="old")
-    made(tmp_path, "mish", 1, 0.8, code="new")
+    made(tmp_path, "mish", 0, 0.8, results_version=1)
+    made(tmp_path, "mish", 1, 0.8, results_version=2)
     assert len(cells.gather(asked(tmp_path, "mish", seeds=2), mixed=False).cells) == 1
     assert len(cells.gather(asked(tmp_path, "mish", seeds=2), mixed=True).cells) == 2
     made(tmp_path, "mish", 2, 0.8, data={"content": "d", "classes": CLASSES, "counts": {}})
@@ -299,7 +320,7 @@ def test_the_summary_says_which_runs_and_all_numbers(outputs, tmp_path, monkeypa
     assert {row["folder"] for row in rows} == {str(path) for path in outputs.iterdir()} and len(rows) == 12
     mean = np.mean([row["test_macro_f1"] for row in rows if row["activation"] == "relu"])
     assert mean == pytest.approx(next(r for r in told["tables"]["arms_test"] if r["activation"] == "relu")["macro_f1"])
-    assert told["facts"]["code"] == "abc" and told["sentences"] == page.sentences
+    assert told["facts"]["results version"] == "1" and told["sentences"] == page.sentences
 
 
 def test_a_report_takes_away_what_an_earlier_one_left(outputs, tmp_path, monkeypatch):
@@ -310,11 +331,11 @@ def test_a_report_takes_away_what_an_earlier_one_left(outputs, tmp_path, monkeyp
 
 
 def test_mixed_runs_say_everything_that_made_them(tmp_path, monkeypatch):
-    for arm, threads, code in (("mish", 1, "abc"), ("relu", 4, "def")):
-        made(tmp_path / "outputs", arm, 0, 0.8, threads=threads, code=code)
+    for arm, threads, version in (("mish", 1, 1), ("relu", 4, 2)):
+        made(tmp_path / "outputs", arm, 0, 0.8, threads=threads, results_version=version)
     page, _ = reported(tmp_path, monkeypatch, runs="outputs/*", mixed=True)
     assert dict(page.facts)["made on"] == "cpu x, 1 threads, torch 2; cpu x, 4 threads, torch 2"
-    assert dict(page.facts)["code"] == "abc, def"
+    assert dict(page.facts)["results version"] == "1, 2"
 
 
 def test_the_page_needs_nothing_and_shows_names_as_they_are(outputs, tmp_path, monkeypatch):
@@ -446,7 +467,7 @@ def fold(outputs: Path, arm: str, seed: int, number: int, right: float = 0.7, **
         part = {name: kept[name][mine] for name in kept}
     np.savez_compressed(folder / "predictions" / "test.npz", **part)
     found = json.loads((folder / "metrics.json").read_text())
-    found["test"] = results.plain(classification.summarise(part["probability"], part["target"], CLASSES))
+    found["test"] = plain(classification.summarise(part["probability"], part["target"], CLASSES))
     (folder / "metrics.json").write_text(json.dumps(found))
     return folder
 

@@ -64,46 +64,6 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     assert not marker.exists()
 
 
-def killed_at(call: int, path) -> bool:
-    """Save in a child that is killed before its call-th step on the file system. True where it was killed."""
-    child = os.fork()
-    if child == 0:
-        seen = 0
-
-        def counted(original):
-            def wrapper(*arguments, **keys):
-                nonlocal seen
-                seen += 1
-                if seen == call:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(*arguments, **keys)
-
-            return wrapper
-
-        for name in ("open", "fsync", "replace", "close"):
-            setattr(os, name, counted(getattr(os, name)))
-        checkpoint.Path.open = counted(checkpoint.Path.open)  # type: ignore[method-assign]
-        checkpoint.Path.replace = counted(checkpoint.Path.replace)  # type: ignore[method-assign]
-        checkpoint.save(path, PAYLOAD | {"epoch": 4})
-        os._exit(0)
-    return os.waitpid(child, 0)[1] != 0
-
-
-def test_killed_at_every_point_the_file_is_old_or_new(tmp_path):
-    path = tmp_path / "a.pt"
-    call, seen = 1, set()
-    while True:
-        checkpoint.save(path, PAYLOAD)
-        killed = killed_at(call, path)
-        seen.add(checkpoint.load(path)["epoch"])
-        checkpoint.remove_partial(tmp_path)
-        assert [entry.name for entry in tmp_path.iterdir()] == ["a.pt"]
-        if not killed:
-            break
-        call += 1
-    assert call > 4 and seen == {3, 4}
-
-
 def test_full_disk_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.pt"
     checkpoint.save(path, PAYLOAD)

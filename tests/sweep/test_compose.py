@@ -232,12 +232,10 @@ def test_cells_keep_what_is_known_of_them(plan, tmp_path):
 
 
 def test_a_held_sweep_counts_as_alive(tmp_path):
-    from emoexp.tracking import files
-
     folder = Folder(tmp_path / "s")
     with folder.held(), folder.held():  # two commands may work at one sweep
-        assert files.alive(folder.path)
-    assert not files.alive(folder.path)
+        assert runs.is_alive(folder.path)
+    assert not runs.is_alive(folder.path)
 
 
 def concluded(plan: Plan, tmp_path: Path, engine, judged=None, **settings) -> tuple[int, dict, list]:

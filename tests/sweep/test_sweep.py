@@ -574,19 +574,22 @@ def made(folder: Path, **facts: object) -> Path:
 
 
 def test_a_run_goes_on_where_what_made_it_fits(tmp_path):
-    first, second = made(tmp_path / "a", code="1", threads=1), made(tmp_path / "a.2", code="2", threads=1)
-    assert runs.place(tmp_path, "a", {"code": "1", "threads": 1}, "auto") == (first, [])
-    assert runs.place(tmp_path, "a", {"code": "2", "threads": 1}, "auto") == (second, [])
-    fresh, told = runs.place(tmp_path, "a", {"code": "2", "threads": 4}, "auto")
-    assert fresh == tmp_path / "a.3" and told == ["threads (1, now 4)"]
-    assert runs.place(tmp_path, "a", {"code": "9"}, "force") == (second, [])
-    assert runs.place(tmp_path, "a", {"code": "1", "threads": 1}, "never") == (tmp_path / "a.3", [])
-    assert runs.place(tmp_path, "b", {}, "force") == (tmp_path / "b", [])
+    first, second = (
+        made(tmp_path / "a", results_version=1, threads=1),
+        made(tmp_path / "a.2", results_version=2, threads=1),
+    )
+    assert runs.folder_for(tmp_path, "a", {"results_version": 1, "threads": 1}, "auto") == (first, [])
+    assert runs.folder_for(tmp_path, "a", {"results_version": 2, "threads": 1}, "auto") == (second, [])
+    fresh, changes = runs.folder_for(tmp_path, "a", {"results_version": 2, "threads": 4}, "auto")
+    assert fresh == tmp_path / "a.3" and changes == ["threads (1, now 4)"]
+    assert runs.folder_for(tmp_path, "a", {"results_version": 9}, "force") == (second, [])
+    assert runs.folder_for(tmp_path, "a", {"results_version": 1, "threads": 1}, "never") == (tmp_path / "a.3", [])
+    assert runs.folder_for(tmp_path, "b", {}, "force") == (tmp_path / "b", [])
 
 
 def test_a_run_is_a_cell_of_several_sweeps_each_named_once(tmp_path):
     for sweep in ("m/one", "m/two", "m/one", None):
-        runs.join(tmp_path, sweep)
+        runs.add_to_sweep(tmp_path, sweep)
     assert json.loads((tmp_path / "sweeps.json").read_text()) == ["m/one", "m/two"]
 
 

@@ -9,10 +9,10 @@ import torch
 from composing import checked
 from PIL import Image
 
-from emoexp.config import build_data, build_training, options
+from emoexp.config import build, build_data, build_training, options
 from emoexp.inference import results
 from emoexp.runs import checkpoint
-from emoexp.training import conclude, run, setup
+from emoexp.training import conclude, run
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -68,7 +68,7 @@ def test_the_recipe_is_the_published_one():
     assert (experiment.monitor, experiment.patience, experiment.clip_norm) == ("epoch", None, None)
     tail = {"profile": "exponential", "factor": 100.0, "seed": 0}
     assert experiment.data["long_tail"] == tail and experiment.split["val_from"] == "test"
-    schedule = [setup.config.build(experiment.scheduler, [])(epoch, 200, []) for epoch in range(200)]
+    schedule = [build.instantiate(experiment.scheduler, [])(epoch, 200, []) for epoch in range(200)]
     assert schedule[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and set(schedule[4:160]) == {1.0}
     assert set(schedule[160:180]) == {0.01} and set(schedule[180:]) == {0.0001}
 

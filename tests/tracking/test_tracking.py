@@ -25,7 +25,8 @@ from PIL import Image
 
 from emoexp import sync
 from emoexp.metrics import classification
-from emoexp.tracking import Settings, Tracker, behind, client, close_dead, files, locate, mirror, record
+from emoexp.runs import files
+from emoexp.tracking import Settings, Tracker, behind, client, close_dead, locate, mirror, record
 from emoexp.tracking.mirror import Mirror
 from emoexp.tracking.settings import create_once, redact
 
@@ -519,7 +520,7 @@ def test_dead_runs_are_closed_and_live_ones_left(place: Path) -> None:
         mirror(write_run(outputs / name, status="RUNNING"), BARE)
     mirror(write_run(outputs / "done"), BARE)
     shutil.rmtree(outputs / "gone")
-    with files.locked(outputs / "live" / "lock"):
+    with files.lock(outputs / "live" / "lock"):
         assert close_dead(outputs, BARE) == ["dead"]
         assert close_dead(outputs, BARE) == []
     status = json.loads((outputs / "dead" / "status.json").read_text())
@@ -581,7 +582,7 @@ def test_the_next_run_replays_what_was_missed(place: Path, tracker: Tracker) -> 
     (write_run(outputs / "broken") / "status.json").write_text("no json\n")
     (write_run(outputs / "torn") / "history.jsonl").write_text("no json\n")
     folder = write_run(outputs / "a", epochs=1, status="RUNNING")
-    with files.locked(folder / "lock"):
+    with files.lock(folder / "lock"):
         tracker.start(folder, BARE, outputs)
         tracker.notify()
         until = time.monotonic() + 30
@@ -777,7 +778,7 @@ def test_sync(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(outputs / "dead", status="RUNNING")
     write_run(outputs / "live", status="RUNNING")
     (write_run(outputs / "broken") / "status.json").write_text("no json\n")
-    with files.locked(outputs / "live" / "lock"):
+    with files.lock(outputs / "live" / "lock"):
         counts = sync.sync(outputs, BARE)
         lines = capsys.readouterr().out.splitlines()
         again = sync.sync(outputs, BARE)

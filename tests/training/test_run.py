@@ -12,8 +12,8 @@ import pytest
 import torch
 from composing import TINY, tiny
 
-from emoexp.config import build_data, naming, options
-from emoexp.runs import checkpoint, machine
+from emoexp.config import build_data, options
+from emoexp.runs import checkpoint, machine, manifest
 from emoexp.runs import process as session
 from emoexp.training import checkpointer, loop
 from emoexp.training import run as training
@@ -207,14 +207,14 @@ def test_killed_between_best_and_last_checkpoint(finished, tmp_path, monkeypatch
     assert (run_folder(tmp_path) / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
 
 
-def test_other_code_is_not_continued_in_silence(tmp_path, monkeypatch, capsys):
+def test_results_of_another_version_are_not_continued_in_silence(tmp_path, monkeypatch, capsys):
     training.train(*tiny(tmp_path))
-    monkeypatch.setattr(naming, "code_digest", lambda packages: "other")
+    monkeypatch.setattr(manifest, "RESULTS_VERSION", 1000)
     training.train(*tiny(tmp_path))
     first, second = sorted((tmp_path / "outputs").iterdir())
     assert second.name == f"{first.name}.2"
     said = capsys.readouterr().out
-    assert "was begun with other code (" in said and "resume=force" in said
+    assert "was begun with other results_version (1, now 1000)" in said and "resume=force" in said
     training.train(*tiny(tmp_path))  # fits the second one
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
@@ -224,10 +224,10 @@ def test_resume_force_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         training.train(*tiny(tmp_path))
     monkeypatch.undo()
-    monkeypatch.setattr(naming, "code_digest", lambda packages: "other")
+    monkeypatch.setattr(manifest, "RESULTS_VERSION", 1000)
     training.train(*tiny(tmp_path, "resume=force"))
-    manifest = json.loads((run_folder(tmp_path) / "manifest.json").read_text())
-    assert manifest["code"] == "other" and "code" in manifest["continued"][0][0]
+    kept = json.loads((run_folder(tmp_path) / "manifest.json").read_text())
+    assert kept["results_version"] == 1000 and "results_version (" in kept["continued"][0][0]
 
 
 def test_resume_never_starts_beside(tmp_path):

@@ -89,7 +89,7 @@ def suspicious(subject: Subject, runs: Any) -> Chapter:
     title = "Labels that look wrong"
     if runs is None:
         return Chapter(Section(title, [_HOW]))
-    folders = running.matching(runs, "audit.runs")
+    folders = running.match_folders(runs, "audit.runs")
     probability_NC, said = _probabilities(subject, folders)
     found = labels.suspects(probability_NC, subject.data.labels)
     names, label_N = subject.names, subject.data.labels

@@ -1,0 +1,178 @@
+"""How files are written, read and locked: the one atomic writer and the one lock. It knows nothing else of emoexp.
+
+A file is written under a temporary name beside its own, forced onto the disk, and only then renamed: whoever reads it,
+and a process that is killed at any moment, finds the old file or the whole new one. A lock belongs to the process that
+holds it: the operating system ends it with the process, however that dies.
+"""
+
+import fcntl
+import json
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import filelock
+import numpy as np
+import yaml
+
+# ---- writing
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file by new bytes.
+
+    Raises:
+        OSError: it could not be written (a full disk); the old file stands, and no temporary one.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        move_into_place(temporary, path)
+    except OSError as error:
+        raise OSError(f"could not save {path} ({error.strerror or error}); what stood there is untouched") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by new text, in UTF-8. Raises as `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file. Keys are sorted: equal content gives equal bytes.
+
+    Raises:
+        ValueError: the content holds NaN or an infinity, which JSON does not know; `plain` makes them null.
+        OSError: as `write_bytes`.
+    """
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Replace a .jsonl file by rows, one a line. NaN and infinities become null. Raises as `write_bytes`."""
+    lines = [json.dumps({key: finite(value) for key, value in row.items()}) for row in rows]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    """Replace a YAML file; keys stay in their order. Raises as `write_bytes`."""
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a finished temporary file of the same file system its name. Its content is on the disk before that."""
+    _force_to_disk(temporary)
+    temporary.replace(path)
+    _force_to_disk(path.parent)
+
+
+def _force_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial(folder: Path) -> None:
+    """Delete the temporary files that a process left in a folder when it was killed in the middle of a write."""
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink(missing_ok=True)
+
+
+# ---- reading
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's dictionary; empty where there is no file.
+
+    Raises:
+        ValueError: the file is not JSON, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if isinstance(content, dict):
+        return content
+    raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file; none where there is no file. A last line without its end is left out.
+
+    Raises:
+        ValueError: a line is not JSON.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
+    return rows
+
+
+def finite(value: Any) -> Any:
+    """NaN and infinities as None, which JSON can hold."""
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+def plain(value: Any) -> Any:
+    """A value for JSON: numpy's numbers as Python's, tuples as lists, NaN and infinities as None."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return finite(value.item() if isinstance(value, np.generic) else value)
+
+
+# ---- locks
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a file's lock while the block runs. The file is made where there is none, and stays.
+
+    wait: for as long as another process or thread holds it. Without, the block runs at once, and what is yielded says
+    whether the lock is held.
+    """
+    # A file system without flock is an error: the library's substitute there, a file that exists while the lock is
+    # held, would outlive a killed process.
+    file_lock = filelock.FileLock(path, fallback_to_soft=False)
+    try:
+        file_lock.acquire(blocking=wait)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        file_lock.release()
+
+
+@contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold a file's lock together with others that take it by this function; `lock` has to wait for all of them."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # the library's locks are exclusive; both are the system's flock
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock_file(file: BinaryIO) -> bool:
+    """Lock an open file until it is closed, if nobody else has locked it: whether that is so."""
+    return filelock.lock_descriptor(file.fileno(), blocking=False)

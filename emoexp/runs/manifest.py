@@ -1,0 +1,124 @@
+"""manifest.json: what made a run, and in what two runs of one name differ.
+
+A configuration names a run's folder. What a configuration cannot know (the version of the results, the user's own
+packages, data, device, threads, kernels, versions of libraries) stands in the manifest; where one of these differs,
+nothing is continued or returned in silence. The git commit stands there for the record and decides nothing.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# Raise it by one with every change of the code by which some configuration gives other numbers than before: finished
+# runs of the older version are then no longer returned, continued, or compared with newer ones. What changes no number
+# (names, modules, figures, messages, speed) leaves it as it is. tests/contract/test_results_version.py trains tiny
+# runs and fails where their results have changed and this number has not.
+RESULTS_VERSION = 1
+
+DECIDING = ("experiment", "results_version", "packages", "data", "device", "threads", "kernels", "versions")
+
+
+def facts(experiment: dict[str, Any], packages: Sequence[str]) -> dict[str, Any]:
+    """The part of a manifest that an experiment and the code give.
+
+    Args:
+        experiment: all its values, in plain dictionaries. Keys that begin with `_` (`_target_`) are left out: they say
+            how a thing is built, not what it is, and change when a module moves.
+        packages: the user's own packages, which a `_target_` may point into (`allow` of the command line).
+    """
+    return {
+        "experiment": _without_private_keys(experiment),
+        "results_version": RESULTS_VERSION,
+        "packages": {package: source_digest(package) for package in packages},
+        "git": git(),
+    }
+
+
+def _without_private_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_private_keys(inner) for key, inner in value.items() if not str(key).startswith("_")}
+    if isinstance(value, list | tuple):
+        return [_without_private_keys(inner) for inner in value]
+    return value
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In which of the things that decide a result two manifests differ, a sentence each.
+
+    A manifest of before results had a version counts as version 1 (see `upgraded`).
+    """
+    # such a manifest hashed the user's packages together with the rest of the code: what they were is not known
+    deciding = [key for key in DECIDING if key != "packages" or key in before]
+    before = upgraded(before)
+    sentences = []
+    for key in deciding:
+        old, new = _leaves(before.get(key), key), _leaves(now.get(key), key)
+        # folders of one name share all choices: a key that the older one lacks stands at its default
+        compared = old.keys() if key == "experiment" and old else old.keys() | new.keys()
+        names = [name for name in sorted(compared) if old.get(name) != new.get(name)]
+        sentences += [f"{name} ({old.get(name)}, now {new.get(name)})" for name in names[:3]]
+        sentences += [f"{len(names) - 3} more of {key}"] if len(names) > 3 else []
+    return sentences
+
+
+def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest in today's keys.
+
+    Before results had a version, a manifest held a digest of all code that decides them ("code"), which changed with
+    every edit, mostly of code that left the results alone. All such runs count as version 1, without packages.
+    """
+    if "code" not in manifest:
+        return manifest
+    return {"results_version": 1, "packages": {}} | manifest
+
+
+def _leaves(value: Any, path: str) -> dict[str, Any]:
+    """The values of nested dictionaries by their path, without keys that begin with `_`."""
+    if not isinstance(value, dict):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        if not str(key).startswith("_"):
+            found.update(_leaves(inner, f"{path}.{key}"))
+    return found
+
+
+@cache
+def source_digest(package: str) -> str:
+    """A hash of a package's Python files, without comments and line numbers.
+
+    Read once a process, which imports the package once too. A package that cannot be found has the hash of no files.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(_sources(package)):
+        digest.update(f"{path.name}\n{ast.dump(ast.parse(path.read_text()))}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _sources(package: str) -> list[Path]:
+    """The Python files of a module or package that can be imported; none where it cannot."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return []
+    if spec.submodule_search_locations:
+        return [path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py")]
+    return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
+
+
+@cache
+def git() -> dict[str, Any]:
+    """The commit of the checkout that this package stands in, and whether files differ from it; empty outside one."""
+    here = Path(__file__).parent
+    answers = []
+    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603, S607 - fixed words
+        except (OSError, subprocess.SubprocessError):
+            return {}
+        answers.append(done.stdout.strip())
+    return {"commit": answers[0], "dirty": bool(answers[1])}

@@ -7,19 +7,23 @@ from typing import Any
 import numpy as np
 
 from emoexp.metrics import classification
+from emoexp.runs import kept
+from emoexp.runs.records import RunRecord
 
-RUNS = Path(__file__).parent / "results" / "runs"
+RUNS = Path(__file__).parent / "results" / "long_runs.runs.csv.gz"
 COLUMNS = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall")
 
 
-def judged(folder: Path) -> dict[str, dict[str, Any]]:
+def metrics(record: RunRecord) -> dict[str, dict[str, Any]]:
     """Metrics of a run's kept test predictions, on all images and on the clean ones."""
-    kept = np.load(folder / "test.npz")
-    names = [str(name) for name in kept["class_names"]]
-    out = {}
-    for which, keep in (("all", np.ones(len(kept["target"]), bool)), ("clean", kept["clean"])):
-        out[which] = classification.summarise(kept["probability"][keep].astype(np.float64), kept["target"][keep], names)
-    return out
+    found, names = record.predictions, record.manifest["data"]["classes"]
+    assert found is not None and found.is_complete and found.clean_N is not None
+    probability_NC = found.probability_NK.astype(np.float64)
+    parts = {"all": np.ones(len(found.target_N), bool), "clean": found.clean_N}
+    return {
+        part: classification.summarise(probability_NC[keep_N], found.target_N[keep_N], names)
+        for part, keep_N in parts.items()
+    }
 
 
 def row(title: str, found: dict[str, Any]) -> str:
@@ -37,11 +41,11 @@ def mean_row(title: str, found: list[dict[str, Any]]) -> str:
     return f"| {title} | {found[0]['n']} | {numbers} | {found[0]['majority']['accuracy']:.3f} |"
 
 
-def table(folders: list[Path]) -> str:
+def table(records: list[RunRecord]) -> str:
     """The runs that differ in their seed alone, each on all and on clean test images, then their means."""
     lines = ["| test images | n | accuracy | macro-F1 | balanced accuracy | worst recall | majority accuracy |"]
     lines.append("|---|---|---|---|---|---|---|")
-    found = [(folder.name.rpartition("-s")[2].partition("-")[0], judged(folder)) for folder in folders]
+    found = [(record.manifest["params"]["seed"], metrics(record)) for record in records]
     for which in ("all", "clean"):
         lines += [row(f"{which}, seed {seed}", one[which]) for seed, one in found]
         if len(found) > 1:
@@ -52,10 +56,10 @@ def table(folders: list[Path]) -> str:
 def main() -> None:
     """Print a table for each group of runs."""
     groups = defaultdict(list)
-    for folder in sorted(path.parent for path in RUNS.glob("*/test.npz")):
-        groups[folder.name.rpartition("-s")[0]].append(folder)
-    for name, folders in groups.items():
-        print(f"{name}\n\n{table(folders)}\n")
+    for record in kept.read(RUNS):
+        groups[record.name.rpartition("-s")[0]].append(record)
+    for name, records in groups.items():
+        print(f"{name}\n\n{table(records)}\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from emoexp.metrics import classification, compare
 from emoexp.metrics.compare import METRICS, Difference, Spread
 from emoexp.reporting.cells import Made
 
-_IMAGES = ("target", "clean", "names")  # of predictions: what says which images they are of
 LEAKY = "leaky"  # the verdict where one of both was tested on relatives of what it was trained on
 PARTS = {"test": "all test images", "test_clean": "clean test images"}
 
@@ -148,23 +147,27 @@ def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Differ
 def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> dict[str, Any]:
     """comparison.intervals of two arms; empty where predictions were not kept, or not of the same images in order."""
     seeds = [seed for seed in arm.cells if seed in base.cells]
-    pairs = [(arm.cells[seed].predictions, base.cells[seed].predictions) for seed in seeds]
-    if not pairs or any(one is None or other is None for one, other in pairs):
+    one = [found for seed in seeds if (found := arm.cells[seed].predictions) is not None]
+    other = [found for seed in seeds if (found := base.cells[seed].predictions) is not None]
+    if not seeds or len(one) < len(seeds) or len(other) < len(seeds):
         return {}
-    first = pairs[0][0]
-    assert first is not None
-    kept = [one for pair in pairs for one in pair if one is not None]
-    if not all(np.array_equal(one[key], first[key]) for one in kept for key in _IMAGES if key in first and key in one):
+    first = one[0]
+    if not all(first.is_of_same_images(found) for found in [*one, *other]):
         return {}
-    keep = first["clean"] if part == "test_clean" else np.ones(len(first["target"]), bool)
-    a_SN, b_SN = (np.stack([pair[k]["probability"].argmax(1)[keep] for pair in pairs]) for k in (0, 1))  # type: ignore[index]
-    classes = first["probability"].shape[1]
-    return compare.intervals(a_SN, b_SN, first["target"][keep], classes, resamples=resamples, level=level)
+    if part == "test_clean" and first.clean_N is None:
+        return {}
+    keep = first.clean_N if part == "test_clean" else np.ones(len(first.target_N), bool)
+    a_SN = np.stack([found.predicted_N[keep] for found in one])
+    b_SN = np.stack([found.predicted_N[keep] for found in other])
+    return compare.intervals(a_SN, b_SN, first.target_N[keep], first.num_classes, resamples=resamples, level=level)
 
 
-def precision_recall(cell: Made, place: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Recall and precision of a class at every threshold, of one run; None where predictions were not kept."""
+def precision_recall(cell: Made, class_index: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Recall and precision of a class at every threshold, of one run; None where its probabilities were not kept."""
     kept = cell.predictions
-    if kept is None or not (kept["target"] == place).any():
+    if kept is None or not (kept.target_N == class_index).any():
         return None
-    return classification.precision_recall_steps(kept["probability"][:, place].astype(float), kept["target"] == place)
+    probability_N = kept.probability_of(class_index)
+    if probability_N is None:
+        return None
+    return classification.precision_recall_steps(probability_N.astype(float), kept.target_N == class_index)

@@ -4,15 +4,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from emoexp.runs import folder as runs
-from emoexp.runs.files import read_json, read_json_lines
-from emoexp.runs.manifest import upgraded
+from emoexp.runs.records import RunRecord, TestPredictions
 
 # keys of a manifest: what made a run, besides the data
 MAKING = ("results_version", "packages", "versions", "kernels", "device", "threads")
@@ -20,43 +14,37 @@ MAKING = ("results_version", "packages", "versions", "kernels", "device", "threa
 
 @dataclass(frozen=True)
 class Made:
-    """A finished run that counts: its folder, what distinguishes it, its seed, what a search chose for it."""
+    """A finished run that counts: its record, what distinguishes it, its seed, what a search chose for it."""
 
-    folder: Path
+    record: RunRecord
     axes: dict[str, str]
     seed: int
     chosen: dict[str, float] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def metrics(self) -> dict[str, Any]:
         """metrics.json."""
-        return read_json(self.folder / "metrics.json")
+        return self.record.metrics
 
-    @cached_property
+    @property
     def manifest(self) -> dict[str, Any]:
         """manifest.json."""
-        return upgraded(read_json(self.folder / "manifest.json"))
+        return self.record.manifest
 
     @property
     def is_leaky(self) -> bool:
         """Whether copies were made before the split, so that test has relatives in training."""
         return bool((self.manifest.get("tags") or {}).get("protocol"))
 
-    @cached_property
-    def predictions(self) -> dict[str, np.ndarray] | None:
-        """Kept predictions of the test part: probability N x C, target, clean, names; None where they were not kept."""
-        path = self.folder / "predictions" / "test.npz"
-        if not path.is_file():
-            return None
-        with np.load(path) as kept:
-            target = kept["target"].astype(np.int64)
-            return {"target": target} | {name: kept[name] for name in ("probability", "clean", "names") if name in kept}
+    @property
+    def predictions(self) -> TestPredictions | None:
+        """Kept predictions of the test part; None where they were not kept."""
+        return self.record.predictions
 
-    @cached_property
+    @property
     def seconds(self) -> float | None:
         """Seconds of training and validation; None where they were not kept."""
-        rows = read_json_lines(self.folder / "times.jsonl")
-        return sum(row["train_seconds"] + row["eval_seconds"] for row in rows) if rows else None
+        return self.record.seconds
 
 
 @dataclass(frozen=True)
@@ -77,36 +65,36 @@ class Asked:
     chosen: dict[str, float] = field(default_factory=dict)
 
 
-def gather(wanted: Iterable[tuple[Asked, list[Path]]], *, mixed: bool) -> Gathered:
-    """The finished runs, among each wanted cell's folders, that were made alike: of the same data, and unless mixed by
+def gather(wanted: Iterable[tuple[Asked, list[RunRecord]]], *, mixed: bool) -> Gathered:
+    """The finished runs, among each wanted cell's records, that were made alike: of the same data, and unless mixed by
     the same version of the results, packages, versions, kernels, kind of device and threads.
 
     Where a cell exists in several makings, the one that covers most cells counts, the newest of equals; where it exists
     several times in that one, the run that was begun last. Everything else is left out, with its reason.
     """
     left_out: list[tuple[str, str]] = []
-    there: list[tuple[Asked, Path, str]] = []
-    for asked, folders in wanted:
-        done = [folder for folder in folders if runs.is_finished(folder)]
-        there += [(asked, folder, making(folder, mixed=mixed)) for folder in done]
+    there: list[tuple[Asked, RunRecord, str]] = []
+    for asked, records in wanted:
+        done = [record for record in records if record.is_finished]
+        there += [(asked, record, making(record.manifest, mixed=mixed)) for record in done]
         if not done:
-            left_out.append((asked.name, _state(folders)))
+            left_out.append((asked.name, _state(records)))
     best = _prevailing(there)
     cells: dict[tuple[object, ...], Made] = {}
-    for asked, folder, made in there:
+    for asked, record, made in there:
         if made == best:
-            key, cell = _cell(asked), Made(folder, asked.axes, asked.seed, asked.chosen)
+            key, cell = _cell(asked), Made(record, asked.axes, asked.seed, asked.chosen)
             known = cells.get(key)
             if known is None:
                 cells[key] = cell
-            elif known.folder.resolve() != folder.resolve():
-                first, last = sorted((known, cell), key=lambda one: _begun(one.folder))
-                left_out.append((str(first.folder), f"the same cell as {last.folder}, which was begun later"))
+            elif not _is_same(known.record, record):
+                first, last = sorted((known, cell), key=lambda one: one.record.started)
+                left_out.append((first.record.label, f"the same cell as {last.record.label}, which was begun later"))
                 cells[key] = last
     counted = {asked.name for asked, _, made in there if made == best}
-    for asked, folder, made in there:
+    for asked, record, made in there:
         if made != best and asked.name not in counted:
-            left_out.append((folder.name, f"made otherwise: {_difference(made, best)}"))
+            left_out.append((record.name, f"made otherwise: {_difference(made, best)}"))
     return Gathered(list(cells.values()), left_out)
 
 
@@ -114,8 +102,8 @@ def _cell(asked: Asked) -> tuple[object, ...]:
     return (*asked.axes.items(), asked.seed)
 
 
-def _begun(folder: Path) -> float:
-    return float(read_json(folder / "status.json").get("started") or 0)
+def _is_same(one: RunRecord, other: RunRecord) -> bool:
+    return (one.location.resolve(), one.name) == (other.location.resolve(), other.name)
 
 
 def varying(found: Gathered) -> Gathered:
@@ -129,27 +117,26 @@ def _several(cells: Sequence[Made], axis: str) -> bool:
     return len({cell.axes.get(axis) for cell in cells}) > 1
 
 
-def making(folder: Path, *, mixed: bool) -> str:
+def making(manifest: dict[str, Any], *, mixed: bool) -> str:
     """Who made a run, as text that two runs made alike share."""
-    manifest = upgraded(read_json(folder / "manifest.json"))
     data = manifest.get("data") or {}
     # the same pictures, however they are split: the split is one of the choices that name a run
     found = {"data": {"images": data.get("images") or data.get("content"), "classes": data.get("classes")}}
     return json.dumps(found if mixed else found | {key: manifest.get(key) for key in MAKING}, sort_keys=True)
 
 
-def _prevailing(there: Sequence[tuple[Asked, Path, str]]) -> str:
+def _prevailing(there: Sequence[tuple[Asked, RunRecord, str]]) -> str:
     covered = Counter(made for made, _ in {(made, _cell(asked)) for asked, _, made in there})
     begun: dict[str, float] = {}
-    for _, folder, made in there:
-        begun[made] = max(begun.get(made, 0.0), _begun(folder))
+    for _, record, made in there:
+        begun[made] = max(begun.get(made, 0.0), record.started)
     return max(covered, key=lambda made: (covered[made], begun[made]), default="")
 
 
-def _state(folders: Sequence[Path]) -> str:
-    if not folders:
+def _state(records: Sequence[RunRecord]) -> str:
+    if not records:
         return "not run"
-    status = read_json(folders[-1] / "status.json")
+    status = records[-1].status
     said = {"RUNNING": "is running, or its process died", "KILLED": "was interrupted", "FAILED": "failed"}
     error = f": {status['error']}" if status.get("error") and status.get("status") == "FAILED" else ""
     return said.get(str(status.get("status")), "not finished") + error
@@ -166,23 +153,16 @@ def _shown(key: str, one: Any, other: Any) -> str:
     return f"{key} {one} instead of {other}"
 
 
-def listed(folders: Iterable[Path]) -> list[tuple[Asked, list[Path]]]:
+def listed(records: Iterable[RunRecord]) -> list[tuple[Asked, list[RunRecord]]]:
     """Runs that were named one by one as cells: their axes are the params in which they differ, besides the seed.
 
     A key below a group that differs itself (activation.kernel) is no axis, nor is a seed that goes with the run's.
-
-    Raises:
-        ValueError: a folder that is no run.
     """
-    params = {}
-    for folder in folders:
-        if not (folder / "manifest.json").is_file():
-            raise ValueError(f"{folder} is no run: it holds no manifest.json")
-        params[folder] = dict(read_json(folder / "manifest.json").get("params") or {})
-    axes = list(_varying(list(params.values())))
+    params = [(record, dict(record.manifest.get("params") or {})) for record in records]
+    axes = list(_varying([found for _, found in params]))
     return [
-        (Asked(folder.name, {axis: str(found.get(axis)) for axis in axes}, int(found.get("seed", 0))), [folder])
-        for folder, found in params.items()
+        (Asked(record.name, {axis: str(found.get(axis)) for axis in axes}, int(found.get("seed", 0))), [record])
+        for record, found in params
     ]
 
 

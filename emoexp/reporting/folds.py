@@ -1,6 +1,6 @@
 """Folds of one seed put together: their test parts, in which every image stands once, judged as one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +9,8 @@ import numpy as np
 
 from emoexp.inference import results
 from emoexp.reporting.cells import Gathered, Made
+from emoexp.runs import records
+from emoexp.runs.records import TestPredictions
 
 AXIS = "split.fold"
 
@@ -20,26 +22,23 @@ class Pooled(Made):
     folds: tuple[Made, ...] = ()
 
     @cached_property
-    def predictions(self) -> dict[str, np.ndarray] | None:
-        """Those of all folds, one after another; None where a fold's were not kept."""
+    def predictions(self) -> TestPredictions | None:
+        """Those of all folds, one after another; None where a fold's were not kept whole."""
         kept = [fold.predictions for fold in self.folds]
-        found = [one for one in kept if one is not None]
-        if len(found) < len(kept):
-            return None
-        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        complete = [one for one in kept if one is not None and one.is_complete]
+        return records.concatenated(complete) if len(complete) == len(kept) else None
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """As a run's metrics.json has them, of test alone."""
         kept = self.predictions
-        if kept is None:
-            return {"epochs": 0}
+        assert kept is not None and kept.clean_N is not None, "pooled leaves such a seed out"
         data = self.folds[0].manifest["data"]
         joined = results.Predictions(
             part="test",
-            probability_NC=kept["probability"],
-            target_N=kept["target"],
-            clean_N=kept["clean"].astype(bool),
+            probability_NC=kept.probability_NK,
+            target_N=kept.target_N,
+            clean_N=kept.clean_N.astype(bool),
             image_MCHW=np.empty(0, np.uint8),
             index_N=np.empty(0, np.int64),
             names=[],
@@ -74,9 +73,9 @@ def pooled(found: Gathered) -> Gathered:
     left_out = list(found.left_out)
     for folds in groups.values():
         folds.sort(key=lambda cell: int(cell.axes[AXIS]))
-        missing = _missing(folds)
-        if missing:
-            left_out.append((folds[0].folder.name, f"fold {', '.join(missing)} of its seed is not finished"))
+        if missing := _missing(folds):
+            why = f"fold {', '.join(missing)} of its seed is not finished, or its predictions were not kept whole"
+            left_out.append((folds[0].record.name, why))
         else:
             cells.append(_joined(folds))
     return Gathered(cells, left_out)
@@ -84,11 +83,15 @@ def pooled(found: Gathered) -> Gathered:
 
 def _joined(folds: Sequence[Made]) -> Pooled:
     axes = {axis: value for axis, value in folds[0].axes.items() if axis != AXIS}
-    return Pooled(folds[0].folder, axes, folds[0].seed, folds[0].chosen, tuple(folds))
+    return Pooled(folds[0].record, axes, folds[0].seed, folds[0].chosen, tuple(folds))
 
 
-def _missing(folds: Iterable[Made]) -> list[str]:
-    there = {int(fold.axes[AXIS]): fold for fold in folds}
-    wanted = int(next(iter(there.values())).manifest["params"]["split.folds"])
-    lost = [number for number in range(wanted) if number not in there or there[number].predictions is None]
-    return [str(number) for number in lost]
+def _missing(folds: Sequence[Made]) -> list[str]:
+    there = {int(fold.axes[AXIS]): fold.predictions for fold in folds}
+    wanted = int(next(iter(folds)).manifest["params"]["split.folds"])
+    usable = {
+        number
+        for number, found in there.items()
+        if found is not None and found.is_complete and found.clean_N is not None
+    }
+    return [str(number) for number in range(wanted) if number not in usable]

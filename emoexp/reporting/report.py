@@ -16,6 +16,7 @@ from emoexp.reporting.cells import Asked, Gathered, Made
 from emoexp.reporting.pages import Report
 from emoexp.reporting.tables import TITLES
 from emoexp.runs import folder as runs
+from emoexp.runs import kept
 from emoexp.runs.process import logging_to_stdout
 from emoexp.tracking import Settings
 from emoexp.tracking.search import search
@@ -76,13 +77,13 @@ def find(options: Node, words: list[str]) -> Found:
         raise ValueError(f"either {' or '.join([*chosen, 'the words of a sweep'])}: one says which runs are meant")
     out = Path(options["out"]) if options["out"] else None
     if chosen:
-        folders = (
+        paths = (
             runs.match_folders(options["runs"], "runs")
             if chosen == ["runs"]
             else search(settings_of(options), options["filter"])
         )
         named = f"{chosen[0]}={options[chosen[0]]}"
-        gathered = cells.varying(folds.pooled(cells.gather(cells.listed(folders), mixed=mixed)))
+        gathered = cells.varying(folds.pooled(cells.gather(cells.listed(kept.records_at(paths)), mixed=mixed)))
         return Found(f"Comparison of {named}", f'python -m emoexp.report "{named}"', out or Path("report"), gathered)
     if not words:
         raise ValueError("say which runs: a sweep's words such as ablation=activation, or runs=[...], or filter=...")
@@ -90,7 +91,7 @@ def find(options: Node, words: list[str]) -> Found:
 
     span = spanned(words)
     asked = [Asked(cell.name, cell.axes, cell.seed, cell.chosen) for cell in span.cells]
-    gathered = folds.pooled(cells.gather(((cell, runs.folders(outputs, cell.name)) for cell in asked), mixed=mixed))
+    gathered = folds.pooled(cells.gather(((cell, kept.find(outputs, cell.name)) for cell in asked), mixed=mixed))
     command = f"python -m emoexp.train --multirun {' '.join(words)}"
     return Found(f"Comparison: {span.folder.name}", command, out or span.folder / "report", gathered)
 
@@ -119,7 +120,8 @@ def judged(found: Found, options: Node) -> Report:
     rarest = rarest_class(arms[0], options["class_name"])
     drawn = shown + pictures.draw(found.folder / "figures", arms, compared["test"], base, metric, rarest, level)
     decided = [one for one in compared["test"] if one.metric == metric]
-    told, left_out = said(decided, arms, base, level), found.gathered.left_out
+    told = said(decided, arms, base, level)
+    left_out = [*found.gathered.left_out, *without_curves(arms, rarest)]
     return Report(found.title, facts(found, arms, base, options), told, made, drawn, left_out, tables.runs_rows(arms))
 
 
@@ -128,6 +130,16 @@ def said(decided: list[Compared], arms: list[Arm], base: Arm, level: float) -> l
     if len(arms) == 1:
         return ["There is one arm: nothing to compare."]
     return [tables.sentence(one, base, level) for one in decided] + ([tables.floor(decided)] if decided else [])
+
+
+def without_curves(arms: list[Arm], class_name: str) -> list[tuple[str, str]]:
+    """Why the figure of precision and recall of a class is left out; empty where it is not."""
+    cells_there = cells_of(arms)
+    class_index = cells_there[0].manifest["data"]["classes"].index(class_name)
+    known = [cell.predictions for cell in cells_there]
+    lacking = sum(one is None or one.probability_of(class_index) is None for one in known)
+    why = f"the probabilities of {class_name} were not kept for {lacking} of {len(known)} runs"
+    return [("figure of precision and recall", why)] if lacking else []
 
 
 def _images(arm: Arm, part: str) -> set[int]:

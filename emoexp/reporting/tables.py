@@ -87,7 +87,7 @@ def runs_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     rows = []
     for arm in arms:
         for seed, cell in arm.cells.items():
-            row: dict[str, Any] = {**arm.axes, "seed": seed, "folder": str(cell.folder)}
+            row: dict[str, Any] = {**arm.axes, "seed": seed, "folder": cell.record.label}
             for part in PARTS:
                 found = cell.metrics.get(part) or {}
                 row |= {f"{part}_{name}": found.get(name) for name in ("n", *METRICS, "worst_class")}

@@ -4,6 +4,8 @@ files        how files are written, read and locked
 tables       rows as CSV files and as text
 manifest     what made a run, and in what two runs differ
 folder       the folder of a run: found, locked, with a status
+records      what a run has left, read only
+kept         the results of many runs in two small files: a table, with kept_schema, and kept_predictions
 checkpoint   tensors on disk
 machine      the machine that computes
 process      what surrounds a training: log, signals, progress, tracking

@@ -1,7 +1,6 @@
 """What a sweep does for a run from outside: find a finished one, end one whose process died, show one in MLflow."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +9,17 @@ from emoexp import tracking
 from emoexp.runs import files
 from emoexp.runs import folder as runs
 from emoexp.runs.process import settings_of
+from emoexp.runs.records import RunRecord
 from emoexp.sweep.cells import DIED, FOUND, LATE, Cell, Folder, Outcome
 
 log = logging.getLogger("emoexp")
 
 
-def found(cell: Cell, folder: Path) -> Outcome:
-    """A cell that was finished before; its run becomes a member of the sweep too."""
-    runs.add_to_sweep(folder, cell.machine.sweep)
-    metrics = json.loads((folder / "metrics.json").read_text())
-    return Outcome(FOUND, str(folder), None, metrics["test"].get("macro_f1"))
+def found(cell: Cell, record: RunRecord) -> Outcome:
+    """A cell that was finished before; its run becomes a member of the sweep too, where it has a folder of its own."""
+    if record.location.is_dir():
+        runs.add_to_sweep(record.location, cell.machine.sweep)
+    return Outcome(FOUND, record.label, None, record.metrics["test"].get("macro_f1"))
 
 
 def settled(cell: Cell, outcome: Outcome) -> Outcome:
@@ -42,7 +42,8 @@ def mirrored(sweep: Folder, cells: Sequence[Cell], outcomes: Mapping[str, Outcom
     """Show in MLflow what it lacks: the sweep, then its cells that were finished before, that ended before the sweep
     was there to be their parent, or whose process died."""
     shown = [(sweep.path, cells[0])] if cells else []
-    shown += [(Path(run), cell) for cell in cells if (run := outcomes[cell.name].folder)]
+    folders = [(Path(outcomes[cell.name].folder or ""), cell) for cell in cells if outcomes[cell.name].folder]
+    shown += [(folder, cell) for folder, cell in folders if folder.is_dir()]  # a kept run has none
     for folder, cell in shown:
         settings = settings_of(cell.machine)
         try:

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from emoexp.runs import kept
 from emoexp.runs.process import logging_to, logging_to_stdout, settings_of, shielded, terminable
 from emoexp.sweep import mps, table, tune
 from emoexp.sweep.cells import FAILED, FOUND, GOOD, Cell, Folder, Outcome, Plan
@@ -155,7 +156,7 @@ class Sweeping:
         """Run every cell that is not finished."""
         for cell, facts in zip(self.cells, judged, strict=True):
             if facts.finished and cell.name not in self.outcomes:
-                self.outcomes[cell.name] = found(cell, Path(facts.folder))
+                self.outcomes[cell.name] = found(cell, kept.record_of(facts.folder))
         self.folder.note(self.outcomes, self.cells)
         missing = [cell for cell in self.cells if cell.name not in self.outcomes and not self._stopped]
         log.info(

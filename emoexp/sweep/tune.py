@@ -1,11 +1,11 @@
 """The same small search for a learning rate for every cell, on validation, before its seeds run."""
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from emoexp.runs import folder as runs
+from emoexp.runs import kept
+from emoexp.runs.records import RunRecord
 from emoexp.sweep.cells import Cell, Plan
 
 
@@ -49,13 +49,13 @@ def _best(cells: Iterable[Cell], folders: Mapping[str, str | None]) -> float | N
 def _rated(cells: Iterable[Cell], folders: Mapping[str, str | None]) -> Iterator[tuple[float, float]]:
     for cell in cells:
         known = folders.get(cell.name)
-        folder = Path(known) if known else runs.latest(Path(cell.machine.outputs), cell.name, finished=True)
-        value = judged(folder, cell.experiment.monitor) if folder and runs.is_finished(folder) else None
+        record = kept.record_of(known) if known else kept.latest_finished(Path(cell.machine.outputs), cell.name)
+        value = judged(record, cell.experiment.monitor) if record and record.is_finished else None
         if value is not None:
             yield value, -float(cell.experiment.optimizer["lr"])
 
 
-def judged(folder: Path, monitor: str) -> float | None:
+def judged(record: RunRecord, monitor: str) -> float | None:
     """What a finished run was judged by on validation, larger being better; None where it was not a number."""
-    value = json.loads((folder / "metrics.json").read_text())["best"].get(monitor)
+    value = record.metrics["best"].get(monitor)
     return None if value is None else -value if monitor.endswith("loss") else value

@@ -125,15 +125,26 @@ def _prepared(cell: Cell) -> tuple[Any, Any, Any]:
 
 
 def _located(cell: Cell) -> tuple[str, bool, str]:
-    """The folder of a cell's run, whether it is finished, and in what another run of its name differs."""
+    """The folder of a cell's run or its label in kept results, whether it is finished, and in what another run of its
+    name differs."""
     from emoexp.runs import folder as runs
+    from emoexp.runs import kept
+    from emoexp.runs.manifest import differences
     from emoexp.training import run as training
 
     device, data, plan = _prepared(cell)
     made, name = training.manifest(cell.experiment, data, plan, device, cell.machine), naming.name(cell.experiment)
-    folder, changes = runs.folder_for(Path(cell.machine.outputs), name, made, cell.machine.resume)
-    begun = (folder / "status.json").is_file()
-    return str(folder), runs.is_finished(folder), "" if begun else "; ".join(changes)
+    outputs, resume = Path(cell.machine.outputs), cell.machine.resume
+    folder, changes = runs.folder_for(outputs, name, made, resume)
+    finished, begun = runs.is_finished(folder), (folder / "status.json").is_file()
+    if finished or resume == "never":
+        return str(folder), finished, "" if begun else "; ".join(changes)
+    for record in reversed(kept.find_kept(outputs, name)):
+        kept_changes = differences(record.manifest, made)
+        if resume == "force" or not kept_changes:
+            return record.label, True, ""
+        changes = changes or kept_changes
+    return str(folder), False, "" if begun else "; ".join(changes)
 
 
 def judge(cells: list[Cell], timed: bool) -> list[Judged]:

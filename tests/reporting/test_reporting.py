@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_folders import CLASSES, write_run
 
 from emoexp import report as entry
 from emoexp.metrics import classification, compare
@@ -16,13 +17,12 @@ from emoexp.pages.page import markdown_table
 from emoexp.reporting import arms as comparing
 from emoexp.reporting import cells, folds, pages, report
 from emoexp.reporting.cells import Asked
-from emoexp.runs import folder as runs
+from emoexp.runs import kept
 from emoexp.runs.files import plain
+from emoexp.runs.records import RunRecord
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
-CLASSES = ["angry", "happy", "rare <b>"]
-TARGET = np.repeat([0, 1, 2], [40, 60, 20])
 OPTIONS = {
     "baseline": None,
     "metric": "macro_f1",
@@ -38,55 +38,18 @@ OPTIONS = {
 }
 
 
-def made(
-    outputs: Path, arm: str, seed: int, right: float, status: str = "FINISHED", suffix: str = "", **manifest
-) -> Path:
-    """A run's folder: its model is right on a share of the images."""
-    rng = np.random.default_rng([seed, sum(map(ord, arm))])
-    said = np.where(rng.random(120) < right, TARGET, rng.integers(0, 3, 120))
-    probability = np.full((120, 3), 0.1)
-    probability[np.arange(120), said] = 0.8
-    folder = outputs / f"run-{arm}-s{seed}-0000000{suffix}"
-    (folder / "predictions").mkdir(parents=True)
-    runs.write_status(folder, "RUNNING")
-    data = {"content": "c" * 64, "classes": CLASSES, "counts": {"train": [400, 600, 9]}, "source": "made up"}
-    told = {
-        "results_version": 1,
-        "packages": {},
-        "data": data,
-        "versions": {"torch": "2"},
-        "kernels": {},
-        "device": "cpu x",
-        "threads": 1,
-    }
-    params = {"activation": arm, "activation.kernel": arm[:1], "seed": seed, "epochs": 3}
-    (folder / "manifest.json").write_text(json.dumps({"run": folder.name, "params": params} | told | manifest))
-    if status == "FINISHED":
-        keep = {"test": np.ones(120, bool), "test_clean": np.arange(120) % 10 > 0}
-        found = {part: plain(classification.summarise(probability[k], TARGET[k], CLASSES)) for part, k in keep.items()}
-        drawn = {"images": 3000, "originals": 900 + seed, "items": 900, "pool": 1009}
-        (folder / "metrics.json").write_text(json.dumps({"best": {}, "epochs": 3, "drawn": drawn} | found))
-        np.savez_compressed(
-            folder / "predictions" / "test.npz", probability=probability, target=TARGET, clean=keep["test_clean"]
-        )
-        rows = [{"epoch": e, "train_seconds": 2.0, "eval_seconds": 0.5} for e in (1, 2, 3)]
-        (folder / "times.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    runs.write_status(folder, status, "ValueError: why" if status == "FAILED" else None)
-    return folder
-
-
-def asked(outputs: Path, *arms: str, seeds: int = 4) -> list[tuple[Asked, list[Path]]]:
+def asked(outputs: Path, *arms: str, seeds: int = 4) -> list[tuple[Asked, list[RunRecord]]]:
     names = [(arm, seed, f"run-{arm}-s{seed}-0000000") for arm in arms for seed in range(seeds)]
-    return [(Asked(name, {"activation": arm}, seed), runs.folders(outputs, name)) for arm, seed, name in names]
+    return [(Asked(name, {"activation": arm}, seed), kept.find(outputs, name)) for arm, seed, name in names]
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "outputs"
     for seed in range(4):
-        made(folder, "mish", seed, 0.8)
-        made(folder, "relu", seed, 0.5)
-        made(folder, "swish", seed, 0.8)
+        write_run(folder, "mish", seed, 0.8)
+        write_run(folder, "relu", seed, 0.5)
+        write_run(folder, "swish", seed, 0.8)
     return folder
 
 
@@ -134,8 +97,8 @@ def test_holm_counts_the_arms_of_a_metric(outputs):
 )
 def test_what_does_not_fit_is_named_and_left_out(tmp_path, change, why):
     for seed in range(3):
-        made(tmp_path, "mish", seed, 0.8)
-    made(tmp_path, "mish", 3, 0.8, **change)
+        write_run(tmp_path, "mish", seed, 0.8)
+    write_run(tmp_path, "mish", 3, 0.8, **change)
     found = cells.gather(asked(tmp_path, "mish", seeds=5), mixed=False)
     assert [cell.seed for cell in found.cells] == [0, 1, 2]
     assert dict(found.left_out) == {"run-mish-s3-0000000": why, "run-mish-s4-0000000": "not run"}
@@ -143,20 +106,22 @@ def test_what_does_not_fit_is_named_and_left_out(tmp_path, change, why):
 
 def test_of_several_makings_the_one_that_covers_most_counts(tmp_path):
     for seed in range(3):
-        made(tmp_path, "mish", seed, 0.8, results_version=1)
+        write_run(tmp_path, "mish", seed, 0.8, results_version=1)
     for seed in range(2):
-        made(tmp_path, "mish", seed, 0.8, suffix=".2", results_version=2)
+        write_run(tmp_path, "mish", seed, 0.8, suffix=".2", results_version=2)
     found = cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False)
-    assert [cell.folder.name[-2:] for cell in found.cells] == ["00"] * 3 and not found.left_out
-    made(tmp_path, "mish", 2, 0.8, suffix=".2", results_version=2)  # as many, and newer
-    assert {cell.folder.suffix for cell in cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False).cells} == {".2"}
+    assert [cell.record.name[-2:] for cell in found.cells] == ["00"] * 3 and not found.left_out
+    write_run(tmp_path, "mish", 2, 0.8, suffix=".2", results_version=2)  # as many, and newer
+    assert {
+        cell.record.location.suffix for cell in cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False).cells
+    } == {".2"}
 
 
 def test_runs_of_before_results_had_a_version_count_as_version_1(tmp_path):
     """They hold a digest of the code of their day instead: two of them, and a newer run, are compared as they are."""
-    made(tmp_path, "mish", 0, 0.8)
+    write_run(tmp_path, "mish", 0, 0.8)
     for seed, code in ((1, "abc"), (2, "def")):
-        path = made(tmp_path, "mish", seed, 0.8, code=code) / "manifest.json"
+        path = write_run(tmp_path, "mish", seed, 0.8, code=code) / "manifest.json"
         older = json.loads(path.read_text())
         del older["results_version"], older["packages"]
         path.write_text(json.dumps(older))
@@ -167,7 +132,7 @@ def test_runs_of_before_results_had_a_version_count_as_version_1(tmp_path):
 
 def test_a_tie_of_makings_goes_to_the_one_with_the_newest_run(tmp_path):
     folders = [
-        made(tmp_path, "mish", seed, 0.8, suffix=s, results_version=v)
+        write_run(tmp_path, "mish", seed, 0.8, suffix=s, results_version=v)
         for v, s in ((1, ""), (2, ".2"))
         for seed in (0, 1)
     ]
@@ -180,37 +145,37 @@ def test_a_tie_of_makings_goes_to_the_one_with_the_newest_run(tmp_path):
 
 def test_a_cell_that_is_there_twice_counts_once_and_says_so(tmp_path):
     for seed in range(2):
-        made(tmp_path, "mish", seed, 0.8, results_version=1)
-    again = made(tmp_path, "mish", 1, 0.8, suffix=".2", results_version=2)
-    found = cells.gather(cells.listed(sorted(tmp_path.iterdir())), mixed=True)
-    assert [cell.folder.name[-2:] for cell in found.cells] == ["00", ".2"] and found.cells[1].folder == again
+        write_run(tmp_path, "mish", seed, 0.8, results_version=1)
+    again = write_run(tmp_path, "mish", 1, 0.8, suffix=".2", results_version=2)
+    found = cells.gather(cells.listed(kept.records_at(sorted(tmp_path.iterdir()))), mixed=True)
+    assert [cell.record.name[-2:] for cell in found.cells] == ["00", ".2"] and found.cells[1].record.location == again
     assert [(Path(what).name, why) for what, why in found.left_out] == [
         ("run-mish-s1-0000000", f"the same cell as {again}, which was begun later")
     ]
-    listed = cells.gather(cells.listed(sorted(tmp_path.iterdir())), mixed=False)
+    listed = cells.gather(cells.listed(kept.records_at(sorted(tmp_path.iterdir()))), mixed=False)
     assert listed.left_out == [(again.name, "made otherwise: results_version 2 instead of 1")]
 
 
 def test_a_making_with_more_or_fewer_keys_says_which(tmp_path):
     for seed in range(2):
-        made(tmp_path, "mish", seed, 0.8, kernels={"mish": "x"})
-    made(tmp_path, "mish", 2, 0.8)
+        write_run(tmp_path, "mish", seed, 0.8, kernels={"mish": "x"})
+    write_run(tmp_path, "mish", 2, 0.8)
     found = cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False)
     assert found.left_out == [("run-mish-s2-0000000", "made otherwise: kernels.mish")]
 
 
 def test_what_is_left_out_makes_no_axis(tmp_path):
     for arm in ("mish", "relu"):
-        made(tmp_path, arm, 0, 0.8)
-    made(tmp_path, "gelu", 0, 0.8, "FAILED", params={"activation": "gelu", "seed": 0, "epochs": 9})
-    found = cells.varying(cells.gather(cells.listed(sorted(tmp_path.iterdir())), mixed=False))
+        write_run(tmp_path, arm, 0, 0.8)
+    write_run(tmp_path, "gelu", 0, 0.8, "FAILED", params={"activation": "gelu", "seed": 0, "epochs": 9})
+    found = cells.varying(cells.gather(cells.listed(kept.records_at(sorted(tmp_path.iterdir()))), mixed=False))
     assert [cell.axes for cell in found.cells] == [{"activation": "mish"}, {"activation": "relu"}]
     assert len(found.left_out) == 1
 
 
 def test_images_in_another_order_are_not_paired(tmp_path):
     for arm in ("mish", "relu"):
-        folder = made(tmp_path, arm, 0, 0.8)
+        folder = write_run(tmp_path, arm, 0, 0.8)
     path = folder / "predictions" / "test.npz"
     with np.load(path) as kept:
         other = dict(kept)
@@ -248,19 +213,19 @@ def test_a_baseline_may_be_a_number():
 
 
 def test_mixed_puts_makings_together_but_never_data(tmp_path):
-    made(tmp_path, "mish", 0, 0.8, results_version=1)
-    made(tmp_path, "mish", 1, 0.8, results_version=2)
+    write_run(tmp_path, "mish", 0, 0.8, results_version=1)
+    write_run(tmp_path, "mish", 1, 0.8, results_version=2)
     assert len(cells.gather(asked(tmp_path, "mish", seeds=2), mixed=False).cells) == 1
     assert len(cells.gather(asked(tmp_path, "mish", seeds=2), mixed=True).cells) == 2
-    made(tmp_path, "mish", 2, 0.8, data={"content": "d", "classes": CLASSES, "counts": {}})
+    write_run(tmp_path, "mish", 2, 0.8, data={"content": "d", "classes": CLASSES, "counts": {}})
     assert len(cells.gather(asked(tmp_path, "mish", seeds=3), mixed=True).cells) == 2
 
 
 def test_listed_runs_differ_along_their_params(outputs):
-    rows = cells.listed(sorted(outputs.iterdir()))
+    rows = cells.listed(kept.records_at(sorted(outputs.iterdir())))
     assert {tuple(row.axes.items()) for row, _ in rows} == {(("activation", arm),) for arm in ("mish", "relu", "swish")}
     with pytest.raises(ValueError, match="is no run"):
-        cells.listed([outputs])
+        cells.listed(kept.records_at([outputs]))
 
 
 def reported(tmp_path: Path, monkeypatch, **options) -> tuple[pages.Report, Path]:
@@ -332,7 +297,7 @@ def test_a_report_takes_away_what_an_earlier_one_left(outputs, tmp_path, monkeyp
 
 def test_mixed_runs_say_everything_that_made_them(tmp_path, monkeypatch):
     for arm, threads, version in (("mish", 1, 1), ("relu", 4, 2)):
-        made(tmp_path / "outputs", arm, 0, 0.8, threads=threads, results_version=version)
+        write_run(tmp_path / "outputs", arm, 0, 0.8, threads=threads, results_version=version)
     page, _ = reported(tmp_path, monkeypatch, runs="outputs/*", mixed=True)
     assert dict(page.facts)["made on"] == "cpu x, 1 threads, torch 2; cpu x, 4 threads, torch 2"
     assert dict(page.facts)["results version"] == "1, 2"
@@ -390,12 +355,15 @@ def test_one_arm_and_one_seed_say_so(tmp_path, monkeypatch, outputs):
 def test_what_was_not_kept_is_said(tmp_path, monkeypatch):
     for arm in ("mish", "relu"):
         for seed in range(2):
-            folder = made(tmp_path / "outputs", arm, seed, 0.7)
+            folder = write_run(tmp_path / "outputs", arm, seed, 0.7)
             (folder / "predictions" / "test.npz").unlink()
             (folder / "times.jsonl").unlink()
     page, out = reported(tmp_path, monkeypatch, runs="outputs/run-*")
     assert page.tables[-1].shown[0]["seconds of training"] == "not kept"
     assert page.tables[2].shown[0]["over images"] == "–" and not (out / "figures" / "precision_recall.png").exists()
+    assert page.left_out == [
+        ("figure of precision and recall", "the probabilities of rare <b> were not kept for 4 of 4 runs")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -446,7 +414,7 @@ def test_a_filter_finds_the_runs_of_mlflow(tmp_path, monkeypatch, outputs):
     settings = Settings(kind="mlflow", uri=f"sqlite:///{tmp_path / 'm.db'}", log_model=False)
     for seed in range(2):
         for arm in ("mish", "relu"):
-            mirror(made(tmp_path / "outputs", arm, seed, 0.6), settings)
+            mirror(write_run(tmp_path / "outputs", arm, seed, 0.6), settings)
     found = search(settings, "params.activation = 'relu'")
     assert {path.name for path in found} == {"run-relu-s0-0000000", "run-relu-s1-0000000"}
     with pytest.raises(ValueError, match="is not one that MLflow understands"):
@@ -457,7 +425,7 @@ def test_a_filter_finds_the_runs_of_mlflow(tmp_path, monkeypatch, outputs):
 
 def fold(outputs: Path, arm: str, seed: int, number: int, right: float = 0.7, **manifest) -> Path:
     """A fifth of the images, tested by the run of one fold of five."""
-    folder = made(outputs, arm, seed, right, suffix=f".{number + 1}" if number else "", **manifest)
+    folder = write_run(outputs, arm, seed, right, suffix=f".{number + 1}" if number else "", **manifest)
     told = json.loads((folder / "manifest.json").read_text())
     told["params"] |= {"split": "kfold", "split.folds": 5, "split.fold": number, "split.seed": 0}
     told["data"] |= {"content": str(number) * 64, "images": "i" * 64}
@@ -476,13 +444,15 @@ def test_folds_of_a_seed_are_pooled_and_an_incomplete_seed_is_left_out(tmp_path)
     folders = [fold(tmp_path, "mish", seed, number) for seed in (0, 1) for number in range(5)]
     folders += [fold(tmp_path, "relu", 0, number) for number in range(5)]
     folders += [fold(tmp_path, "relu", 1, number) for number in (0, 1, 3)]
-    found = folds.pooled(cells.gather(cells.listed(folders), mixed=False))
+    found = folds.pooled(cells.gather(cells.listed(kept.records_at(folders)), mixed=False))
     assert [(cell.axes, cell.seed) for cell in found.cells] == [
         ({"activation": "mish"}, 0),
         ({"activation": "mish"}, 1),
         ({"activation": "relu"}, 0),
     ]
-    assert [why for _, why in found.left_out] == ["fold 2, 4 of its seed is not finished"]
+    assert [why for _, why in found.left_out] == [
+        "fold 2, 4 of its seed is not finished, or its predictions were not kept whole"
+    ]
     one = found.cells[0]
     together = [np.load(folder / "predictions" / "test.npz") for folder in folders[:5]]
     probability, target = (np.concatenate([part[name] for part in together]) for name in ("probability", "target"))
@@ -508,22 +478,22 @@ def test_a_report_of_folds_compares_arms(tmp_path, monkeypatch):
 
 
 def test_a_seed_of_the_split_that_goes_with_the_runs_is_no_axis(tmp_path):
-    folders = [made(tmp_path, arm, seed, 0.7) for arm in ("mish", "relu") for seed in range(3)]
+    folders = [write_run(tmp_path, arm, seed, 0.7) for arm in ("mish", "relu") for seed in range(3)]
     for folder in folders:
         told = json.loads((folder / "manifest.json").read_text())
         told["params"]["split.seed"] = told["params"]["seed"]
         told["data"] |= {"images": "i" * 64, "content": f"{told['params']['seed']}" * 64}
         (folder / "manifest.json").write_text(json.dumps(told))
-    found = cells.gather(cells.listed(folders), mixed=False)
+    found = cells.gather(cells.listed(kept.records_at(folders)), mixed=False)
     assert found.left_out == [] and {tuple(cell.axes) for cell in found.cells} == {("activation",)}
     told["params"]["split.seed"] = 7
     (folder / "manifest.json").write_text(json.dumps(told))
-    assert "split.seed" in cells.listed(folders)[0][0].axes
+    assert "split.seed" in cells.listed(kept.records_at(folders))[0][0].axes
 
 
 def protocol(outputs: Path, name: str, seed: int, right: float) -> Path:
     """A run of a protocol; leaky ones hold twenty images more of the rare class."""
-    folder = made(outputs, name, seed, right)
+    folder = write_run(outputs, name, seed, right)
     told = json.loads((folder / "manifest.json").read_text())
     told["params"] |= {"activation": "relu", "activation.kernel": "r", "protocol": name}
     rare = 29 if name == "leaky" else 9
@@ -565,3 +535,66 @@ def test_what_a_leaky_protocol_is_worth_is_told_beside_guessing(tmp_path, monkey
 def test_reports_of_clean_runs_do_not_speak_of_protocols(outputs, tmp_path, monkeypatch):
     page, _ = reported(tmp_path, monkeypatch, runs=f"{outputs}/*", out=str(tmp_path / "found"))
     assert not any("protocol" in table.name for table in page.tables) and "protocol" not in dict(page.facts)
+
+
+def keep(out: Path, folders: list[Path], classes: tuple[int, ...] = (0, 1, 2)) -> Path:
+    """The table of kept results of run folders."""
+    records = kept.records_at(folders)
+    return kept.write(out, "made_up", records, {record.name: classes for record in records})
+
+
+def contents(out: Path) -> dict[str, object]:
+    """What a report wrote, by file; the table of runs without the column that says where each lies."""
+    found: dict[str, object] = {path.name: path.read_bytes() for path in out.rglob("*.csv") if path.stem != "runs"}
+    with (out / "tables" / "runs.csv").open() as text:
+        found["runs"] = [{key: value for key, value in row.items() if key != "folder"} for row in csv.DictReader(text)]
+    return found | {path.name: path.read_bytes() for path in out.rglob("*.png")}
+
+
+def test_kept_results_make_the_same_report(outputs, tmp_path, monkeypatch):
+    table = keep(tmp_path, sorted(outputs.iterdir()), (2,))
+    before, _ = reported(tmp_path, monkeypatch, runs=str(outputs / "run-*"), out="before")
+    after, _ = reported(tmp_path, monkeypatch, runs=str(table), out="after")
+    assert contents(tmp_path / "before") == contents(tmp_path / "after")
+    assert "precision_recall.png" in contents(tmp_path / "after")
+    assert (before.tables, before.sentences, before.left_out) == (after.tables, after.sentences, after.left_out)
+    assert after.runs[0]["folder"] == f"{table}:run-mish-s0-0000000"
+    page, _ = reported(tmp_path, monkeypatch, runs=str(table), class_name="happy", out="other")
+    assert page.left_out == [
+        ("figure of precision and recall", "the probabilities of happy were not kept for 12 of 12 runs")
+    ]
+
+
+def test_a_sweeps_words_find_kept_results_among_the_outputs(tmp_path, monkeypatch):
+    from emoexp import cli
+    from emoexp.sweep import compose
+
+    cli.register_sweeper()
+    monkeypatch.chdir(tmp_path)
+    words = ["activation=relu,mish", "seed=0,1", "tracking=none"]
+    folders = []
+    for cell in compose.spanned(words).cells:
+        folder = write_run(tmp_path / "outputs", cell.axes["activation"], cell.seed, 0.5 + 0.1 * cell.seed)
+        folders.append(folder.rename(tmp_path / "outputs" / cell.name))
+    report.report(OPTIONS | {"out": "before"}, words)
+    keep(tmp_path / "results", folders)
+    page = report.report(OPTIONS | {"out": "after", "outputs": "results"}, words)
+    assert contents(tmp_path / "before") == contents(tmp_path / "after") and page.left_out == []
+    write_run(tmp_path, "mish", 7, 0.9).rename(tmp_path / "results" / folders[0].name)  # and was begun later
+    page = report.report(OPTIONS | {"out": "after", "outputs": "results"}, words)
+    label, why = page.left_out[0]
+    assert label == f"results/made_up.runs.csv.gz:{folders[0].name}"
+    assert why == f"the same cell as results/{folders[0].name}, which was begun later"
+
+
+def test_folds_whose_probabilities_were_not_all_kept_are_not_pooled(tmp_path):
+    folders = [fold(tmp_path / "outputs", "mish", seed, number) for seed in (0, 1) for number in range(5)]
+    tables = [keep(tmp_path / str(len(classes)), folders, classes) for classes in ((0, 1, 2), (2,))]
+    all_classes, one_class, not_kept = (
+        folds.pooled(cells.gather(cells.listed(kept.records_at(paths)), mixed=False))
+        for paths in (tables[:1], tables[1:], folders)
+    )
+    confusions = [[cell.metrics["test"]["confusion"] for cell in found.cells] for found in (all_classes, not_kept)]
+    assert confusions[0] == confusions[1] and len(confusions[0]) == 2
+    assert one_class.cells == []
+    assert [why.partition(" of ")[0] for _, why in one_class.left_out] == ["fold 0, 1, 2, 3, 4"] * 2

@@ -1,0 +1,202 @@
+"""What a run has left, read only: what reports and sweeps need of a run, from its folder.
+
+`emoexp.runs.kept` gives the same of a run whose folder is gone and whose results were kept in a table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from emoexp.runs import folder as runs
+from emoexp.runs.files import read_json, read_json_lines
+from emoexp.runs.manifest import upgraded
+
+
+@dataclass(frozen=True)
+class TestPredictions:
+    """What a model predicted for N test images of C classes.
+
+    target_N, predicted_N: class indices, int64. class_indices: the K classes whose probabilities are known, increasing.
+    probability_NK: float, a column for each of them. clean_N: whether the image's pixels stand in no earlier part.
+    names_N: the images' names. The last two are None where they are not known.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    target_N: np.ndarray
+    predicted_N: np.ndarray
+    num_classes: int
+    class_indices: tuple[int, ...]
+    probability_NK: np.ndarray
+    clean_N: np.ndarray | None = None
+    names_N: np.ndarray | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the probabilities of all classes are known."""
+        return len(self.class_indices) == self.num_classes
+
+    def probability_of(self, class_index: int) -> np.ndarray | None:
+        """The probability of one class for each image; None where it is not known."""
+        if class_index not in self.class_indices:
+            return None
+        return self.probability_NK[:, self.class_indices.index(class_index)]
+
+    def is_of_same_images(self, other: "TestPredictions") -> bool:
+        """Whether both are of the same images in the same order, as far as can be told."""
+        pairs = [
+            (self.target_N, other.target_N),
+            (self.clean_N, other.clean_N),
+            (self.names_N, other.names_N),
+        ]
+        return all(np.array_equal(one, two) for one, two in pairs if one is not None and two is not None)
+
+
+def complete_predictions(
+    probability_NC: np.ndarray,
+    target_N: np.ndarray,
+    clean_N: np.ndarray | None = None,
+    names_N: np.ndarray | None = None,
+) -> TestPredictions:
+    """Predictions of which the probabilities of all classes are known; the predicted class is the first of the
+    likeliest."""
+    num_classes = probability_NC.shape[1]
+    return TestPredictions(
+        target_N=target_N.astype(np.int64),
+        predicted_N=probability_NC.argmax(1),
+        num_classes=num_classes,
+        class_indices=tuple(range(num_classes)),
+        probability_NK=probability_NC,
+        clean_N=clean_N,
+        names_N=names_N,
+    )
+
+
+def concatenated(parts: Sequence[TestPredictions]) -> TestPredictions:
+    """Complete predictions of several models, each for images of its own, one after another."""
+    assert all(part.is_complete for part in parts)
+    clean = [part.clean_N for part in parts if part.clean_N is not None]
+    names = [part.names_N for part in parts if part.names_N is not None]
+    return complete_predictions(
+        np.concatenate([part.probability_NK for part in parts]),
+        np.concatenate([part.target_N for part in parts]),
+        np.concatenate(clean) if len(clean) == len(parts) else None,
+        np.concatenate(names) if len(names) == len(parts) else None,
+    )
+
+
+class RunRecord(Protocol):
+    """What is known of one run."""
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        ...
+
+    @property
+    def location(self) -> Path:
+        """The folder, or the table of kept results."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What tells the run from all others in a message."""
+        ...
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end and its results are there."""
+        ...
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What status.json holds."""
+        ...
+
+    @property
+    def started(self) -> float:
+        """When the run began, Unix time in seconds; 0 where it is not known."""
+        ...
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What manifest.json holds, in today's keys."""
+        ...
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds."""
+        ...
+
+    @property
+    def predictions(self) -> TestPredictions | None:
+        """Predictions of the test part; None where they were not kept."""
+        ...
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of training and validation; None where they were not kept."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's record in its own folder. Files are read when they are first asked for."""
+
+    location: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.location.name
+
+    @property
+    def label(self) -> str:
+        """The folder's path."""
+        return str(self.location)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end and its results are there."""
+        return runs.is_finished(self.location)
+
+    @cached_property
+    def status(self) -> dict[str, Any]:
+        """status.json."""
+        return read_json(self.location / "status.json")
+
+    @property
+    def started(self) -> float:
+        """When the run began, Unix time in seconds; 0 where it is not known."""
+        return float(self.status.get("started") or 0)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """manifest.json, in today's keys."""
+        return upgraded(read_json(self.location / "manifest.json"))
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json."""
+        return read_json(self.location / "metrics.json")
+
+    @cached_property
+    def predictions(self) -> TestPredictions | None:
+        """Predictions of the test part; None where they were not kept."""
+        path = self.location / "predictions" / "test.npz"
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            clean_N = arrays.get("clean")
+            names_N = arrays.get("names")
+            return complete_predictions(arrays["probability"], arrays["target"], clean_N, names_N)
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """Seconds of training and validation; None where they were not kept."""
+        rows = read_json_lines(self.location / "times.jsonl")
+        return sum(row["train_seconds"] + row["eval_seconds"] for row in rows) if rows else None

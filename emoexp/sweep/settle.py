@@ -9,7 +9,7 @@ from pathlib import Path
 from emoexp import tracking
 from emoexp.runs import files
 from emoexp.runs import folder as runs
-from emoexp.runs.process import settings_of
+from emoexp.runs.process import tracking_settings
 from emoexp.sweep.cells import DIED, FOUND, LATE, Cell, Folder, Outcome
 
 log = logging.getLogger("emoexp")
@@ -44,7 +44,7 @@ def mirrored(sweep: Folder, cells: Sequence[Cell], outcomes: Mapping[str, Outcom
     shown = [(sweep.path, cells[0])] if cells else []
     shown += [(Path(run), cell) for cell in cells if (run := outcomes[cell.name].folder)]
     for folder, cell in shown:
-        settings = settings_of(cell.machine)
+        settings = tracking_settings(cell.machine)
         try:
             if tracking.behind(folder, settings, ask=False):
                 tracking.mirror(folder, settings)

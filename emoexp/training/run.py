@@ -25,14 +25,14 @@ from emoexp.runs.files import finite
 from emoexp.runs.folder import Run
 from emoexp.runs.manifest import facts
 from emoexp.runs.process import (
-    ending,
-    interruptible,
     logging_to,
     logging_to_stdout,
     mirror,
-    progress,
-    terminable,
-    tracked,
+    progress_bar,
+    record_status,
+    sigterm_interrupts,
+    stop_on_signal,
+    track,
 )
 from emoexp.training import leaky_protocol, loop, posthoc_fit, setup
 from emoexp.training.batches import evaluation, resident
@@ -76,7 +76,12 @@ def train(
             log.info("test   %s", results.headline(metrics["test"]))
             mirror(run, place)
             return metrics
-        with terminable(), logging_to(run.folder / "run.log"), tracked(run, place) as changed, ending(run):
+        with (
+            sigterm_interrupts(),
+            logging_to(run.folder / "run.log"),
+            track(run, place) as changed,
+            record_status(run),
+        ):
             return train_in(run, experiment, place, data, plan, device, changed)
 
 
@@ -200,7 +205,7 @@ def resume(run: Run, state: State, device: torch.device) -> None:
 def train_epochs(run: Run, recipe: Recipe, state: State, card: dict[str, Any], changed: Callable[[], None]) -> None:
     """Train, and keep what each epoch leaves; told to stop, keep where the state stands between two steps."""
     keeper = Keeper(run, state, card, changed)
-    with interruptible() as asked, progress(recipe.epochs, lambda: state.epoch, changed) as shown:
+    with stop_on_signal() as asked, progress_bar(recipe.epochs, lambda: state.epoch, changed) as shown:
         try:
             for epoch in loop.fit(recipe, state, lambda step, steps: bool(shown(step, steps)) or asked()):
                 keeper.epoch(epoch)

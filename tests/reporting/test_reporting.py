@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from emoexp import report as entry
+from emoexp.config.tracking import NoTracking
 from emoexp.inference import results
 from emoexp.metrics import classification, compare
 from emoexp.pages.page import markdown_table
@@ -34,7 +35,7 @@ OPTIONS = {
     "filter": None,
     "outputs": "outputs",
     "out": None,
-    "tracking": {"name": "none", "_target_": "emoexp.tracking.Settings", "kind": "none"},
+    "tracking": NoTracking(name="none", kind="none"),
 }
 
 

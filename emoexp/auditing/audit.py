@@ -11,7 +11,8 @@ import torch
 from emoexp import tracking
 from emoexp.auditing.chapters import classes, odd, origins, repeated
 from emoexp.auditing.subject import KINDS, Chapter, Finding, Subject, table_of
-from emoexp.config import build, build_data
+from emoexp.config import build_data, option
+from emoexp.config.data import DataSource
 from emoexp.config.schema import Node
 from emoexp.data import files as data_files
 from emoexp.data import near_duplicates
@@ -80,12 +81,10 @@ def checked(options: Node) -> Node:
 
 def load(plain: Node) -> Dataset:
     """The data, split, with the long tail asked for; unreadable images are listed and not refused."""
-    node = dict(plain["data"])
-    node |= {"on_corrupt": "drop"} if "on_corrupt" in node else {}
+    asked: DataSource = plain["data"].lenient()
     cache = build_data.folder_of(plain["cache"])
-    source = build_data.read(node, plain["allow"], plain["image_size"], plain["channels"], cache)
-    data: Dataset = build.instantiate(plain["split"], plain["allow"], source=source)
-    return build_data.with_long_tail(data, plain["data"])
+    source = asked.build(image_size=plain["image_size"], channels=plain["channels"], cache=cache)
+    return build_data.with_long_tail(plain["split"].build(source), asked.long_tail)
 
 
 def subject_of(plain: Node, data: Dataset, folder: Path) -> Subject:
@@ -97,7 +96,7 @@ def subject_of(plain: Node, data: Dataset, folder: Path) -> Subject:
                 "search near duplicates among %d images; they are kept for runs and later audits", len(data.labels)
             )
         near = near_duplicates.searched(data, cache)
-    root = plain["data"].get("root")
+    root = plain["data"].plain().get("root")
     facts = data_files.facts(Path(str(root)).expanduser(), data.names.tolist()) if root else None
     return Subject(data, near, facts, folder, plain["audit"]["pictures"])
 
@@ -126,7 +125,7 @@ def chapters_of(subject: Subject, options: Node) -> list[Chapter]:
 
 def begin(run: Run, plain: Node, data: Dataset) -> None:
     """Write what the audit is of, as a run does, so that MLflow can show it."""
-    files.write_yaml(run.folder / "config.yaml", plain)
+    files.write_yaml(run.folder / "config.yaml", {key: option.plain(value) for key, value in plain.items()})
     params = {"data": data.name, "split": data.split, "image_size": plain["image_size"], "channels": plain["channels"]}
     tags = {"kind": "audit", "data_notes": " ".join(data.notes)}
     run.write("manifest.json", {"run": run.folder.name, "params": params, "data": data.fingerprint, "tags": tags})
@@ -166,7 +165,7 @@ def summary(findings: list[Finding]) -> Section:
 
 def mirrored(folder: Path, plain: Node) -> None:
     """Show the audit in MLflow; what cannot be shown now is added by make sync."""
-    settings: tracking.Settings = build.instantiate(plain["tracking"], plain["allow"])
+    settings: tracking.Settings = plain["tracking"].build()
     try:
         tracking.mirror(folder, settings)
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the pages are written

@@ -27,11 +27,11 @@ def split(source: Source, *, mode: str, val: float, test: float, seed: int, val_
         val_from: the part, train or test, that an official split takes a missing validation part out of.
 
     Raises:
-        ValueError: for an unknown mode or impossible shares, identities or a test part that the source does not
-            have, fewer than two classes, and a class without images in the data or in any part.
+        ValueError: for identities or a test part that the source does not have, fewer than two classes, and a class
+            without images in the data or in any part.
     """
-    _check_request(source, mode, val, test)
-    _check_home(source, mode, val_from)
+    assert mode in MODES and val_from in HOMES and val > 0 and test > 0 and val + test < 1
+    _check_source(source, mode, val_from)
     _check_classes(source)
     part = source.part.astype(np.int8).copy()
     home = 2 if val_from == "test" and not (part == 1).any() else 0
@@ -57,10 +57,9 @@ def kfold(source: Source, *, folds: int, fold: int, seed: int) -> Dataset:
         seed: another seed, other folds; the folds of one seed and number of folds belong together.
 
     Raises:
-        ValueError: an impossible fold, fewer than two classes, and a class that not every part can have.
+        ValueError: fewer than two classes, and a class that not every part can have.
     """
-    if folds < 3 or not 0 <= fold < folds:
-        raise ValueError(f"split.folds is at least 3 and split.fold from 0 to folds - 1; they are {folds} and {fold}")
+    assert folds >= 3 and 0 <= fold < folds
     _check_classes(source)
     chosen = _assign(source.digest, source.identity, source.labels, np.full(folds, 1 / folds), seed)
     part = np.zeros(len(chosen), np.int8)
@@ -190,23 +189,13 @@ def _fill_gaps(part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, or
                 break
 
 
-def _check_request(source: Source, mode: str, val: float, test: float) -> None:
-    if mode not in MODES:
-        raise ValueError(f"split.mode is {mode!r}; it may be one of {', '.join(MODES)}")
-    if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
-        raise ValueError(f"split.val={val} and split.test={test} must be above 0 and leave something for training")
+def _check_source(source: Source, mode: str, val_from: str) -> None:
+    """Refuse a split that needs what the source does not have."""
     if mode == "identity" and (source.identity is None or not (source.identity >= 0).any()):
         raise ValueError(
             f"split=identity needs to know who is in a picture, and data={source.name} does not say; "
             "use split=stratified, or for data=folder give data.identity, a pattern on the file name"
         )
-
-
-def _check_home(source: Source, mode: str, val_from: str) -> None:
-    if val_from not in HOMES:
-        raise ValueError(f"split.val_from is one of {', '.join(HOMES)}; it is {val_from!r}")
-    if val_from == "test" and mode != "official":
-        raise ValueError(f"split.val_from=test is for split=official, which keeps a test part; split.mode is {mode!r}")
     if val_from == "test" and not (source.part == 2).any():
         raise ValueError(
             f"split.val_from=test takes validation out of the test part, and data={source.name} has none; "

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emoexp import tracking
-from emoexp.config import build
 from emoexp.config.schema import Node
 from emoexp.metrics.compare import METRICS
 from emoexp.pages.page import markdown_table
@@ -98,7 +97,7 @@ def find(options: Node, words: list[str]) -> Found:
 
 def settings_of(options: Node) -> Settings:
     """Where MLflow is."""
-    settings: Settings = build.instantiate(options["tracking"], [])
+    settings: Settings = options["tracking"].build()
     return settings
 
 

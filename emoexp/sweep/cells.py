@@ -97,9 +97,9 @@ def sweep_name(title: str, cells: list[Cell], axes: Iterable[str], settings: Swe
         and not any(key == axis or key.startswith(f"{axis}.") for axis in along)
     }
     if settings.tune.lr:
-        shared["tune"] = dataclasses.asdict(settings.tune)
+        shared["tune"] = settings.tune.plain()
     digest = hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return naming.safe(f"{title}-{cells[0].experiment.data['name']}") + f"-{digest}"
+    return naming.safe(f"{title}-{cells[0].experiment.data.name}") + f"-{digest}"
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,7 +131,7 @@ class Folder:
         seeds = sorted({cell.experiment.seed for cell in plan.cells})
         manifest = {
             "run": plan.name,
-            "params": {"data": plan.cells[0].experiment.data["name"]},  # MLflow lets none change; a sweep may grow
+            "params": {"data": plan.cells[0].experiment.data.name},  # MLflow lets none change; a sweep may grow
             "tags": {"kind": "sweep", "command": command, **values, "axis.seed": ", ".join(map(str, seeds))},
             "settings": dataclasses.asdict(plan.settings),
         }

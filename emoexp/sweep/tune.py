@@ -15,14 +15,14 @@ def searches(plan: Plan) -> dict[tuple[str, ...], list[Cell]]:
     found: dict[tuple[str, ...], list[Cell]] = {}
     for cell in plan.cells:
         if cell.arm not in found:
-            found[cell.arm] = [_search(cell, rate, tune.seed, tune.epochs) for rate in tune.lr]
+            found[cell.arm] = [_search(cell, rate, tune.seed, tune.epochs) for rate in tune.lr or ()]
     return found
 
 
 def _search(cell: Cell, rate: float, seed: int, epochs: int | None) -> Cell:
     epochs = epochs or cell.experiment.epochs
     words = [f"optimizer.lr={rate}", f"seed={seed}", f"epochs={epochs}"]
-    tried = cell.having(words, seed=seed, epochs=epochs, optimizer={**cell.experiment.optimizer, "lr": rate})
+    tried = cell.having(words, seed=seed, epochs=epochs, optimizer=cell.experiment.optimizer.having(lr=rate))
     return dataclasses.replace(tried, axes={**cell.axes, "optimizer.lr": str(rate)})
 
 
@@ -36,7 +36,7 @@ def chosen(plan: Plan, folders: Mapping[str, str | None]) -> list[Cell | None]:
 
 
 def _with(cell: Cell, rate: float) -> Cell:
-    tuned = cell.having([f"optimizer.lr={rate}"], optimizer={**cell.experiment.optimizer, "lr": rate})
+    tuned = cell.having([f"optimizer.lr={rate}"], optimizer=cell.experiment.optimizer.having(lr=rate))
     return dataclasses.replace(tuned, chosen={"optimizer.lr": rate})
 
 
@@ -52,7 +52,7 @@ def _rated(cells: Iterable[Cell], folders: Mapping[str, str | None]) -> Iterator
         record = kept.record_of(known) if known else kept.latest_finished(Path(cell.machine.outputs), cell.name)
         value = judged(record, cell.experiment.monitor) if record and record.is_finished else None
         if value is not None:
-            yield value, -float(cell.experiment.optimizer["lr"])
+            yield value, -float(cell.experiment.optimizer.lr)
 
 
 def judged(record: RunRecord, monitor: str) -> float | None:

@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from emoexp.config import build, build_data, build_strategy, build_training, naming
+from emoexp.config import build_data, build_strategy, build_training, naming
 from emoexp.config.schema import Experiment, Machine
 from emoexp.sweep.cells import BUSY, DONE, FAILED, FOUND, Cell, Outcome
 
@@ -67,8 +67,8 @@ _kept: dict[str, Any] = {}  # the last images that were read, by what describes 
 def _load(experiment: Experiment, place: Machine) -> Any:
     """The images of a configuration, kept from one cell to the next."""
 
-    about = [experiment.data, experiment.split, experiment.image_size, experiment.channels, place.cache]
-    copies = experiment.imbalance["copies"] if experiment.protocol == "leaky" else None
+    about = [experiment.data.plain(), experiment.split.plain(), experiment.image_size, experiment.channels, place.cache]
+    copies = experiment.imbalance.copies.plain() if experiment.protocol == "leaky" else None
     key = json.dumps([*about, experiment.protocol, copies])
     if key not in _kept:
         _kept.clear()
@@ -121,7 +121,7 @@ def _prepared(cell: Cell) -> tuple[Any, Any, Any]:
     machine.prepare(device, place.threads, experiment.precision, experiment.deterministic)
     mish.prepare(place.cache)
     data = _load(experiment, place)
-    return device, data, build_strategy.build_strategy(experiment, place, data)
+    return device, data, build_strategy.build_strategy(experiment, data)
 
 
 def _located(cell: Cell) -> tuple[str, bool, str]:
@@ -155,7 +155,7 @@ def judge(cells: list[Cell], timed: bool) -> list[Judged]:
     built: dict[str, tuple[str | None, float | None]] = {}
     found = []
     for cell in cells:
-        key = json.dumps(asdict(cell.experiment) | {"seed": 0}, sort_keys=True, default=str)
+        key = json.dumps(cell.experiment.plain() | {"seed": 0}, sort_keys=True, default=str)
         try:
             if key not in built:
                 built[key] = (None, _built(cell, timed))
@@ -189,8 +189,8 @@ def _built(cell: Cell, timed: bool) -> float | None:
     device, data, plan = _prepared(cell)
     experiment, place = cell.experiment, cell.machine
     recipe = build_training.train_setup(experiment, place, data, plan, resident(data.images, device), device)
-    state = build_training.initial_state(experiment, place, data, device)
-    build.instantiate(place.tracking, place.allow)
+    state = build_training.initial_state(experiment, data, device)
+    place.tracking.build()
     clock: list[float] = []
 
     def count(step: int, steps: int) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from run_folders import CLASSES, write_run
 
 from emoexp import report as entry
+from emoexp.config.tracking import NoTracking
 from emoexp.metrics import classification, compare
 from emoexp.pages.page import markdown_table
 from emoexp.reporting import arms as comparing
@@ -34,7 +35,7 @@ OPTIONS = {
     "filter": None,
     "outputs": "outputs",
     "out": None,
-    "tracking": {"name": "none", "_target_": "emoexp.tracking.Settings", "kind": "none"},
+    "tracking": NoTracking(name="none", kind="none"),
 }
 
 

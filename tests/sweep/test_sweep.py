@@ -88,7 +88,7 @@ def finishing(cell: Cell) -> Outcome:
     folder = Path(cell.machine.outputs) / cell.name
     if folder.is_dir():
         return Outcome(FOUND, str(folder))
-    left(folder, **{"val/macro_f1": float(cell.experiment.optimizer["lr"])})
+    left(folder, **{"val/macro_f1": float(cell.experiment.optimizer.lr)})
     return Outcome(DONE, str(folder), 1.0, 0.5)
 
 
@@ -236,7 +236,7 @@ def test_a_search_runs_first_and_its_choice_is_what_is_compared(plan, tmp_path, 
     assert typed(asked, tmp_path, monkeypatch, hands) == supervise.ALL
     tried, compared = hands.trained[:4], hands.trained[4:]
     assert {cell.experiment.seed for cell in tried} == {1000}
-    assert [(cell.experiment.seed, cell.experiment.optimizer["lr"]) for cell in compared] == [(0, 0.01), (1, 0.01)] * 2
+    assert [(cell.experiment.seed, cell.experiment.optimizer.lr) for cell in compared] == [(0, 0.01), (1, 0.01)] * 2
     rows = table_of(asked, tmp_path)
     assert all(rows[cell.name]["chosen"] == {"optimizer.lr": 0.01} for cell in compared)
     assert typed(asked, tmp_path, monkeypatch, again := Hands(finishing)) == supervise.ALL
@@ -287,11 +287,11 @@ def test_a_search_is_judged_by_the_runs_that_this_sweep_found(plan, tmp_path, mo
     asked = searched(plan, tmp_path)
     for tried in (cell for cells in tune.searches(asked).values() for cell in cells):
         finishing(tried)
-        rate = float(tried.experiment.optimizer["lr"])
+        rate = float(tried.experiment.optimizer.lr)
         left(Path(tried.machine.outputs) / f"{tried.name}.2", started=2.0, **{"val/macro_f1": 1 - rate})
     hands = Hands(finishing)  # what it finds are the first folders
     typed(asked, tmp_path, monkeypatch, hands)
-    assert {cell.experiment.optimizer["lr"] for cell in hands.trained if cell.experiment.seed != 1000} == {0.01}
+    assert {cell.experiment.optimizer.lr for cell in hands.trained if cell.experiment.seed != 1000} == {0.01}
 
 
 def test_a_learning_rate_is_swept_or_searched_not_both():
@@ -336,7 +336,7 @@ def test_the_seed_of_a_search_is_in_range():
 )
 def test_a_value_that_follows_the_seed_does_in_every_cell(word):
     made = planned("seed=0,1,2", word, "tracking=none")
-    assert [cell.experiment.data["seed"] for cell in made.cells] == [0, 1, 2]
+    assert [cell.experiment.data.seed for cell in made.cells] == [0, 1, 2]
 
 
 def test_ablations_are_swept_one_at_a_time():

@@ -1,10 +1,8 @@
 """What a manifest holds, and in what two of them differ."""
 
 import json
-from dataclasses import asdict
 
 import pytest
-from composing import checked
 
 from emoexp.runs import manifest
 
@@ -63,12 +61,10 @@ def test_a_manifest_without_any_version_is_of_another():
 
 
 def test_the_experiment_is_kept_without_how_it_is_built():
-    experiment, _ = checked("optimizer.lr=0.25", "imbalance=sampler")
-    facts = manifest.facts(asdict(experiment), [])
-    text = json.dumps(facts["experiment"])
-    assert "_target_" in str(experiment) and "_target_" not in text and "_partial_" not in text
-    kept = facts["experiment"]
-    assert kept["optimizer"]["lr"] == 0.25 and kept["imbalance"]["sampling"]["name"] == "inverse"
+    optimizer = {"name": "sgd", "lr": 0.25, "_target_": "own.SGD", "groups": [{"_partial_": True, "decay": 0.0}]}
+    facts = manifest.facts({"seed": 0, "optimizer": optimizer}, [])
+    kept = {"name": "sgd", "lr": 0.25, "groups": [{"decay": 0.0}]}
+    assert facts["experiment"] == {"seed": 0, "optimizer": kept}
     assert facts["results_version"] == manifest.RESULTS_VERSION and facts["packages"] == {}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp.metrics import classification, compare
+from emoexp.metrics import bootstrap, classification, compare
 from emoexp.metrics.compare import METRICS, Difference, Spread
 from emoexp.reporting.cells import Made
 
@@ -146,7 +146,7 @@ def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Differ
 
 
 def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> dict[str, Any]:
-    """comparison.intervals of two arms; empty where predictions were not kept, or not of the same images in order."""
+    """The bootstrap's intervals of two arms; empty where predictions were not kept, or not of the same images in order."""
     seeds = [seed for seed in arm.cells if seed in base.cells]
     pairs = [(arm.cells[seed].predictions, base.cells[seed].predictions) for seed in seeds]
     if not pairs or any(one is None or other is None for one, other in pairs):
@@ -159,7 +159,7 @@ def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> 
     keep = first["clean"] if part == "test_clean" else np.ones(len(first["target"]), bool)
     a_SN, b_SN = (np.stack([pair[k]["probability"].argmax(1)[keep] for pair in pairs]) for k in (0, 1))  # type: ignore[index]
     classes = first["probability"].shape[1]
-    return compare.intervals(a_SN, b_SN, first["target"][keep], classes, resamples=resamples, level=level)
+    return bootstrap.difference_intervals(a_SN, b_SN, first["target"][keep], classes, resamples=resamples, level=level)
 
 
 def precision_recall(cell: Made, place: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emoexp.data import near_search
+from emoexp.data import groups, near_search
 from emoexp.data.dataset import Source
 from emoexp.data.near_search import Pairs
 
@@ -54,24 +54,10 @@ def _first(data: Source) -> np.ndarray:
 
 def _twins(data: Source, pairs: Pairs) -> Twins:
     first_U, place_N = np.unique(data.digest, return_index=True, return_inverse=True)[1:]
-    group_U = components(pairs.first, pairs.second, len(first_U))
+    group_U = groups.connected(pairs.first, pairs.second, len(first_U))
     ends = np.stack([first_U[pairs.first], first_U[pairs.second]])
     here = Pairs(ends.min(0), ends.max(0), pairs.similarity, pairs.mirrored, pairs.shift)
     return Twins(here, group_U[place_N])
-
-
-def components(first_P: np.ndarray, second_P: np.ndarray, size: int) -> np.ndarray:
-    """Groups of things that pairs link, directly or in a chain: int64 with consecutive numbers from 0."""
-    group = np.arange(size)
-    while True:
-        lowest_P = np.minimum(group[first_P], group[second_P])
-        after = group.copy()
-        for end_P in (first_P, second_P):
-            np.minimum.at(after, end_P, lowest_P)
-        after = after[after]
-        if np.array_equal(after, group):
-            return np.unique(group, return_inverse=True)[1].astype(np.int64)
-        group = after
 
 
 def _place(data: Source, cache: str | None) -> Path | None:

@@ -9,6 +9,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from emoexp.data import groups
 from emoexp.data.dataset import PARTS, Dataset, Source
 
 MODES = ("official", "stratified", "identity")
@@ -75,31 +76,11 @@ def _dataset(source: Source, part: np.ndarray, mode: str) -> Dataset:
     return Dataset(**(values | {"part": part}), split=mode)
 
 
-def groups(digest: np.ndarray, identity: np.ndarray | None) -> np.ndarray:
-    """Each image's group: images linked by equal pixels or one identity, directly or in a chain.
-
-    An identity of -1 links nothing. Returns int64 N with consecutive numbers from 0.
-    """
-    group = np.unique(digest, return_inverse=True)[1].astype(np.int64)
-    if identity is None or not (identity >= 0).any():
-        return group
-    person = np.where(identity >= 0, identity, identity.max() + 1 + np.arange(len(identity)))
-    links = [group, np.unique(person, return_inverse=True)[1]]
-    while True:
-        before = group
-        for link in links:
-            smallest = np.full(link.max() + 1, len(group), dtype=np.int64)
-            np.minimum.at(smallest, link, group)
-            group = smallest[link]
-        if np.array_equal(before, group):
-            return np.unique(group, return_inverse=True)[1].astype(np.int64)
-
-
 def _assign(
     digest: np.ndarray, identity: np.ndarray | None, label: np.ndarray, shares: np.ndarray, seed: int
 ) -> np.ndarray:
     """Each image's part (0 is training), such that groups stay whole and classes come near their targets."""
-    group = groups(digest, identity)
+    group = groups.same_pixels_or_person(digest, identity)
     num_groups, num_classes = group.max() + 1, label.max() + 1
     count_GC = np.zeros((num_groups, num_classes), dtype=np.int64)
     np.add.at(count_GC, (group, label), 1)

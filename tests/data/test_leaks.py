@@ -88,18 +88,6 @@ def test_what_shows_and_what_was_shown_are_as_a_naive_count_says(rows):
     assert leaks.shows(group, part).tolist() == [p >= 0 and any(h == g and q > p for h, q in pairs) for g, p in pairs]
 
 
-@given(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=20))
-def test_components_are_those_of_scipy(links):
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    ends = np.array(links, dtype=np.int64).reshape(-1, 2)
-    ours = near_duplicates.components(ends[:, 0], ends[:, 1], 15)
-    matrix = coo_matrix((np.ones(len(ends)), ends.T), shape=(15, 15))
-    theirs = connected_components(matrix, directed=False)[1]
-    assert len(set(zip(ours.tolist(), theirs.tolist(), strict=True))) == ours.max() + 1 == theirs.max() + 1
-
-
 def pictures(number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
     from PIL import Image

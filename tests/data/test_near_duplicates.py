@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from emoexp.data import near_search
+from emoexp.data import groups, near_search
 
 
 def picture(number: int, side: int = 48) -> np.ndarray:
@@ -135,9 +135,7 @@ def test_thousands_of_one_picture_stay_bounded(monkeypatch):
     rng = np.random.default_rng(0)
     same = [np.clip(CROWD[0] + rng.normal(0, 4, (48, 48)), 0, 255).astype(np.uint8) for _ in range(150)]
     found = near_search.search(stacked(same))
-    from emoexp.data import near_duplicates
-
-    assert len(found.first) <= 150 * 8 and near_duplicates.components(found.first, found.second, 150).max() == 0
+    assert len(found.first) <= 150 * 8 and groups.connected(found.first, found.second, 150).max() == 0
 
 
 @pytest.mark.parametrize(

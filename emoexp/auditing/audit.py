@@ -18,7 +18,7 @@ from emoexp.config.schema import Node
 from emoexp.data import files, near_duplicates
 from emoexp.data.dataset import Dataset
 from emoexp.inference import results
-from emoexp.pages import page as pages
+from emoexp.pages import html, markdown
 from emoexp.pages.page import Page, Section
 from emoexp.runs import checkpoint
 from emoexp.runs.folder import Run
@@ -149,8 +149,8 @@ def write(run: Run, data: Dataset, chapters: list[Chapter]) -> None:
     folder = run.folder / "report"
     for place in (folder, run.folder / "tables"):
         place.mkdir(exist_ok=True)
-    checkpoint.write_atomically(folder / "audit.md", pages.markdown(page, figures="../figures").encode())
-    checkpoint.write_atomically(folder / "audit.html", pages.web(page).encode())
+    checkpoint.write_atomically(folder / "audit.md", markdown.write(page, figures="../figures").encode())
+    checkpoint.write_atomically(folder / "audit.html", html.write(page).encode())
     numbers = {key: value for chapter in chapters for key, value in chapter.numbers.items()}
     told = {"findings": {one.kind: {"count": one.count, "text": one.text} for one in findings}, "numbers": numbers}
     text = json.dumps(results.plain(told | {"data": counts}), indent=1, ensure_ascii=False, allow_nan=False)

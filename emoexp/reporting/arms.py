@@ -146,7 +146,7 @@ def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Differ
 
 
 def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> dict[str, Any]:
-    """The bootstrap's intervals of two arms; empty where predictions were not kept, or not of the same images in order."""
+    """The bootstrap's intervals of two arms; empty unless both kept predictions of the same images in one order."""
     seeds = [seed for seed in arm.cells if seed in base.cells]
     pairs = [(arm.cells[seed].predictions, base.cells[seed].predictions) for seed in seeds]
     if not pairs or any(one is None or other is None for one, other in pairs):

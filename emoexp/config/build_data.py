@@ -58,6 +58,6 @@ def without_leaks(data: Dataset, policy: str, cache: str | None) -> Dataset:
         raise ValueError(f"data.leaks is one of {', '.join(leaks.POLICIES)}; it is {policy}")
     if policy == "warn":
         return data
-    if near_duplicates.known(data, cache) is None:
+    if near_duplicates.load(data, cache) is None:
         log.info("searching near duplicates among %d images, which takes a while once", len(data.labels))
-    return (leaks.drop if policy == "drop" else leaks.refuse)(data, near_duplicates.searched(data, cache).group_N)
+    return (leaks.drop if policy == "drop" else leaks.refuse)(data, near_duplicates.find(data, cache).group_N)

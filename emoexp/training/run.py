@@ -15,7 +15,7 @@ from emoexp.config import build_data, build_model, build_strategy, naming
 from emoexp.config.schema import Experiment, Machine
 from emoexp.data import leaks, near_duplicates
 from emoexp.data.dataset import Dataset
-from emoexp.data.near_duplicates import Twins
+from emoexp.data.near_duplicates import NearDuplicates
 from emoexp.imbalance import ledger, strategy
 from emoexp.inference import results
 from emoexp.models import mish
@@ -89,7 +89,7 @@ def train_in(
 ) -> dict[str, Any]:
     """Everything between an open folder and its results. `changed` is told whenever the folder has."""
     log.info("run    %s", run.folder)
-    record_leaks(run, data, near_duplicates.known(data, build_data.folder_of(place.cache)))
+    record_leaks(run, data, near_duplicates.load(data, build_data.folder_of(place.cache)))
     np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
     record_ledger(run, plan, data, build_strategy.heuristics(experiment, plan))
     image_NCHW = resident(data.images, device)
@@ -134,14 +134,14 @@ def manifest(
                 "data_notes": " ".join(data.notes),
                 "double_correction": ledger.warning(plan, data.class_names) or "no",
                 "heuristics": "; ".join(build_strategy.heuristics(experiment, plan)) or "none",
-                "leaks": leaks.told(leaks.count(data, None)),
+                "leaks": leaks.summary(leaks.count(data, None)),
                 **({"protocol": leaky_protocol.MARK} if data.leaky else {}),
             },
         }
     )
 
 
-def record_leaks(run: Run, data: Dataset, near: Twins | None) -> None:
+def record_leaks(run: Run, data: Dataset, near: NearDuplicates | None) -> None:
     """Say what was loaded, what was repaired, dropped or missing, and what leaks from part to part; keep the leaks.
 
     near: near duplicates, None where nobody has searched.

@@ -39,7 +39,7 @@ def precision_recall(
 
     Micro: all (image, class) pairs in one list. Macro: at each recall the mean precision over the classes
     that have images; the area under it is exactly macro AP. Up to 8 classes share one panel, more get one
-    each. Raises `ValueError` as `metrics.summarise` does.
+    each. Raises `ValueError` as `classification.summarise` does.
     """
     probability_NC, target_N = check(probability_NC, target_N, class_names)
     truth_NC = np.eye(len(class_names), dtype=bool)[target_N]

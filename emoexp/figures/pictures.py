@@ -30,7 +30,7 @@ def mistakes(
     """The wrong predictions of highest confidence, at most 32, each with truth, prediction, confidence and name.
 
     Images uint8, grey or RGB, of which only those shown are read; index_N: the row of each prediction's image. Raises
-    `ValueError` as `metrics.summarise` does, and for images or names that are not one per row of probabilities.
+    `ValueError` as `classification.summarise` does, and for images or names that are not one per row of probabilities.
     """
     probability_NC, target_N = check(probability_NC, target_N, class_names)
     if not len(index_N) == len(names) == len(target_N):

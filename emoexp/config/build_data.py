@@ -45,6 +45,6 @@ def without_leaks(data: Dataset, policy: str, cache: str | None) -> Dataset:
     """The data as data.leaks wants it. To drop or refuse leaks, near duplicates are searched where nobody has yet."""
     if policy == "warn":
         return data
-    if near_duplicates.known(data, cache) is None:
+    if near_duplicates.load(data, cache) is None:
         log.info("searching near duplicates among %d images, which takes a while once", len(data.labels))
-    return (leaks.drop if policy == "drop" else leaks.refuse)(data, near_duplicates.searched(data, cache).group_N)
+    return (leaks.drop if policy == "drop" else leaks.refuse)(data, near_duplicates.find(data, cache).group_N)

@@ -1,6 +1,6 @@
 """Splitting images into training, validation and test: stratified, reproducible, and without leaks.
 
-Pictures with the same pixels go to one part, and so do pictures of one person where identities are kept. The
+Images with the same pixels go to one part, and so do pictures of one person where identities are kept. The
 outcome depends on pixels, labels, identities and the seed, never on the order or the names of files.
 """
 
@@ -9,10 +9,11 @@ from dataclasses import fields
 
 import numpy as np
 
+from emoexp.data import groups
 from emoexp.data.dataset import PARTS, Dataset, Source
 
 MODES = ("official", "stratified", "identity")
-HOMES = ("train", "test")
+VAL_FROM = ("train", "test")
 
 
 def split(source: Source, *, mode: str, val: float, test: float, seed: int, val_from: str = "train") -> Dataset:
@@ -30,18 +31,21 @@ def split(source: Source, *, mode: str, val: float, test: float, seed: int, val_
         ValueError: for identities or a test part that the source does not have, fewer than two classes, and a class
             without images in the data or in any part.
     """
-    assert mode in MODES and val_from in HOMES and val > 0 and test > 0 and val + test < 1
+    assert mode in MODES and val_from in VAL_FROM and val > 0 and test > 0 and val + test < 1
     _check_source(source, mode, val_from)
     _check_classes(source)
     part = source.part.astype(np.int8).copy()
-    home = 2 if val_from == "test" and not (part == 1).any() else 0
-    pool = np.flatnonzero(part == 2 if home else part <= 0) if mode == "official" else np.arange(len(part))
-    wanted = [p for p in (1, 2) if mode != "official" or not (part == p).any()]
-    if wanted and len(pool):
-        shares = np.array([1 - sum((val, test)[p - 1] for p in wanted), *((val, test)[p - 1] for p in wanted)])
+    if mode == "official":
+        divided_part = 2 if val_from == "test" and not (part == 1).any() else 0
+        pool = np.flatnonzero(part == 2 if divided_part == 2 else part <= 0)
+        missing_parts = [p for p in (1, 2) if not (part == p).any()]
+    else:
+        divided_part, pool, missing_parts = 0, np.arange(len(part)), [1, 2]
+    if missing_parts and len(pool):
+        shares = [{1: val, 2: test}[p] for p in missing_parts]
         identity = None if mode == "stratified" or source.identity is None else source.identity[pool]
-        chosen = _assign(source.digest[pool], identity, source.labels[pool], shares, seed)
-        part[pool] = np.array([home, *wanted], dtype=np.int8)[chosen]
+        chosen = _assign(source.digest[pool], identity, source.labels[pool], np.array([1 - sum(shares), *shares]), seed)
+        part[pool] = np.array([divided_part, *missing_parts], dtype=np.int8)[chosen]
     part[part < 0] = 0
     check_parts(part, source)
     return _dataset(source, part, mode)
@@ -74,45 +78,25 @@ def _dataset(source: Source, part: np.ndarray, mode: str) -> Dataset:
     return Dataset(**(values | {"part": part}), split=mode)
 
 
-def groups(digest: np.ndarray, identity: np.ndarray | None) -> np.ndarray:
-    """Each image's group: images linked by equal pixels or one identity, directly or in a chain.
-
-    An identity of -1 links nothing. Returns int64 N with consecutive numbers from 0.
-    """
-    group = np.unique(digest, return_inverse=True)[1].astype(np.int64)
-    if identity is None or not (identity >= 0).any():
-        return group
-    person = np.where(identity >= 0, identity, identity.max() + 1 + np.arange(len(identity)))
-    links = [group, np.unique(person, return_inverse=True)[1]]
-    while True:
-        before = group
-        for link in links:
-            smallest = np.full(link.max() + 1, len(group), dtype=np.int64)
-            np.minimum.at(smallest, link, group)
-            group = smallest[link]
-        if np.array_equal(before, group):
-            return np.unique(group, return_inverse=True)[1].astype(np.int64)
-
-
 def _assign(
     digest: np.ndarray, identity: np.ndarray | None, label: np.ndarray, shares: np.ndarray, seed: int
 ) -> np.ndarray:
     """Each image's part (0 is training), such that groups stay whole and classes come near their targets."""
-    group = groups(digest, identity)
+    group = groups.same_pixels_or_person(digest, identity)
     num_groups, num_classes = group.max() + 1, label.max() + 1
     count_GC = np.zeros((num_groups, num_classes), dtype=np.int64)
     np.add.at(count_GC, (group, label), 1)
-    order = np.argsort(_draws(digest, group, seed), kind="stable")
+    order = np.argsort(_random_numbers(digest, group, seed), kind="stable")
     target_PC = _targets(count_GC, shares)
     part_G = np.full(num_groups, -1, dtype=np.int64)
     held_PC = np.zeros_like(target_PC)
-    _place_large(part_G, held_PC, count_GC, target_PC, order)
-    _place_single(part_G, held_PC, count_GC, target_PC, order)
-    _fill_gaps(part_G, held_PC, count_GC, order)
+    _assign_groups(part_G, held_PC, count_GC, target_PC, order)
+    _assign_single_images(part_G, held_PC, count_GC, target_PC, order)
+    _fill_missing_classes(part_G, held_PC, count_GC, order)
     return part_G[group]
 
 
-def _draws(digest: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
+def _random_numbers(digest: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
     """A random 64-bit number for each group, from the seed and the smallest digest of its images."""
     order = np.lexsort((digest, group))
     first = order[np.r_[True, np.diff(group[order]) > 0]]
@@ -137,10 +121,10 @@ def _targets(count_GC: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return target_PC
 
 
-def _place_large(
+def _assign_groups(
     part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
 ) -> None:
-    """Place the groups of several images where they least increase the chi-square distance from the targets.
+    """Assign each group of images to the part where it least increases the chi-square distance from the targets.
 
     Those that hold the largest share of any class come first, while there is still room to choose. For groups
     of equal size this is Webster's (Sainte-Laguë's) apportionment: all parts fill at the same rate, and a
@@ -157,10 +141,10 @@ def _place_large(
         held_PC[part_G[g]] += count_C
 
 
-def _place_single(
+def _assign_single_images(
     part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
 ) -> None:
-    """Fill each class up to its targets with the images that stand alone."""
+    """Fill each class up to its targets with the images that are linked with no other."""
     single = order[count_GC[order].sum(1) == 1]
     label = count_GC[single].argmax(1)
     for c in range(count_GC.shape[1]):
@@ -173,7 +157,7 @@ def _place_single(
         held_PC[:, c] += room_P
 
 
-def _fill_gaps(part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, order: np.ndarray) -> None:
+def _fill_missing_classes(part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, order: np.ndarray) -> None:
     """Where a part lacks a class, move the smallest group there that leaves no gap behind."""
     size_G = count_GC.sum(1)
     by_size = order[np.argsort(size_G[order], kind="stable")]

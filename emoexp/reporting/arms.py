@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp.metrics import classification, compare
+from emoexp.metrics import bootstrap, classification, compare
 from emoexp.metrics.compare import METRICS, Difference, Spread
 from emoexp.reporting.cells import Made
 
@@ -145,7 +145,7 @@ def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Differ
 
 
 def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> dict[str, Any]:
-    """comparison.intervals of two arms; empty where predictions were not kept, or not of the same images in order."""
+    """The bootstrap's intervals of two arms; empty unless both kept predictions of the same images in one order."""
     seeds = [seed for seed in arm.cells if seed in base.cells]
     one = [found for seed in seeds if (found := arm.cells[seed].predictions) is not None]
     other = [found for seed in seeds if (found := base.cells[seed].predictions) is not None]
@@ -159,7 +159,8 @@ def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> 
     keep = first.clean_N if part == "test_clean" else np.ones(len(first.target_N), bool)
     a_SN = np.stack([found.predicted_N[keep] for found in one])
     b_SN = np.stack([found.predicted_N[keep] for found in other])
-    return compare.intervals(a_SN, b_SN, first.target_N[keep], first.num_classes, resamples=resamples, level=level)
+    target_N = first.target_N[keep]
+    return bootstrap.difference_intervals(a_SN, b_SN, target_N, first.num_classes, resamples=resamples, level=level)
 
 
 def precision_recall(cell: Made, class_index: int) -> tuple[np.ndarray, np.ndarray] | None:

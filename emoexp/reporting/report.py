@@ -7,7 +7,7 @@ from pathlib import Path
 from emoexp import tracking
 from emoexp.config.schema import Node
 from emoexp.metrics.compare import METRICS
-from emoexp.pages.page import markdown_table
+from emoexp.pages import markdown
 from emoexp.reporting import arms as comparing
 from emoexp.reporting import cells, folds, pages, pictures, protocols, tables
 from emoexp.reporting.arms import Arm, Compared
@@ -193,7 +193,7 @@ def facts(found: Found, arms: list[Arm], base: Arm, options: Node) -> list[tuple
 
 def show(page: Report, found: Found) -> None:
     """The first table and the sentences, and what was left out, on the terminal."""
-    log.info("%s\n\n%s\n", page.title, markdown_table(page.tables[0]))
+    log.info("%s\n\n%s\n", page.title, markdown.write_table(page.tables[0]))
     for text in page.sentences:
         log.info("- %s", text)
     for what, why in page.left_out:

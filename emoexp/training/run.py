@@ -121,7 +121,7 @@ def begin(
 ) -> tuple[TrainSetup, TrainState]:
     """Keep what is known before training, build what it needs, and go on from the last checkpoint if there is one."""
     log.info("run    %s", run.folder)
-    record_leaks(run, data, near_duplicates.known(data, build_data.folder_of(machine.cache)))
+    record_leaks(run, data, near_duplicates.load(data, build_data.folder_of(machine.cache)))
     np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
     record_ledger(run, strategy, data, build_strategy.heuristics(experiment, strategy))
     setup = build_training.train_setup(experiment, machine, data, strategy, resident(data.images, device), device)
@@ -154,7 +154,7 @@ def manifest(
                 "data_notes": " ".join(data.notes),
                 "double_correction": ledger.warning(strategy, data.class_names) or "no",
                 "heuristics": "; ".join(build_strategy.heuristics(experiment, strategy)) or "none",
-                "leaks": leaks.told(leaks.count(data, None)),
+                "leaks": leaks.summary(leaks.count(data, None)),
                 **({"protocol": leaky_protocol.MARK} if data.leaky else {}),
             },
         }

@@ -42,7 +42,6 @@ RANDOM = {
     },  # the drawn set's one stream, by its seed
     "emoexp/data/readers/facial_actions.py": {"numpy.random.Generator"},  # a type: draws from the stream of faces.py
     "emoexp/data/readers/traits.py": {"numpy.random.Generator"},  # a type: the same
-    "emoexp/metrics/compare.py": {"numpy.random.Generator", "numpy.random.default_rng"},  # the same
     "emoexp/metrics/bootstrap.py": {
         "numpy.random.Generator",
         "numpy.random.default_rng",

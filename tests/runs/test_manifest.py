@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from composing import checked
 
 from emoexp.runs import manifest
 
@@ -61,10 +62,13 @@ def test_a_manifest_without_any_version_is_of_another():
 
 
 def test_the_experiment_is_kept_without_how_it_is_built():
-    optimizer = {"name": "sgd", "lr": 0.25, "_target_": "own.SGD", "groups": [{"_partial_": True, "decay": 0.0}]}
-    facts = manifest.facts({"seed": 0, "optimizer": optimizer}, [])
-    kept = {"name": "sgd", "lr": 0.25, "groups": [{"decay": 0.0}]}
-    assert facts["experiment"] == {"seed": 0, "optimizer": kept}
+    experiment = checked("optimizer.lr=0.25", "imbalance=sampler")[0].plain()
+    experiment["activation"] = {"name": "mine", "_target_": "mine.Wave", "_partial_": True}
+    facts = manifest.facts(experiment, [])
+    text = json.dumps(facts["experiment"])
+    assert "_target_" not in text and "_partial_" not in text
+    kept = facts["experiment"]
+    assert kept["optimizer"]["lr"] == 0.25 and kept["imbalance"]["sampling"]["name"] == "inverse"
     assert facts["results_version"] == manifest.RESULTS_VERSION and facts["packages"] == {}
 
 

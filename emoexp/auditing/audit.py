@@ -20,7 +20,7 @@ from emoexp.pages import page as pages
 from emoexp.pages.page import Page, Section
 from emoexp.runs import files, tables
 from emoexp.runs.folder import Run
-from emoexp.runs.process import ending, logging_to_stdout, terminable
+from emoexp.runs.process import logging_to_stdout, record_status, sigterm_interrupts
 
 log = logging.getLogger("emoexp")
 
@@ -44,10 +44,10 @@ def audit(plain: Node) -> list[str]:
     data = load(plain)
     folder = Path(plain["outputs"]) / f"audit-{data.name}-{data.split}-{str(data.fingerprint['content'])[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
-    with terminable(), files.lock(folder / "lock"):
+    with sigterm_interrupts(), files.lock(folder / "lock"):
         run = Run(folder)
         begin(run, plain, data)
-        with ending(run):
+        with record_status(run):
             chapters = chapters_of(subject_of(plain, data, folder), options)
             write(run, data, chapters)
     mirrored(folder, plain)

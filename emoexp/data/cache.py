@@ -2,9 +2,9 @@
 
 One file an answer: a magic word, place, length and checksum of a JSON header, the arrays at 64-byte boundaries with the
 images first, then the header (key, source stamp, class names, notes, and each array's type, shape, place and checksum).
-Readers put pixels into it as they decode them, so that images need not fit into memory. It is written beside its place
-and moved there in one step, so that readers and writers of several processes never see half of one; it is used only if
-key, stamp, length and checksums are right, and made anew otherwise.
+Readers put pixels into it as they decode them, so that images need not fit into memory. It is written under a
+temporary name and moved into place in one step, so that readers and writers of several processes never see half of one;
+it is used only if key, stamp, length and checksums are right, and made anew otherwise.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ _CHECKED = 1 << 30  # bytes of an array that are checked: all of a smaller one, 
 
 @dataclass
 class _Draft:
-    """A pack in the making: its temporary file, and the reader's pixels where they are in it already."""
+    """A packed file that is being written: its temporary file, and the reader's pixels where they are in it already."""
 
     folder: str
     file: BinaryIO | None = None
@@ -90,42 +90,42 @@ def cached(
     key = {"request": dict(request), "code": _code(), "pillow": PIL.__version__}
     text = json.dumps(key, sort_keys=True, default=list)
     path = Path(folder).expanduser() / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pack"
-    found = _read(path, text, stamp)
-    if found is not None:
-        return found
+    source = _read(path, text, stamp)
+    if source is not None:
+        return source
     draft = _Draft(folder)
     try:
-        draft.file = _begun(path)
+        draft.file = _new_file(path)
     except OSError as error:
         draft.trouble = error
     try:
-        return _kept(draft, path, build(draft.room), text, stamp)
+        return _save(draft, path, build(draft.room), text, stamp)
     finally:
         if draft.file is not None:
             Path(draft.file.name).unlink(missing_ok=True)
             draft.file.close()
 
 
-def _begun(path: Path) -> BinaryIO:
+def _new_file(path: Path) -> BinaryIO:
     """A temporary file beside a pack, locked while we live; what killed builds left there is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob("*.part"):
-        with left.open("rb") as file:
-            if files.lock_file(file):
-                left.unlink(missing_ok=True)
+    for leftover in path.parent.glob("*.part"):
+        with leftover.open("rb") as its_file:
+            if files.lock_file(its_file):
+                leftover.unlink(missing_ok=True)
     while True:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".part")
         os.close(descriptor)
         try:
-            made = Path(temporary).open("r+b")  # noqa: SIM115 closed by `cached`
+            file = Path(temporary).open("r+b")  # noqa: SIM115 closed by `cached`
         except FileNotFoundError:
             continue
-        if files.lock_file(made) and os.fstat(made.fileno()).st_nlink:  # else another build took it for a leftover
-            return made
-        made.close()
+        if files.lock_file(file) and os.fstat(file.fileno()).st_nlink:  # else another build took it for a leftover
+            return file
+        file.close()
 
 
-def _kept(draft: _Draft, path: Path, source: Source, key: str, stamp: str) -> Source:
+def _save(draft: _Draft, path: Path, source: Source, key: str, stamp: str) -> Source:
     """The source, with its images in the packed file; with a note instead where it cannot be kept."""
     trouble = draft.trouble
     try:

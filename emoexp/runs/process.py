@@ -54,13 +54,13 @@ def logging_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def ending(run: Run) -> Iterator[None]:
+def record_status(run: Run) -> Iterator[None]:
     """RUNNING while the block runs; then FINISHED, KILLED (interrupted) or FAILED (with its traceback in the log)."""
     run.set_status("RUNNING")
     try:
         yield
     except KeyboardInterrupt:
-        with shielded():
+        with ignore_signals():
             run.set_status("KILLED", "interrupted")
         raise
     except BaseException as error:
@@ -73,10 +73,10 @@ def ending(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def tracked(run: Run, machine: Machine) -> Iterator[Callable[[], None]]:
+def track(run: Run, machine: Machine) -> Iterator[Callable[[], None]]:
     """A thread that mirrors the folder into MLflow whenever the yielded function is called, and once at the end."""
     tracker = Tracker()
-    settings = settings_of(machine)
+    settings = tracking_settings(machine)
     others = [] if machine.sweep else [Path(machine.outputs)]  # a sweep looks after them itself
     tracker.start(run.folder, settings, *others)
     try:
@@ -87,11 +87,11 @@ def tracked(run: Run, machine: Machine) -> Iterator[Callable[[], None]]:
 
 def mirror(run: Run, machine: Machine) -> None:
     """Send once what tracking may have missed of a finished run."""
-    with tracked(run, machine) as changed:
+    with track(run, machine) as changed:
         changed()
 
 
-def settings_of(machine: Machine) -> tracking.Settings:
+def tracking_settings(machine: Machine) -> tracking.Settings:
     """The tracking of a configuration."""
     settings: tracking.Settings = build.instantiate(machine.tracking, machine.allow)
     return settings
@@ -112,7 +112,7 @@ def _on_signals(handler: Any) -> Iterator[None]:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM ends the block as Ctrl-C does, also where a shell has its background processes ignore that: the run can
     say that it was killed."""
 
@@ -124,14 +124,14 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def shielded() -> Iterator[None]:
+def ignore_signals() -> Iterator[None]:
     """What is written in the block is written to its end: SIGINT and SIGTERM are not heard."""
     with _on_signals(signal.SIG_IGN):
         yield
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """SIGINT and SIGTERM set a flag that the yielded function reads; a second SIGINT interrupts at once."""
     received: list[int] = []
 
@@ -145,7 +145,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def progress(
+def progress_bar(
     epochs: int, epoch: Callable[[], int], begun: Callable[[], None] = lambda: None
 ) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and remaining time on a terminal, nothing in a log. The yielded function takes (step, steps).

@@ -8,7 +8,7 @@ from pathlib import Path
 from emoexp import tracking
 from emoexp.runs import files
 from emoexp.runs import folder as runs
-from emoexp.runs.process import settings_of
+from emoexp.runs.process import tracking_settings
 from emoexp.runs.records import RunRecord
 from emoexp.sweep.cells import DIED, FOUND, LATE, Cell, Folder, Outcome
 
@@ -45,7 +45,7 @@ def mirrored(sweep: Folder, cells: Sequence[Cell], outcomes: Mapping[str, Outcom
     folders = [(Path(outcomes[cell.name].folder or ""), cell) for cell in cells if outcomes[cell.name].folder]
     shown += [(folder, cell) for folder, cell in folders if folder.is_dir()]  # a kept run has none
     for folder, cell in shown:
-        settings = settings_of(cell.machine)
+        settings = tracking_settings(cell.machine)
         try:
             if tracking.behind(folder, settings, ask=False):
                 tracking.mirror(folder, settings)

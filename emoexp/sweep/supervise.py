@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from emoexp.runs import kept
-from emoexp.runs.process import logging_to, logging_to_stdout, settings_of, shielded, terminable
+from emoexp.runs.process import ignore_signals, logging_to, logging_to_stdout, sigterm_interrupts, tracking_settings
 from emoexp.sweep import mps, table, tune
 from emoexp.sweep.cells import FAILED, FOUND, GOOD, Cell, Folder, Outcome, Plan
 from emoexp.sweep.launchers import Engine
@@ -53,7 +53,7 @@ def sweep(plan: Plan, root: str, command: str, engine: Engine | None = None) -> 
     if engine and plan.settings.pack > 1:
         raise ValueError("pack is about this machine's own workers; a launcher has settings of its own for a GPU")
     count = 1 if engine else plan.settings.processes
-    with terminable(), folder.held(), mps.served(plan.settings.pack), Workers(count, folder.path) as workers:
+    with sigterm_interrupts(), folder.held(), mps.served(plan.settings.pack), Workers(count, folder.path) as workers:
         judged = check(workers, plan)
         with logging_to(folder.path / "sweep.log"), shown(folder, plan, command):
             log.info("typed  %s", command)
@@ -112,14 +112,14 @@ def own(workers: Workers, limit: float | None) -> Engine:
 def shown(folder: Folder, plan: Plan, command: str) -> Iterator[None]:
     """The sweep as a parent run: RUNNING while the block runs, mirrored into MLflow, and never left RUNNING."""
     folder.begin(plan, command)
-    settings = settings_of(plan.cells[0].machine)
+    settings = tracking_settings(plan.cells[0].machine)
     tracker = Tracker()
     tracker.start(folder.path, settings, folder.path.parent, Path(plan.cells[0].machine.outputs))
     tracker.notify()
     try:
         yield
     except KeyboardInterrupt:
-        with shielded():
+        with ignore_signals():
             folder.status("KILLED", "interrupted")
         raise
     except BaseException as error:

@@ -25,14 +25,14 @@ from emoexp.runs.files import plain
 from emoexp.runs.folder import Run, open_run
 from emoexp.runs.manifest import facts
 from emoexp.runs.process import (
-    ending,
-    interruptible,
     logging_to,
     logging_to_stdout,
     mirror,
-    progress,
-    terminable,
-    tracked,
+    progress_bar,
+    record_status,
+    sigterm_interrupts,
+    stop_on_signal,
+    track,
 )
 from emoexp.training import leaky_protocol
 from emoexp.training.checkpointer import Checkpointer
@@ -75,13 +75,18 @@ def train(
         run.seconds["prepare"] = time.perf_counter() - started
         if run.finished:
             return finished_before(run, machine)
-        with terminable(), logging_to(run.folder / "run.log"), tracked(run, machine) as changed, ending(run):
+        with (
+            sigterm_interrupts(),
+            logging_to(run.folder / "run.log"),
+            track(run, machine) as changed,
+            record_status(run),
+        ):
             setup, state = begin(run, experiment, machine, data, strategy, device)
             checkpointer = Checkpointer(run, state, build_model.model_spec(experiment, data), changed)
             with (
                 run.timed("train"),
-                interruptible() as asked,
-                progress(setup.epochs, lambda: state.epoch, changed) as show,
+                stop_on_signal() as asked,
+                progress_bar(setup.epochs, lambda: state.epoch, changed) as show,
             ):
                 try:
                     for epoch in fit(setup, state, stop=lambda step, steps: bool(show(step, steps)) or asked()):

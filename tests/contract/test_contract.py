@@ -111,7 +111,7 @@ def killed_at(epoch: int | None, steps: int) -> Iterator[None]:
     """Training is interrupted after some steps of its own, and the process dies before an epoch (from 0)."""
 
     @contextlib.contextmanager
-    def interruptible() -> Iterator[Any]:
+    def stop_on_signal() -> Iterator[Any]:
         left = iter(range(steps - 1, -1, -1))
         yield lambda: next(left, -1) == 0
 
@@ -122,7 +122,7 @@ def killed_at(epoch: int | None, steps: int) -> Iterator[None]:
 
     original = loop.train_epoch
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "interruptible", interruptible)
+        patch.setattr(training, "stop_on_signal", stop_on_signal)
         patch.setattr(loop, "train_epoch", train_epoch)
         patch.setattr(checkpointer, "EVERY_S", 0)
         patch.setattr(building, "instantiate", build)

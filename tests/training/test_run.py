@@ -140,10 +140,10 @@ def stop_after(monkeypatch, steps: int) -> None:
     from contextlib import contextmanager
 
     @contextmanager
-    def interruptible():
+    def stop_on_signal():
         yield Stops(steps)
 
-    monkeypatch.setattr(training, "interruptible", interruptible)
+    monkeypatch.setattr(training, "stop_on_signal", stop_on_signal)
 
 
 @pytest.mark.parametrize("steps", [3, 9, 13])

@@ -22,7 +22,7 @@ import numpy as np
 
 from emoexp.runs import kept
 from emoexp.runs.records import RunRecord
-from emoexp.sweep.cells import Folder
+from emoexp.sweep.cells import SweepFolder
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,7 +32,7 @@ def records_of(sources: Iterable[Path]) -> list[RunRecord]:
     found: dict[str, RunRecord] = {}
     for source in sources:
         is_sweep = (source / "cells.json").is_file()
-        labels = [label for label in Folder(source).found().values() if label] if is_sweep else []
+        labels = [label for label in SweepFolder(source).finished_runs().values() if label] if is_sweep else []
         records = [kept.record_of(label) for label in labels] if is_sweep else kept.records_at([source])
         found.update({record.name: record for record in records})
     return [found[name] for name in sorted(found)]

@@ -1,11 +1,11 @@
-"""Finished runs put together: tables with intervals, differences, figures, pages. Nothing is trained.
+"""Finished runs compared: tables with intervals, differences, figures, pages. Nothing is trained.
 
-cells      from what is wanted to the finished runs that can be compared, and what is left out and why
-folds      the folds of a seed as one cell
-arms       cells that differ in their seed alone, and their differences from a baseline
-protocols  what a leaky protocol pretends
+report     a report, top to bottom: start here
+collect    from the cells that are asked for to the finished runs that can be compared; what is left out, and why
+folds      the folds of a seed as one run
+arms       runs that differ in their seed alone, and their differences from a baseline
+protocols  how much better a leaky protocol looks than it is
 tables     numbers and sentences
 pictures   figures
 pages      Markdown, LaTeX and one HTML page
-build      a report, top to bottom: start here
 """

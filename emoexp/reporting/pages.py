@@ -26,19 +26,25 @@ class Report:
     @property
     def page(self) -> Page:
         """The report as sections."""
-        gone = [f"{what}: {why}" for what, why in self.left_out]
+        left_out = [f"{what}: {why}" for what, why in self.left_out]
         sections = [
             Section("In words", self.sentences),
             *[Section(table.title, tables=[table]) for table in self.tables],
-            Section("Left out", gone or ["Nothing: every cell that was asked for is in."]),
+            Section("Left out", left_out or ["Nothing: every cell that was asked for is in."]),
             Section("Figures", pictures=self.pictures),
         ]
         return Page(self.title, self.facts, sections)
 
 
 _TABLES = (
-    *("arms_test", "arms_test_clean", "differences_test", "differences_test_clean", "costs", "runs"),
-    *("protocols", "protocols_per_class"),
+    "arms_test",
+    "arms_test_clean",
+    "differences_test",
+    "differences_test_clean",
+    "costs",
+    "runs",
+    "protocols",
+    "protocols_per_class",
 )
 _FIGURES = ("seeds", "differences", "confusions", "tradeoff", "recalls", "precision_recall", "leak_worth")
 
@@ -47,7 +53,8 @@ def write(folder: Path, report: Report) -> None:
     """report.md, report.tex, report.html, summary.json and a CSV for each table; what an earlier report left there and
     this one does not have is removed."""
     (folder / "tables").mkdir(parents=True, exist_ok=True)
-    rows = {table.name: table.rows for table in report.tables} | {"runs": report.runs}
+    rows = {table.name: table.rows for table in report.tables}
+    rows["runs"] = report.runs
     for name, lines in rows.items():
         tables.write_table(folder / "tables" / f"{name}.csv", lines)
     texts = {
@@ -57,9 +64,14 @@ def write(folder: Path, report: Report) -> None:
     }
     for name, text in texts.items():
         files.write_text(folder / f"report.{name}", text)
-    told: dict[str, Any] = {"title": report.title, "facts": dict(report.facts), "sentences": report.sentences}
-    told |= {"tables": rows, "left_out": [{"what": what, "why": why} for what, why in report.left_out]}
-    text = json.dumps(files.plain(told), indent=1, ensure_ascii=False, allow_nan=False)
+    summary = {
+        "title": report.title,
+        "facts": dict(report.facts),
+        "sentences": report.sentences,
+        "tables": rows,
+        "left_out": [{"what": what, "why": why} for what, why in report.left_out],
+    }
+    text = json.dumps(files.plain(summary), indent=1, ensure_ascii=False, allow_nan=False)
     files.write_text(folder / "summary.json", text + "\n")
     figures = {picture.path.name for picture in report.pictures}
     stale = [folder / "tables" / f"{name}.csv" for name in _TABLES if name not in rows]

@@ -8,20 +8,26 @@ import numpy as np
 
 from emoexp import figures
 from emoexp.pages.page import Picture
-from emoexp.reporting.arms import Arm, Compared, precision_recall
+from emoexp.reporting.arms import Arm, Comparison, precision_recall
 from emoexp.reporting.tables import TITLES
 
 
 def draw(
-    folder: Path, arms: Sequence[Arm], found: Sequence[Compared], base: Arm, metric: str, class_name: str, level: float
+    folder: Path,
+    arms: Sequence[Arm],
+    comparisons: Sequence[Comparison],
+    base: Arm,
+    metric: str,
+    class_name: str,
+    level: float,
 ) -> list[Picture]:
     """All figures of a report; what needs predictions that were not kept is left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels, data = [arm.label for arm in arms], next(iter(arms[0].cells.values())).manifest["data"]
-    places = {str(name): place for place, name in enumerate(data["classes"])}
+    labels, data = [arm.label for arm in arms], next(iter(arms[0].runs.values())).manifest["data"]
+    names = [str(name) for name in data["classes"]]
     spreads = [arm.spread(metric, "test", level) for arm in arms]
     ends = [(s.low, s.high) if s and s.low is not None and s.high is not None else None for s in spreads]
-    few, many = min(len(arm.cells) for arm in arms), max(len(arm.cells) for arm in arms)
+    few, many = min(len(arm.runs) for arm in arms), max(len(arm.runs) for arm in arms)
     seeds = f"{few} seeds an arm" if few == many else f"{few} to {many} seeds an arm"
     values = [list(arm.values(metric, "test").values()) or [np.nan] for arm in arms]
     title = f"{TITLES[metric]} on test"
@@ -32,33 +38,35 @@ def draw(
         )
     ]
     if len(arms) > 1:
-        pictures += _against(folder, arms, [one for one in found if one.metric == metric], base, level)
+        pictures += _against(folder, arms, [one for one in comparisons if one.metric == metric], base, level)
         pictures.append(_tradeoff(folder, arms, class_name, seeds))
-    recall = np.array([[_mean(arm.recall(name)) for name in places] for arm in arms])
+    recall = np.array([[_mean(arm.recall(name)) for name in names] for arm in arms])
     path = figures.recalls(
-        folder / "recalls.png", labels, list(places), recall, data["counts"]["train"], "recall of each class"
+        folder / "recalls.png", labels, names, recall, data["counts"]["train"], "recall of each class"
     )
     pictures.append(Picture(path, "Recall of each class by arm, mean over seeds."))
-    return pictures + _curves(folder, arms, class_name, places[class_name])
+    return pictures + _curves(folder, arms, class_name, names.index(class_name))
 
 
-def _against(folder: Path, arms: Sequence[Arm], found: Sequence[Compared], base: Arm, level: float) -> list[Picture]:
+def _against(
+    folder: Path, arms: Sequence[Arm], comparisons: Sequence[Comparison], base: Arm, level: float
+) -> list[Picture]:
     """Differences from the baseline: of the metric, and of the confusions."""
     others = [arm for arm in arms if arm is not base]
     pictures = []
-    if found:
-        seeds = [one.over_seeds for one in found]
+    if comparisons:
+        seeds = [one.over_seeds for one in comparisons]
         path = figures.differences(
             folder / "differences.png",
-            [one.arm.label for one in found],
+            [one.arm.label for one in comparisons],
             [100 * one.difference for one in seeds],
             [None if s.low is None or s.high is None else (100 * s.low, 100 * s.high) for s in seeds],
-            [one.verdict for one in found],
-            f"{TITLES[found[0].metric]}: points above {base.label}",
+            [one.verdict for one in comparisons],
+            f"{TITLES[comparisons[0].metric]}: points above {base.label}",
             f"paired by seed · {100 * level:g} % t intervals over seeds · verdicts after Holm's correction",
         )
         pictures.append(Picture(path, f"Differences from {base.label} in points."))
-    names = [str(name) for name in next(iter(base.cells.values())).manifest["data"]["classes"]]
+    names = [str(name) for name in next(iter(base.runs.values())).manifest["data"]["classes"]]
     change = np.stack([arm.confusion - base.confusion for arm in others])
     labels = [arm.label for arm in others]
     path = figures.confusion_differences(
@@ -73,7 +81,7 @@ def _tradeoff(folder: Path, arms: Sequence[Arm], class_name: str, seeds: str) ->
         folder / "tradeoff.png",
         [arm.label for arm in arms],
         [list(arm.values("accuracy", "test").values()) for arm in arms],
-        [arm.recall(class_name) or [np.nan] * len(arm.cells) for arm in arms],
+        [arm.recall(class_name) or [np.nan] * len(arm.runs) for arm in arms],
         "accuracy",
         f"recall of {class_name}",
         f"recall of {class_name} against accuracy, on test",
@@ -82,18 +90,20 @@ def _tradeoff(folder: Path, arms: Sequence[Arm], class_name: str, seeds: str) ->
     return Picture(path, f"Recall of {class_name} against accuracy: small marks are seeds, large ones means.")
 
 
-def _curves(folder: Path, arms: Sequence[Arm], class_name: str, place: int) -> list[Picture]:
+def _curves(folder: Path, arms: Sequence[Arm], class_name: str, class_index: int) -> list[Picture]:
     """Precision over recall of one class, where predictions were kept."""
-    curves = [[precision_recall(cell, place) for cell in arm.cells.values()] for arm in arms]
-    if any(curve is None for of_arm in curves for curve in of_arm):
-        return []
-    kept: list[list[tuple[np.ndarray, np.ndarray]]] = [[c for c in of_arm if c is not None] for of_arm in curves]
-    ap = [_mean([float(np.sum(np.diff(r, prepend=0.0) * p)) for r, p in of_arm]) for of_arm in kept]
-    row: dict[str, Any] = next(iter(arms[0].cells.values())).metrics["test"]["per_class"][class_name]
+    curves: list[list[tuple[np.ndarray, np.ndarray]]] = []
+    for arm in arms:
+        found = [precision_recall(run, class_index) for run in arm.runs.values()]
+        curves.append([curve for curve in found if curve is not None])
+        if len(curves[-1]) < len(found):
+            return []
+    ap = [_mean([float(np.sum(np.diff(r, prepend=0.0) * p)) for r, p in of_arm]) for of_arm in curves]
+    row: dict[str, Any] = next(iter(arms[0].runs.values())).metrics["test"]["per_class"][class_name]
     facts = f"{row['n']:,} images of it in test · one line a seed"
     title = f"precision over recall of {class_name}, on test"
     labels = [arm.label for arm in arms]
-    path = figures.overlay(folder / "precision_recall.png", labels, kept, ap, row["prevalence"], title, facts)
+    path = figures.overlay(folder / "precision_recall.png", labels, curves, ap, row["prevalence"], title, facts)
     return [Picture(path, f"Precision over recall of {class_name}, of every seed of every arm.")]
 
 

@@ -1,4 +1,4 @@
-"""What a leaky protocol pretends: its arms beside clean ones, against what guessing reaches."""
+"""How much better a leaky protocol looks than it is: its arms beside clean ones, and beside what guessing reaches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from emoexp import figures
 from emoexp.metrics import bootstrap, compare
 from emoexp.pages.page import Picture, Table
 from emoexp.reporting.arms import Arm
-from emoexp.reporting.cells import Made
+from emoexp.reporting.collect import FinishedRun
 
 _COLUMNS = {
     "accuracy": "accuracy",
@@ -23,12 +23,12 @@ _COLUMNS = {
 
 def section(folder: Path, arms: Sequence[Arm], level: float) -> tuple[list[Table], list[Picture]]:
     """Tables and figure where some arm is leaky; nothing elsewhere."""
-    firsts = [next(iter(arm.cells.values())) for arm in arms]
+    firsts = [next(iter(arm.runs.values())) for arm in arms]
     if not any(one.is_leaky for one in firsts):
         return [], []
     copied = copied_classes(firsts)
-    recalls = [(name, [_recall(arm, name, level) for arm in arms]) for name in firsts[0].manifest["data"]["classes"]]
-    rows = [{"class": name, "arms": list(found)} for name, found in recalls]
+    names = firsts[0].manifest["data"]["classes"]
+    rows = [{"class": name, "arms": [_recall(arm, name, level) for arm in arms]} for name in names]
     facts = (
         f"mean over seeds; the wider of the {100 * level:g} % t and Wilson intervals · leaky: copied before the split"
     )
@@ -37,20 +37,21 @@ def section(folder: Path, arms: Sequence[Arm], level: float) -> tuple[list[Table
     return [_arms_table(arms, copied), _classes_table(rows)], [picture]
 
 
-def copied_classes(cells: Sequence[Made]) -> list[int]:
+def copied_classes(runs: Sequence[FinishedRun]) -> list[int]:
     """Classes of which a leaky run holds more images than a clean one: those that were copied before the split."""
-    total = {cell.is_leaky: _images(cell) for cell in cells}
+    total = {run.is_leaky: _images(run) for run in runs}
     return [] if len(total) < 2 else np.flatnonzero(total[True] > total[False]).tolist()
 
 
-def _images(cell: Made) -> np.ndarray:
-    return np.array([cell.manifest["data"]["counts"][part] for part in ("train", "val", "test")]).sum(0)
+def _images(run: FinishedRun) -> np.ndarray:
+    """Images of each class in all parts."""
+    return np.array([run.manifest["data"]["counts"][part] for part in ("train", "val", "test")]).sum(0)
 
 
-def baselines(cell: Made, copied: Sequence[int]) -> dict[str, float | None]:
+def baselines(run: FinishedRun, copied: Sequence[int]) -> dict[str, float | None]:
     """A run's accuracy and macro-F1 on test; its accuracy without some classes; and what guessing reaches there."""
-    test = cell.metrics["test"]
-    confusion, train = np.array(test["confusion"], float), np.array(cell.manifest["data"]["counts"]["train"])
+    test = run.metrics["test"]
+    confusion, train = np.array(test["confusion"], float), np.array(run.manifest["data"]["counts"]["train"])
     count_C, largest = confusion.sum(1), np.argsort(-train, kind="stable")
     kept = np.setdiff1d(np.arange(len(count_C)), copied)
     return {
@@ -65,35 +66,34 @@ def baselines(cell: Made, copied: Sequence[int]) -> dict[str, float | None]:
 def _arms_table(arms: Sequence[Arm], copied: Sequence[int]) -> Table:
     rows, shown = [], []
     for arm in arms:
-        found = [baselines(cell, copied) for cell in arm.cells.values()]
-        row: dict[str, Any] = {"arm": arm.label, "seeds": len(found)}
-        text = {"arm": arm.label, "seeds": str(len(found))}
+        by_seed = [baselines(run, copied) for run in arm.runs.values()]
+        row: dict[str, Any] = {"arm": arm.label, "seeds": len(by_seed)}
+        text = {"arm": arm.label, "seeds": str(len(by_seed))}
         for key, title in _COLUMNS.items():
-            values = [one[key] for one in found]
-            kept = [value for value in values if value is not None]
-            row[key] = float(np.mean(kept)) if kept else None
-            text[title] = "–" if not kept else _pm(kept)
+            values = [value for one in by_seed if (value := one[key]) is not None]
+            row[key] = float(np.mean(values)) if values else None
+            text[title] = _mean_and_sd(values) if values else "–"
         rows.append(row)
         shown.append(text)
-    names = next(iter(arms[0].cells.values())).manifest["data"]["classes"]
-    said = ", ".join(names[c] for c in copied) or "unknown, for want of a clean arm"
-    note = f"Mean ± standard deviation over seeds. In the leaky arms test holds copies too. Copied classes: {said}."
+    names = next(iter(arms[0].runs.values())).manifest["data"]["classes"]
+    classes = ", ".join(names[c] for c in copied) or "unknown, for want of a clean arm"
+    note = f"Mean ± standard deviation over seeds. In the leaky arms test holds copies too. Copied classes: {classes}."
     return Table("protocols", "What the protocol is worth", note, rows, shown)
 
 
-def _pm(values: Sequence[float]) -> str:
+def _mean_and_sd(values: Sequence[float]) -> str:
     sd = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{sd}"
 
 
 def _recall(arm: Arm, name: str, level: float) -> dict[str, Any]:
     """Mean recall over seeds with an interval that neither few seeds nor few images make too narrow."""
-    found = arm.recall(name)
-    images = sum(cell.metrics["test"]["per_class"].get(name, {}).get("n") or 0 for cell in arm.cells.values())
-    mean = float(np.mean(found)) if found else float("nan")
+    recalls = arm.recall(name)
+    images = sum(run.metrics["test"]["per_class"].get(name, {}).get("n") or 0 for run in arm.runs.values())
+    mean = float(np.mean(recalls)) if recalls else float("nan")
     if not images:
         return {"label": arm.label, "recall": mean, "low": mean, "high": mean, "n": 0}
-    spread = compare.spread(found, level)
+    spread = compare.spread(recalls, level)
     low, high = bootstrap.wilson(round(mean * images), images, level)
     low = low if spread.low is None else max(0.0, min(low, spread.low))
     high = high if spread.high is None else min(1.0, max(high, spread.high))

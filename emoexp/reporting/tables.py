@@ -6,7 +6,7 @@ from typing import Any
 from emoexp.metrics import compare
 from emoexp.metrics.compare import METRICS
 from emoexp.pages.page import Table
-from emoexp.reporting.arms import LEAKY, PARTS, Arm, Compared
+from emoexp.reporting.arms import LEAKY, PARTS, Arm, Comparison
 
 TITLES = {
     "macro_f1": "macro-F1",
@@ -21,17 +21,19 @@ def arms_table(arms: Sequence[Arm], part: str, level: float) -> Table:
     """Each arm: seeds, and for every metric mean, standard deviation and interval over them."""
     rows, shown = [], []
     for arm in arms:
-        row: dict[str, Any] = {**arm.axes, "n": len(arm.cells)}
-        text = {"arm": arm.label, "n": str(len(arm.cells))}
+        row: dict[str, Any] = {**arm.axes, "n": len(arm.runs)}
+        text = {"arm": arm.label, "n": str(len(arm.runs))}
         for metric in METRICS:
-            found = arm.spread(metric, part, level)
-            row |= {metric: found and found.mean, f"{metric}_sd": found and found.sd}
-            row |= {f"{metric}_low": found and found.low, f"{metric}_high": found and found.high}
-            text[TITLES[metric]] = "–" if found is None else _spread(found.mean, found.sd, found.low, found.high)
+            spread = arm.spread(metric, part, level)
+            row[metric] = spread and spread.mean
+            row[f"{metric}_sd"] = spread and spread.sd
+            row[f"{metric}_low"] = spread and spread.low
+            row[f"{metric}_high"] = spread and spread.high
+            text[TITLES[metric]] = "–" if spread is None else _spread(spread.mean, spread.sd, spread.low, spread.high)
         row["worst_class"] = text["worst class"] = arm.worst_class(part)
         rows.append(row)
         shown.append(text)
-    images = {(cell.metrics.get(part) or {}).get("n") for arm in arms for cell in arm.cells.values()}
+    images = {(run.metrics.get(part) or {}).get("n") for arm in arms for run in arm.runs.values()}
     count = ", ".join(f"{n:,}" for n in sorted(n for n in images if n))
     note = f"{count} images; mean ± standard deviation over seeds, and the {_percent(level)} t interval of the mean."
     return Table(f"arms_{part}", f"Arms, {PARTS[part]}", note, rows, shown)
@@ -43,18 +45,28 @@ def _spread(mean: float, sd: float | None, low: float | None, high: float | None
     return f"{mean:.3f} ± {sd:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def differences_table(found: Sequence[Compared], base: Arm, part: str, level: float) -> Table:
+def differences_table(comparisons: Sequence[Comparison], base: Arm, part: str, level: float) -> Table:
     """Each arm against the baseline in every metric, in points."""
     rows, shown = [], []
-    for one in found:
+    for one in comparisons:
         seeds = one.over_seeds
-        row: dict[str, Any] = {**one.arm.axes, "metric": one.metric, "seeds": seeds.n, "points": 100 * seeds.difference}
-        numbers = {"low": seeds.low, "high": seeds.high, "sd": seeds.sd, "detectable": seeds.detectable}
-        row |= {f"seeds_{key}": _times100(value) for key, value in numbers.items()}
-        row |= {"seeds_detectable_holm": _times100(one.detectable)}
-        row |= {"p": seeds.p, "p_holm": one.holm, "verdict": one.verdict}
-        for which, ends in (("images", one.images), ("both", one.both)):
-            row |= {f"{which}_low": _times100(ends and ends[0]), f"{which}_high": _times100(ends and ends[1])}
+        row: dict[str, Any] = {
+            **one.arm.axes,
+            "metric": one.metric,
+            "seeds": seeds.n,
+            "points": 100 * seeds.difference,
+            "seeds_low": _points(seeds.low),
+            "seeds_high": _points(seeds.high),
+            "seeds_sd": _points(seeds.sd),
+            "seeds_detectable": _points(seeds.detectable),
+            "seeds_detectable_holm": _points(one.detectable),
+            "p": seeds.p,
+            "p_holm": one.holm,
+            "verdict": one.verdict,
+        }
+        for name, interval in (("images", one.images), ("both", one.both)):
+            row[f"{name}_low"] = _points(interval and interval[0])
+            row[f"{name}_high"] = _points(interval and interval[1])
         rows.append(row)
         shown.append(
             {
@@ -62,11 +74,11 @@ def differences_table(found: Sequence[Compared], base: Arm, part: str, level: fl
                 "metric": TITLES[one.metric],
                 "verdict": one.verdict,
                 "points": f"{100 * seeds.difference:+.1f}",
-                "over seeds": _ends(seeds.low, seeds.high),
+                "over seeds": _interval(seeds.low, seeds.high),
                 "p": _p(seeds.p),
                 "Holm's p": _p(one.holm),
-                "over images": _ends(*(one.images or (None, None))),
-                "over both": _ends(*((one.both if seeds.n > 1 else None) or (None, None))),
+                "over images": _interval(*(one.images or (None, None))),
+                "over both": _interval(*((one.both if seeds.n > 1 else None) or (None, None))),
                 "would have seen": "–" if one.detectable is None else f"{100 * one.detectable:.1f}",
                 "seeds": str(seeds.n),
             }
@@ -86,11 +98,11 @@ def runs_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """One row a run: its arm, its seed, its folder, and every metric, on all and on clean test images."""
     rows = []
     for arm in arms:
-        for seed, cell in arm.cells.items():
-            row: dict[str, Any] = {**arm.axes, "seed": seed, "folder": cell.record.label}
+        for seed, run in arm.runs.items():
+            row: dict[str, Any] = {**arm.axes, "seed": seed, "folder": run.record.label}
             for part in PARTS:
-                found = cell.metrics.get(part) or {}
-                row |= {f"{part}_{name}": found.get(name) for name in ("n", *METRICS, "worst_class")}
+                metrics = run.metrics.get(part) or {}
+                row.update({f"{part}_{name}": metrics.get(name) for name in ("n", *METRICS, "worst_class")})
             rows.append(row)
     return rows
 
@@ -98,49 +110,53 @@ def runs_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 def costs_table(arms: Sequence[Arm]) -> Table:
     """What each arm cost: time, images drawn, different originals seen; and what a search chose for it."""
     rows, shown = [], []
-    searched = dict.fromkeys(key for arm in arms for cell in arm.cells.values() for key in cell.chosen)
+    searched_keys = dict.fromkeys(key for arm in arms for run in arm.runs.values() for key in run.chosen)
     for arm in arms:
-        costs = {"seconds": "seconds", "images_drawn": "images", "originals_seen": "originals", "epochs": "epochs"}
-        found = {name: arm.mean_cost(key) for name, key in costs.items() if name != "epochs"}
-        found["epochs"] = sum(cell.metrics["epochs"] for cell in arm.cells.values()) / len(arm.cells)
-        chosen = {key: value for cell in arm.cells.values() for key, value in cell.chosen.items()}
-        rows.append({**arm.axes, **found, **{key: chosen.get(key) for key in searched}})
+        costs = {
+            "seconds": arm.mean_cost("seconds"),
+            "images_drawn": arm.mean_cost("images"),
+            "originals_seen": arm.mean_cost("originals"),
+            "epochs": sum(run.metrics["epochs"] for run in arm.runs.values()) / len(arm.runs),
+        }
+        chosen = {key: value for run in arm.runs.values() for key, value in run.chosen.items()}
+        row: dict[str, Any] = {**arm.axes, **costs}
+        row.update({key: chosen.get(key) for key in searched_keys})
+        rows.append(row)
         text = {
             "arm": arm.label,
-            "seconds of training": _number(found["seconds"]),
-            "epochs": _number(found["epochs"]),
-            "images drawn": _number(found["images_drawn"]),
-            "different originals seen": _number(found["originals_seen"]),
+            "seconds of training": _number(costs["seconds"]),
+            "epochs": _number(costs["epochs"]),
+            "images drawn": _number(costs["images_drawn"]),
+            "different originals seen": _number(costs["originals_seen"]),
         }
-        shown.append(text | {f"chosen {key}": f"{value:g}" for key, value in chosen.items()})
+        text.update({f"chosen {key}": f"{value:g}" for key, value in chosen.items()})
+        shown.append(text)
     note = "Means over seeds. Seconds of training and validation, on the machine and beside the load that there was."
     return Table("costs", "What the arms cost", note, rows, shown)
 
 
-def sentence(one: Compared, base: Arm, level: float) -> str:
+def sentence(one: Comparison, base: Arm, level: float) -> str:
     """A comparison in plain words: the difference, how sure, the verdict, and what could have been missed."""
     seeds = one.over_seeds
-    told = f"{one.arm.label} against {base.label}: {TITLES[one.metric]} {100 * seeds.difference:+.1f} points"
+    text = f"{one.arm.label} against {base.label}: {TITLES[one.metric]} {100 * seeds.difference:+.1f} points"
     if seeds.low is None or seeds.high is None or one.detectable is None:
-        return f"{told} at one seed: cannot tell. One seed says nothing about other seeds; run more."
-    told += (
-        f" ({_percent(level)} over seeds {_ends(seeds.low, seeds.high)}, {seeds.n} seeds, Holm's p {_p(one.holm)}): "
-        f"{one.verdict}."
-    )
+        return f"{text} at one seed: cannot tell. One seed says nothing about other seeds; run more."
+    interval = _interval(seeds.low, seeds.high)
+    text += f" ({_percent(level)} over seeds {interval}, {seeds.n} seeds, Holm's p {_p(one.holm)}): {one.verdict}."
     if one.verdict == LEAKY:
-        told += (
+        text += (
             " One of both was tested on relatives of what it was trained on: a difference of protocols, not of methods."
         )
     if one.verdict == "cannot tell":
-        told += f" A true difference of {100 * one.detectable:.1f} points would have been found 4 times in 5, a smaller"
-        told += " one less often."
-    return told
+        text += f" A true difference of {100 * one.detectable:.1f} points would have been found 4 times in 5, a smaller"
+        text += " one less often."
+    return text
 
 
-def floor(found: Sequence[Compared]) -> str:
-    """What the number of seeds allows at all."""
-    fewest = min((one.over_seeds.n for one in found), default=0)
-    arms = len({one.arm.label for one in found})
+def smallest_p_sentence(comparisons: Sequence[Comparison]) -> str:
+    """How small a p the number of seeds can reach."""
+    fewest = min((one.over_seeds.n for one in comparisons), default=0)
+    arms = len({one.arm.label for one in comparisons})
     return (
         f"{arms} comparisons in each metric, with at least {fewest} seeds. A test that assumes only symmetry (sign "
         f"changes of the {fewest} differences) could not reach a p below {compare.smallest_p(fewest):.3g}; the t "
@@ -148,11 +164,11 @@ def floor(found: Sequence[Compared]) -> str:
     )
 
 
-def _times100(value: float | None) -> float | None:
+def _points(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def _ends(low: float | None, high: float | None) -> str:
+def _interval(low: float | None, high: float | None) -> str:
     return "–" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 

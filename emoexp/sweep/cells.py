@@ -16,10 +16,11 @@ from emoexp.config.schema import Experiment, Machine, Sweep
 from emoexp.runs import files
 from emoexp.runs import folder as runs
 
+# states of a cell, as cells.json and the tables have them
 DONE, FOUND = "done", "found"  # finished now, and finished before
-FAILED, DIED, LATE, KILLED = "failed", "died", "over time", "killed"
-WAITING, SKIPPED, BUSY = "waiting", "skipped", "busy"
-GOOD = (DONE, FOUND)
+FAILED, DIED, OVER_TIME, KILLED = "failed", "died", "over time", "killed"
+WAITING, SKIPPED, BUSY = "waiting", "skipped", "busy"  # busy: another process is training it
+FINISHED_STATES = (DONE, FOUND)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Cell:
 
     @property
     def arm(self) -> tuple[str, ...]:
-        """What cells that differ in their seed alone share."""
+        """The values of its axes: equal for cells that differ in their seed alone."""
         return tuple(self.axes.values())
 
     @property
@@ -51,19 +52,32 @@ class Cell:
         """What it is called in messages."""
         return " ".join([f"{axis}={value}" for axis, value in self.axes.items()] + [f"seed={self.experiment.seed}"])
 
-    def having(self, words: Iterable[str], **values: Any) -> "Cell":
-        """The same cell with other fields of its experiment, and the words that say so."""
+    def with_experiment(self, words: Iterable[str], **values: Any) -> "Cell":
+        """The same cell with other fields of its experiment, and the words that set them."""
         experiment = dataclasses.replace(self.experiment, **values)
         return dataclasses.replace(self, overrides=(*self.overrides, *words), experiment=experiment)
 
-    def on(self, **values: Any) -> "Cell":
+    def with_machine(self, **values: Any) -> "Cell":
         """The same cell with other fields of its machine."""
         return dataclasses.replace(self, machine=dataclasses.replace(self.machine, **values))
 
 
 @dataclass(frozen=True)
+class CellRequest:
+    """A cell as a report asks for it: the name of its run, its axes, its seed, what a search chose for it."""
+
+    name: str
+    axes: dict[str, str]
+    seed: int
+    chosen: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: its state, its run's folder, seconds, macro-F1 on test, and what went wrong."""
+    """What became of a cell: its state, its run, seconds, macro-F1 on test, and what went wrong.
+
+    folder: of its run, or the label of a kept run (see `emoexp.runs.kept.record_of`).
+    """
 
     state: str
     folder: str | None = None
@@ -75,26 +89,26 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """A composed sweep: its name, its axes (without the seed), its cells and how to go about them. doubled: how many
+    """A composed sweep: its name, its axes (without the seed), its cells and how to run them. duplicates: how many
     combinations were left out because they name the same run as another."""
 
     name: str
     axes: tuple[str, ...]
     cells: tuple[Cell, ...]
     settings: Sweep
-    doubled: int = 0
+    duplicates: int = 0
 
 
 def sweep_name(title: str, cells: list[Cell], axes: Iterable[str], settings: Sweep) -> str:
     """A name that stays when a sweep is extended, narrowed or typed again: title, data, and what all cells share."""
-    flat = [dict(_flat(naming.choices(cell.experiment))) for cell in cells]
-    along = tuple(axes)
+    choices = [dict(_flat(naming.choices(cell.experiment))) for cell in cells]
+    varied = tuple(axes)
     shared = {
         key: value
-        for key, value in flat[0].items()
-        if all(other.get(key) == value for other in flat)
+        for key, value in choices[0].items()
+        if all(other.get(key) == value for other in choices)
         and key != "seed"
-        and not any(key == axis or key.startswith(f"{axis}.") for axis in along)
+        and not any(key == axis or key.startswith(f"{axis}.") for axis in varied)
     }
     if settings.tune.lr:
         shared["tune"] = settings.tune.plain()
@@ -110,57 +124,61 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}".removesuffix(".name"), value
 
 
-class Folder:
+class SweepFolder:
     """multirun/<sweep>: cells.json, sweep.log, status and manifest as a run has them, so that MLflow shows a parent."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep the sweep from counting as dead; several processes may work at one sweep."""
+    def lock(self) -> Iterator[None]:
+        """Keep the sweep from counting as dead while the block runs; several processes may work at one sweep."""
         self.path.mkdir(parents=True, exist_ok=True)
         with files.shared_lock(self.path / "lock"):
             yield
 
     def begin(self, plan: Plan, command: str) -> None:
         """Write what is known before the first cell starts. Cells of earlier commands stay listed."""
-        values = {
-            f"axis.{axis}": ", ".join(dict.fromkeys(cell.axes[axis] for cell in plan.cells)) for axis in plan.axes
-        }
-        seeds = sorted({cell.experiment.seed for cell in plan.cells})
+        tags = {"kind": "sweep", "command": command}
+        for axis in plan.axes:
+            tags[f"axis.{axis}"] = ", ".join(dict.fromkeys(cell.axes[axis] for cell in plan.cells))
+        tags["axis.seed"] = ", ".join(map(str, sorted({cell.experiment.seed for cell in plan.cells})))
         manifest = {
             "run": plan.name,
             "params": {"data": plan.cells[0].experiment.data.name},  # MLflow lets none change; a sweep may grow
-            "tags": {"kind": "sweep", "command": command, **values, "axis.seed": ", ".join(map(str, seeds))},
+            "tags": tags,
             "settings": dataclasses.asdict(plan.settings),
         }
         files.write_json(self.path / "manifest.json", manifest)
-        self.status("RUNNING")
-        self.note({cell.name: Outcome(WAITING) for cell in plan.cells}, plan.cells)
+        self.write_status("RUNNING")
+        self.record({cell.name: Outcome(WAITING) for cell in plan.cells}, plan.cells)
 
-    def status(self, status: str, error: str | None = None) -> None:
-        """RUNNING, FINISHED, FAILED or KILLED, as a run says it."""
+    def write_status(self, status: str, error: str | None = None) -> None:
+        """RUNNING, FINISHED, FAILED or KILLED, in status.json as a run has it."""
         runs.write_status(self.path, status, error)
 
-    def found(self) -> dict[str, str | None]:
-        """Of each cell that is known to be finished the folder of its run."""
+    def finished_runs(self) -> dict[str, str | None]:
+        """The folder of the run of each cell that is known to be finished, by the cell's name."""
         known = files.read_json(self.path / "cells.json")
-        return {name: row.get("folder") for name, row in known.items() if row.get("state") in GOOD}
+        return {name: row.get("folder") for name, row in known.items() if row.get("state") in FINISHED_STATES}
 
-    def note(self, outcomes: Mapping[str, Outcome], cells: Iterable[Cell]) -> None:
-        """Add cells and outcomes to cells.json. A cell that waits does not hide what it was before."""
+    def record(self, outcomes: Mapping[str, Outcome], cells: Iterable[Cell]) -> None:
+        """Add cells and outcomes to cells.json. A cell that waits does not replace what is known of it as finished."""
         with files.lock(self.path / "cells.lock"):
             known = files.read_json(self.path / "cells.json")
             for cell in cells:
                 row = known.get(cell.name, {"state": WAITING})
-                row |= {"axes": cell.axes, "seed": cell.experiment.seed, "overrides": list(cell.overrides)}
-                row |= {"chosen": cell.chosen} if cell.chosen else {}
+                row["axes"] = cell.axes
+                row["seed"] = cell.experiment.seed
+                row["overrides"] = list(cell.overrides)
+                if cell.chosen:
+                    row["chosen"] = cell.chosen
                 outcome = outcomes.get(cell.name)
-                if outcome is not None and (outcome.state != WAITING or row["state"] not in GOOD):
-                    told = {key: value for key, value in dataclasses.asdict(outcome).items() if key != "traceback"}
-                    if outcome.state == FOUND and row["state"] in GOOD and row.get("seconds") is not None:
-                        del told["seconds"]  # it took what it took when it was trained
-                    row |= told | {"time": time.time()}
+                if outcome is not None and (outcome.state != WAITING or row["state"] not in FINISHED_STATES):
+                    values = dataclasses.asdict(outcome)
+                    del values["traceback"]
+                    if outcome.state == FOUND and row["state"] in FINISHED_STATES and row.get("seconds") is not None:
+                        del values["seconds"]  # those that it took when it was trained stay
+                    row.update(values, time=time.time())
                 known[cell.name] = row
             files.write_json(self.path / "cells.json", known)

@@ -24,24 +24,24 @@ _TIMEOUT_S = 20
 
 
 @contextmanager
-def served(pack: int) -> Iterator[None]:
+def daemon(pack: int) -> Iterator[None]:
     """The service while the block runs, for processes that begin in it; pack: how many share a GPU.
 
-    Nothing happens for one process, or where a service of somebody's is named in the environment. Where it cannot be
+    Nothing is started for one process, or where the environment names a service that already runs. Where it cannot be
     started the processes take turns, and the log says so. It does not outlive this process, however that ends.
     """
     control = shutil.which(CONTROL)
     if pack == 1 or PIPES in os.environ:
         yield
     elif control is None:
-        _turns(pack, f"there is no {CONTROL}")
+        _warn_of_turns(pack, f"there is no {CONTROL}")
         yield
     else:
         folder = mkdtemp(prefix="emoexp-mps-")
         names = {PIPES: folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        with _kept(control, names):
-            if why := _started(control, names):
-                _turns(pack, why)
+        with _stopped_at_exit(control, names):
+            if error := _start(control, names):
+                _warn_of_turns(pack, error)
                 yield
                 return
             log.info("pack   %d processes share a GPU through MPS", pack)
@@ -53,20 +53,20 @@ def served(pack: int) -> Iterator[None]:
                     del os.environ[name]
 
 
-def _turns(pack: int, why: str) -> None:
-    log.warning("pack   %d processes take turns on a GPU, one kernel after the other: %s", pack, why)
+def _warn_of_turns(pack: int, reason: str) -> None:
+    log.warning("pack   %d processes take turns on a GPU, one kernel after the other: %s", pack, reason)
 
 
 @contextmanager
-def _kept(control: str, names: dict[str, str]) -> Iterator[None]:
+def _stopped_at_exit(control: str, names: dict[str, str]) -> Iterator[None]:
     """End the daemon, and remove its folder, when the block ends or this process does.
 
-    A shell does it, at the end of its input, which this process alone holds open: so it is there before the daemon,
-    and it is the same whether the block ends, fails, or the process is killed. A daemon told to quit lets its clients
-    finish first.
+    A shell does it when its input ends. This process alone holds that input open, so it ends when the block ends or
+    fails, and when this process is killed. The shell is started before the daemon. A daemon that gets "quit" lets its
+    clients finish first.
     """
     words = f"cat; echo quit | {shlex.quote(control)}; rm -rf {shlex.quote(names[PIPES])}"
-    keeper = subprocess.Popen(  # noqa: S603 - fixed words
+    shell = subprocess.Popen(  # noqa: S603 - fixed words
         ["/bin/sh", "-c", words],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -74,24 +74,24 @@ def _kept(control: str, names: dict[str, str]) -> Iterator[None]:
         env=os.environ | names,
         start_new_session=True,
     )
-    assert keeper.stdin
+    assert shell.stdin
     try:
         yield
     finally:
-        keeper.stdin.close()
+        shell.stdin.close()
         try:
-            keeper.wait(_TIMEOUT_S)
+            shell.wait(_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            os.killpg(keeper.pid, signal.SIGKILL)
-            keeper.wait()
+            os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
             log.warning("pack   %s was told to quit and has not ended: %s=%s", CONTROL, PIPES, names[PIPES])
 
 
-def _started(control: str, names: dict[str, str]) -> str:
-    """Start the daemon; empty, or why it could not be."""
-    said = Path(names[PIPES]) / "start.txt"  # no pipe: a daemon that keeps one open would keep us waiting for its end
+def _start(control: str, names: dict[str, str]) -> str:
+    """Start the daemon. Returns why that failed; an empty text where it did not."""
+    output = Path(names[PIPES]) / "start.txt"  # no pipe: the daemon would hold it open, and we would wait for its end
     try:
-        with said.open("w") as file:
+        with output.open("w") as file:
             code = subprocess.run(  # noqa: S603 - a program of the system's
                 [control, "-d"],
                 stdin=subprocess.DEVNULL,
@@ -103,5 +103,5 @@ def _started(control: str, names: dict[str, str]) -> str:
             ).returncode
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{CONTROL} did not start: {error}"
-    words = said.read_text().strip()
-    return f"{CONTROL} ended with {code}{': ' * bool(words)}{words}" if code else ""
+    text = output.read_text().strip()
+    return f"{CONTROL} ended with {code}{': ' * bool(text)}{text}" if code else ""

@@ -1,6 +1,6 @@
-"""Workers under a supervisor. The pooling is pebble's: a worker that dies, or is over its time, fails its cell alone.
+"""Worker processes, by pebble: where one dies, or is over its time limit, its cell alone fails.
 
-Each worker is a pool of one, so that no two share a pipe that a dying one could block.
+Each worker is a pool of one process, so that no two share a pipe, which a dying process could block.
 """
 
 import multiprocessing
@@ -18,17 +18,17 @@ from typing import Any
 from pebble import CONSTS, ProcessExpired, ProcessFuture, ProcessPool
 
 from emoexp.sweep import worker
-from emoexp.sweep.cells import BUSY, DIED, KILLED, LATE, Cell, Outcome
-from emoexp.sweep.worker import Judged
+from emoexp.sweep.cells import BUSY, DIED, KILLED, OVER_TIME, Cell, Outcome
+from emoexp.sweep.worker import Preflight
 
 CONSTS.term_timeout = 15  # s for a run to be saved when its worker is told to stop
-_LOOK_S = 0.2
-_AGAIN_S = 2.0  # until a cell that another process is at is tried again
+_POLL_S = 0.2
+_RETRY_S = 2.0  # until a cell that another process is training is tried again
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Threads and processes that begin in the block never hear Ctrl-C: the supervisor does, and tells them to stop."""
+def _without_sigint() -> Iterator[None]:
+    """Threads and processes that start in the block never get Ctrl-C: the supervisor gets it, and stops them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -55,56 +55,58 @@ class Workers:
 
     def _pool(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")
-        return ProcessPool(1, initializer=worker.begin, initargs=(os.getpid(), self._output), context=context)
+        return ProcessPool(1, initializer=worker.start, initargs=(os.getpid(), self._output), context=context)
 
-    def judge(self, cells: Sequence[Cell], *, timed: bool) -> list[Judged]:
-        """What there is to do for each cell, found out by the first worker.
+    def preflight(self, cells: Sequence[Cell], *, timed: bool) -> list[Preflight]:
+        """What the first worker finds out about each cell before anything is trained.
 
-        A worker that dies over it tells nothing: then the cells are taken for valid, and one will fail by itself.
+        Where that worker dies, nothing is known: the cells count as valid, and one of them will fail by itself.
         """
         try:
-            return list(self._schedule(0, None, worker.judge, list(cells), timed).result())
+            return list(self._schedule(0, None, worker.preflight, list(cells), timed).result())
         except (ProcessExpired, BrokenProcessPool):
-            return [Judged() for _ in cells]
+            return [Preflight() for _ in cells]
 
     def run(
         self, cells: Sequence[Cell], limit_s: float | None, begun: Callable[[Cell], None]
     ) -> Iterator[tuple[Cell, Outcome]]:
-        """Run cells, in their order, as workers become free; yields each when it has come to an end.
+        """Run cells, in their order, as workers become free; yields each when it has ended.
 
-        A cell that another process is at waits for it. Closing the iterator stops the workers' cells, which are saved.
+        A cell that another process is training waits for it. Closing the iterator stops the workers' cells, which are
+        saved. limit_s: seconds for one cell. begun: called once with each cell that begins.
         """
-        queue, told = deque((0.0, cell) for cell in cells), set()
+        queue = deque((0.0, cell) for cell in cells)  # each with the earliest time at which it may begin
+        announced: set[str] = set()
         active: dict[int, tuple[Cell, ProcessFuture]] = {}
         try:
             while queue or active:
                 for slot in range(len(self._pools)):
                     if slot not in active and queue and queue[0][0] <= time.monotonic():
                         cell = queue.popleft()[1]
-                        if cell.name not in told:
+                        if cell.name not in announced:
                             begun(cell)
-                        told.add(cell.name)
-                        active[slot] = (cell, self._schedule(slot, limit_s, worker.run, cell))
-                wait([future for _, future in active.values()], timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+                        announced.add(cell.name)
+                        active[slot] = (cell, self._schedule(slot, limit_s, worker.train_cell, cell))
+                wait([future for _, future in active.values()], timeout=_POLL_S, return_when="FIRST_COMPLETED")
                 for slot, (cell, future) in list(active.items()):
                     if future.done():
                         del active[slot]
                         outcome = self._outcome(future, limit_s)
                         if outcome.state == BUSY:
-                            queue.append((time.monotonic() + _AGAIN_S, cell))
+                            queue.append((time.monotonic() + _RETRY_S, cell))
                         else:
                             yield cell, outcome
-                if queue and not active:  # only cells that others are at are left, or one that can begin at once
-                    time.sleep(min(_LOOK_S, max(0.0, queue[0][0] - time.monotonic())))
+                if queue and not active:  # left are cells that other processes train, or one that can begin at once
+                    time.sleep(min(_POLL_S, max(0.0, queue[0][0] - time.monotonic())))
         finally:
             for _, future in active.values():
                 future.cancel()
 
     def _schedule(self, slot: int, limit_s: float | None, function: Callable[..., Any], *arguments: Any) -> Any:
-        with _deaf():
+        with _without_sigint():
             try:
                 return self._pools[slot].schedule(function, args=arguments, timeout=limit_s)
-            except RuntimeError:  # it died between two cells
+            except RuntimeError:  # the process died between two cells
                 self._pools[slot] = self._pool()
                 return self._pools[slot].schedule(function, args=arguments, timeout=limit_s)
 
@@ -113,20 +115,22 @@ class Workers:
         try:
             return future.result()
         except TimeoutError:
+            minutes = (limit_s or 0) / 60
             return Outcome(
-                LATE, error=f"over its time limit of {(limit_s or 0) / 60:g} minutes; typed again, it goes on"
+                OVER_TIME, error=f"over its time limit of {minutes:g} minutes; the same command continues it"
             )
         except ProcessExpired as error:
             if error.exitcode == worker.TERMINATED:
-                return Outcome(KILLED, error="was told to stop; typed again, it goes on")
-            return Outcome(DIED, error=f"its process died: {_ending(error.exitcode)}")
+                return Outcome(KILLED, error="was told to stop; the same command continues it")
+            return Outcome(DIED, error=f"its process died: {_describe(error.exitcode)}")
         except CancelledError:
             return Outcome(KILLED, error="interrupted")
         except BrokenProcessPool:
             return Outcome(DIED, error="its process died before it could begin; workers.log may say why")
 
 
-def _ending(code: int) -> str:
+def _describe(code: int) -> str:
+    """An exit code, or the name of the signal that a negative one stands for."""
     if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name

@@ -16,11 +16,11 @@ from emoexp.config.tracking import NoTracking
 from emoexp.metrics import classification, compare
 from emoexp.pages import markdown
 from emoexp.reporting import arms as comparing
-from emoexp.reporting import cells, folds, pages, report
-from emoexp.reporting.cells import Asked
+from emoexp.reporting import collect, folds, pages, report
 from emoexp.runs import kept
 from emoexp.runs.files import plain
 from emoexp.runs.records import RunRecord
+from emoexp.sweep.cells import CellRequest
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
@@ -39,9 +39,9 @@ OPTIONS = {
 }
 
 
-def asked(outputs: Path, *arms: str, seeds: int = 4) -> list[tuple[Asked, list[RunRecord]]]:
+def requests(outputs: Path, *arms: str, seeds: int = 4) -> list[tuple[CellRequest, list[RunRecord]]]:
     names = [(arm, seed, f"run-{arm}-s{seed}-0000000") for arm in arms for seed in range(seeds)]
-    return [(Asked(name, {"activation": arm}, seed), kept.find(outputs, name)) for arm, seed, name in names]
+    return [(CellRequest(name, {"activation": arm}, seed), kept.find(outputs, name)) for arm, seed, name in names]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def outputs(tmp_path_factory) -> Path:
 
 
 def test_arms_are_put_together_by_hand(outputs):
-    found = cells.gather(asked(outputs, "mish", "relu"), mixed=False)
-    arms = comparing.group(found.cells)
+    found = collect.collect(requests(outputs, "mish", "relu"), mixed=False)
+    arms = comparing.group_by_arm(found.runs)
     assert [arm.label for arm in arms] == ["mish", "relu"] and found.left_out == []
     for arm in arms:
         values = [
@@ -74,7 +74,7 @@ def test_arms_are_put_together_by_hand(outputs):
 
 
 def test_holm_counts_the_arms_of_a_metric(outputs):
-    arms = comparing.group(cells.gather(asked(outputs, "mish", "relu", "swish"), mixed=False).cells)
+    arms = comparing.group_by_arm(collect.collect(requests(outputs, "mish", "relu", "swish"), mixed=False).runs)
     compared = [one for one in comparing.compare_arms(arms, arms[0], "test", 0.95, 20) if one.metric == "accuracy"]
     assert [one.holm for one in compared] == pytest.approx(compare.holm([one.over_seeds.p for one in compared]))
     assert [one.verdict for one in compared] == ["worse", "cannot tell"]
@@ -86,13 +86,13 @@ def test_holm_counts_the_arms_of_a_metric(outputs):
         ({"status": "FAILED"}, "failed: ValueError: why"),
         ({"status": "KILLED"}, "was interrupted"),
         ({"status": "RUNNING"}, "is running, or its process died"),
-        ({"results_version": 2}, "made otherwise: results_version 2 instead of 1"),
-        ({"packages": {"own": "abc"}}, "made otherwise: packages.own"),
-        ({"threads": 2}, "made otherwise: threads 2 instead of 1"),
-        ({"versions": {"torch": "3"}}, "made otherwise: versions.torch"),
+        ({"results_version": 2}, "not comparable: results_version 2 instead of 1"),
+        ({"packages": {"own": "abc"}}, "not comparable: packages.own"),
+        ({"threads": 2}, "not comparable: threads 2 instead of 1"),
+        ({"versions": {"torch": "3"}}, "not comparable: versions.torch"),
         (
             {"data": {"content": "d" * 64, "classes": CLASSES, "counts": {"train": [400, 600, 9]}}},
-            "made otherwise: data.images",
+            "not comparable: data.images",
         ),
     ],
 )
@@ -100,21 +100,21 @@ def test_what_does_not_fit_is_named_and_left_out(tmp_path, change, why):
     for seed in range(3):
         write_run(tmp_path, "mish", seed, 0.8)
     write_run(tmp_path, "mish", 3, 0.8, **change)
-    found = cells.gather(asked(tmp_path, "mish", seeds=5), mixed=False)
-    assert [cell.seed for cell in found.cells] == [0, 1, 2]
+    found = collect.collect(requests(tmp_path, "mish", seeds=5), mixed=False)
+    assert [cell.seed for cell in found.runs] == [0, 1, 2]
     assert dict(found.left_out) == {"run-mish-s3-0000000": why, "run-mish-s4-0000000": "not run"}
 
 
-def test_of_several_makings_the_one_that_covers_most_counts(tmp_path):
+def test_of_several_provenances_the_one_that_covers_most_counts(tmp_path):
     for seed in range(3):
         write_run(tmp_path, "mish", seed, 0.8, results_version=1)
     for seed in range(2):
         write_run(tmp_path, "mish", seed, 0.8, suffix=".2", results_version=2)
-    found = cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False)
-    assert [cell.record.name[-2:] for cell in found.cells] == ["00"] * 3 and not found.left_out
+    found = collect.collect(requests(tmp_path, "mish", seeds=3), mixed=False)
+    assert [cell.record.name[-2:] for cell in found.runs] == ["00"] * 3 and not found.left_out
     write_run(tmp_path, "mish", 2, 0.8, suffix=".2", results_version=2)  # as many, and newer
     assert {
-        cell.record.location.suffix for cell in cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False).cells
+        cell.record.location.suffix for cell in collect.collect(requests(tmp_path, "mish", seeds=3), mixed=False).runs
     } == {".2"}
 
 
@@ -126,12 +126,12 @@ def test_runs_of_before_results_had_a_version_count_as_version_1(tmp_path):
         older = json.loads(path.read_text())
         del older["results_version"], older["packages"]
         path.write_text(json.dumps(older))
-    found = cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False)
-    assert [cell.seed for cell in found.cells] == [0, 1, 2] and not found.left_out
-    assert {cell.manifest["results_version"] for cell in found.cells} == {1}
+    found = collect.collect(requests(tmp_path, "mish", seeds=3), mixed=False)
+    assert [cell.seed for cell in found.runs] == [0, 1, 2] and not found.left_out
+    assert {cell.manifest["results_version"] for cell in found.runs} == {1}
 
 
-def test_a_tie_of_makings_goes_to_the_one_with_the_newest_run(tmp_path):
+def test_a_tie_of_provenances_goes_to_the_one_with_the_newest_run(tmp_path):
     folders = [
         write_run(tmp_path, "mish", seed, 0.8, suffix=s, results_version=v)
         for v, s in ((1, ""), (2, ".2"))
@@ -140,37 +140,39 @@ def test_a_tie_of_makings_goes_to_the_one_with_the_newest_run(tmp_path):
     for folder, started in zip(folders, (400, 100, 300, 200), strict=True):  # the newest of all is of version 1
         status = json.loads((folder / "status.json").read_text())
         (folder / "status.json").write_text(json.dumps(status | {"started": started}))
-    found = cells.gather(asked(tmp_path, "mish", seeds=2), mixed=False)
-    assert {cell.manifest["results_version"] for cell in found.cells} == {1}
+    found = collect.collect(requests(tmp_path, "mish", seeds=2), mixed=False)
+    assert {cell.manifest["results_version"] for cell in found.runs} == {1}
 
 
 def test_a_cell_that_is_there_twice_counts_once_and_says_so(tmp_path):
     for seed in range(2):
         write_run(tmp_path, "mish", seed, 0.8, results_version=1)
     again = write_run(tmp_path, "mish", 1, 0.8, suffix=".2", results_version=2)
-    found = cells.gather(cells.listed(kept.records_at(sorted(tmp_path.iterdir()))), mixed=True)
-    assert [cell.record.name[-2:] for cell in found.cells] == ["00", ".2"] and found.cells[1].record.location == again
+    found = collect.collect(collect.requests_of(kept.records_at(sorted(tmp_path.iterdir()))), mixed=True)
+    assert [cell.record.name[-2:] for cell in found.runs] == ["00", ".2"] and found.runs[1].record.location == again
     assert [(Path(what).name, why) for what, why in found.left_out] == [
         ("run-mish-s1-0000000", f"the same cell as {again}, which was begun later")
     ]
-    listed = cells.gather(cells.listed(kept.records_at(sorted(tmp_path.iterdir()))), mixed=False)
-    assert listed.left_out == [(again.name, "made otherwise: results_version 2 instead of 1")]
+    listed = collect.collect(collect.requests_of(kept.records_at(sorted(tmp_path.iterdir()))), mixed=False)
+    assert listed.left_out == [(again.name, "not comparable: results_version 2 instead of 1")]
 
 
-def test_a_making_with_more_or_fewer_keys_says_which(tmp_path):
+def test_a_provenance_with_more_or_fewer_keys_says_which(tmp_path):
     for seed in range(2):
         write_run(tmp_path, "mish", seed, 0.8, kernels={"mish": "x"})
     write_run(tmp_path, "mish", 2, 0.8)
-    found = cells.gather(asked(tmp_path, "mish", seeds=3), mixed=False)
-    assert found.left_out == [("run-mish-s2-0000000", "made otherwise: kernels.mish")]
+    found = collect.collect(requests(tmp_path, "mish", seeds=3), mixed=False)
+    assert found.left_out == [("run-mish-s2-0000000", "not comparable: kernels.mish")]
 
 
 def test_what_is_left_out_makes_no_axis(tmp_path):
     for arm in ("mish", "relu"):
         write_run(tmp_path, arm, 0, 0.8)
     write_run(tmp_path, "gelu", 0, 0.8, "FAILED", params={"activation": "gelu", "seed": 0, "epochs": 9})
-    found = cells.varying(cells.gather(cells.listed(kept.records_at(sorted(tmp_path.iterdir()))), mixed=False))
-    assert [cell.axes for cell in found.cells] == [{"activation": "mish"}, {"activation": "relu"}]
+    found = collect.without_constant_axes(
+        collect.collect(collect.requests_of(kept.records_at(sorted(tmp_path.iterdir()))), mixed=False)
+    )
+    assert [cell.axes for cell in found.runs] == [{"activation": "mish"}, {"activation": "relu"}]
     assert len(found.left_out) == 1
 
 
@@ -182,14 +184,14 @@ def test_images_in_another_order_are_not_paired(tmp_path):
         other = dict(kept)
     other["target"] = other["target"][::-1]
     np.savez_compressed(path, **other)
-    arms = comparing.group(cells.gather(asked(tmp_path, "mish", "relu", seeds=1), mixed=False).cells)
+    arms = comparing.group_by_arm(collect.collect(requests(tmp_path, "mish", "relu", seeds=1), mixed=False).runs)
     assert all(
         one.images is None and one.both is None for one in comparing.compare_arms(arms, arms[0], "test", 0.95, 20)
     )
 
 
 def test_what_could_have_been_seen_counts_the_comparisons(outputs):
-    arms = comparing.group(cells.gather(asked(outputs, "mish", "relu", "swish"), mixed=False).cells)
+    arms = comparing.group_by_arm(collect.collect(requests(outputs, "mish", "relu", "swish"), mixed=False).runs)
     for one in comparing.compare_arms(arms, arms[0], "test", 0.95, 20):
         seeds = one.over_seeds
         assert one.detectable == pytest.approx(compare.detectable(seeds.sd, seeds.n, 0.025))
@@ -199,34 +201,34 @@ def test_what_could_have_been_seen_counts_the_comparisons(outputs):
 def test_a_searched_value_stands_in_its_own_column(outputs):
     from emoexp.reporting import tables
 
-    found = cells.gather(asked(outputs, "mish", "relu"), mixed=False).cells
+    found = collect.collect(requests(outputs, "mish", "relu"), mixed=False).runs
     found = [
         dataclasses.replace(c, chosen={"optimizer.lr": 0.003}) if c.axes["activation"] == "relu" else c for c in found
     ]
-    rows = tables.costs_table(comparing.group(found)).rows
+    rows = tables.costs_table(comparing.group_by_arm(found)).rows
     assert [list(row) for row in rows] == [list(rows[0])] * 2
     assert [row["optimizer.lr"] for row in rows] == [None, 0.003]
 
 
 def test_a_baseline_may_be_a_number():
     arms = [comparing.Arm(text, {"batch_size": text}, {}) for text in ("32", "64")]
-    assert comparing.baseline(arms, 64) is arms[1]
+    assert comparing.baseline_arm(arms, 64) is arms[1]
 
 
-def test_mixed_puts_makings_together_but_never_data(tmp_path):
+def test_mixed_puts_provenances_together_but_never_data(tmp_path):
     write_run(tmp_path, "mish", 0, 0.8, results_version=1)
     write_run(tmp_path, "mish", 1, 0.8, results_version=2)
-    assert len(cells.gather(asked(tmp_path, "mish", seeds=2), mixed=False).cells) == 1
-    assert len(cells.gather(asked(tmp_path, "mish", seeds=2), mixed=True).cells) == 2
+    assert len(collect.collect(requests(tmp_path, "mish", seeds=2), mixed=False).runs) == 1
+    assert len(collect.collect(requests(tmp_path, "mish", seeds=2), mixed=True).runs) == 2
     write_run(tmp_path, "mish", 2, 0.8, data={"content": "d", "classes": CLASSES, "counts": {}})
-    assert len(cells.gather(asked(tmp_path, "mish", seeds=3), mixed=True).cells) == 2
+    assert len(collect.collect(requests(tmp_path, "mish", seeds=3), mixed=True).runs) == 2
 
 
 def test_listed_runs_differ_along_their_params(outputs):
-    rows = cells.listed(kept.records_at(sorted(outputs.iterdir())))
+    rows = collect.requests_of(kept.records_at(sorted(outputs.iterdir())))
     assert {tuple(row.axes.items()) for row, _ in rows} == {(("activation", arm),) for arm in ("mish", "relu", "swish")}
     with pytest.raises(ValueError, match="is no run"):
-        cells.listed(kept.records_at([outputs]))
+        collect.requests_of(kept.records_at([outputs]))
 
 
 def reported(tmp_path: Path, monkeypatch, **options) -> tuple[pages.Report, Path]:
@@ -262,7 +264,7 @@ def test_the_report_is_whole(outputs, tmp_path, monkeypatch, capsys):
     }  # fmt: skip
     with (out / "tables" / "arms_test.csv").open() as text:
         rows = {row["activation"]: row for row in csv.DictReader(text)}
-    arms = comparing.group(cells.gather(asked(outputs, "mish", "relu", "swish"), mixed=False).cells)
+    arms = comparing.group_by_arm(collect.collect(requests(outputs, "mish", "relu", "swish"), mixed=False).runs)
     for arm in arms:
         assert float(rows[arm.label]["macro_f1"]) == pytest.approx(arm.spread("macro_f1", "test", 0.95).mean)
     with (out / "tables" / "differences_test.csv").open() as text:
@@ -280,13 +282,15 @@ def test_the_report_is_whole(outputs, tmp_path, monkeypatch, capsys):
 
 def test_the_summary_says_which_runs_and_all_numbers(outputs, tmp_path, monkeypatch):
     page, out = reported(tmp_path, monkeypatch, runs=str(outputs / "run-*"))
-    told = json.loads((out / "summary.json").read_text())
-    assert set(told["tables"]) == {path.stem for path in (out / "tables").iterdir()}
-    rows = told["tables"]["runs"]
+    content = json.loads((out / "summary.json").read_text())
+    assert set(content["tables"]) == {path.stem for path in (out / "tables").iterdir()}
+    rows = content["tables"]["runs"]
     assert {row["folder"] for row in rows} == {str(path) for path in outputs.iterdir()} and len(rows) == 12
     mean = np.mean([row["test_macro_f1"] for row in rows if row["activation"] == "relu"])
-    assert mean == pytest.approx(next(r for r in told["tables"]["arms_test"] if r["activation"] == "relu")["macro_f1"])
-    assert told["facts"]["results version"] == "1" and told["sentences"] == page.sentences
+    assert mean == pytest.approx(
+        next(r for r in content["tables"]["arms_test"] if r["activation"] == "relu")["macro_f1"]
+    )
+    assert content["facts"]["results version"] == "1" and content["sentences"] == page.sentences
 
 
 def test_a_report_takes_away_what_an_earlier_one_left(outputs, tmp_path, monkeypatch):
@@ -368,7 +372,7 @@ def test_what_was_not_kept_is_said(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "text"),
     [
         ({"baseline": "gelu"}, "baseline=gelu is no arm; there are mish; relu; swish"),
         ({"metric": "f1"}, "metric is one of macro_f1"),
@@ -382,8 +386,8 @@ def test_what_was_not_kept_is_said(tmp_path, monkeypatch):
         ({"runs": None}, "say which runs"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(tmp_path, monkeypatch, outputs, options, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_options_that_do_not_fit_are_refused(tmp_path, monkeypatch, outputs, options, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
         reported(tmp_path, monkeypatch, **({"runs": str(outputs / "run-*")} | options))
 
 
@@ -427,10 +431,10 @@ def test_a_filter_finds_the_runs_of_mlflow(tmp_path, monkeypatch, outputs):
 def fold(outputs: Path, arm: str, seed: int, number: int, right: float = 0.7, **manifest) -> Path:
     """A fifth of the images, tested by the run of one fold of five."""
     folder = write_run(outputs, arm, seed, right, suffix=f".{number + 1}" if number else "", **manifest)
-    told = json.loads((folder / "manifest.json").read_text())
-    told["params"] |= {"split": "kfold", "split.folds": 5, "split.fold": number, "split.seed": 0}
-    told["data"] |= {"content": str(number) * 64, "images": "i" * 64}
-    (folder / "manifest.json").write_text(json.dumps(told))
+    content = json.loads((folder / "manifest.json").read_text())
+    content["params"] |= {"split": "kfold", "split.folds": 5, "split.fold": number, "split.seed": 0}
+    content["data"] |= {"content": str(number) * 64, "images": "i" * 64}
+    (folder / "manifest.json").write_text(json.dumps(content))
     mine = np.arange(120) % 5 == number
     with np.load(folder / "predictions" / "test.npz") as kept:
         part = {name: kept[name][mine] for name in kept}
@@ -445,8 +449,8 @@ def test_folds_of_a_seed_are_pooled_and_an_incomplete_seed_is_left_out(tmp_path)
     folders = [fold(tmp_path, "mish", seed, number) for seed in (0, 1) for number in range(5)]
     folders += [fold(tmp_path, "relu", 0, number) for number in range(5)]
     folders += [fold(tmp_path, "relu", 1, number) for number in (0, 1, 3)]
-    found = folds.pooled(cells.gather(cells.listed(kept.records_at(folders)), mixed=False))
-    assert [(cell.axes, cell.seed) for cell in found.cells] == [
+    found = folds.pool_folds(collect.collect(collect.requests_of(kept.records_at(folders)), mixed=False))
+    assert [(cell.axes, cell.seed) for cell in found.runs] == [
         ({"activation": "mish"}, 0),
         ({"activation": "mish"}, 1),
         ({"activation": "relu"}, 0),
@@ -454,7 +458,7 @@ def test_folds_of_a_seed_are_pooled_and_an_incomplete_seed_is_left_out(tmp_path)
     assert [why for _, why in found.left_out] == [
         "fold 2, 4 of its seed is not finished, or its predictions were not kept whole"
     ]
-    one = found.cells[0]
+    one = found.runs[0]
     together = [np.load(folder / "predictions" / "test.npz") for folder in folders[:5]]
     probability, target = (np.concatenate([part[name] for part in together]) for name in ("probability", "target"))
     for part in together:
@@ -481,33 +485,33 @@ def test_a_report_of_folds_compares_arms(tmp_path, monkeypatch):
 def test_a_seed_of_the_split_that_goes_with_the_runs_is_no_axis(tmp_path):
     folders = [write_run(tmp_path, arm, seed, 0.7) for arm in ("mish", "relu") for seed in range(3)]
     for folder in folders:
-        told = json.loads((folder / "manifest.json").read_text())
-        told["params"]["split.seed"] = told["params"]["seed"]
-        told["data"] |= {"images": "i" * 64, "content": f"{told['params']['seed']}" * 64}
-        (folder / "manifest.json").write_text(json.dumps(told))
-    found = cells.gather(cells.listed(kept.records_at(folders)), mixed=False)
-    assert found.left_out == [] and {tuple(cell.axes) for cell in found.cells} == {("activation",)}
-    told["params"]["split.seed"] = 7
-    (folder / "manifest.json").write_text(json.dumps(told))
-    assert "split.seed" in cells.listed(kept.records_at(folders))[0][0].axes
+        content = json.loads((folder / "manifest.json").read_text())
+        content["params"]["split.seed"] = content["params"]["seed"]
+        content["data"] |= {"images": "i" * 64, "content": f"{content['params']['seed']}" * 64}
+        (folder / "manifest.json").write_text(json.dumps(content))
+    found = collect.collect(collect.requests_of(kept.records_at(folders)), mixed=False)
+    assert found.left_out == [] and {tuple(cell.axes) for cell in found.runs} == {("activation",)}
+    content["params"]["split.seed"] = 7
+    (folder / "manifest.json").write_text(json.dumps(content))
+    assert "split.seed" in collect.requests_of(kept.records_at(folders))[0][0].axes
 
 
 def protocol(outputs: Path, name: str, seed: int, right: float) -> Path:
     """A run of a protocol; leaky ones hold twenty images more of the rare class."""
     folder = write_run(outputs, name, seed, right)
-    told = json.loads((folder / "manifest.json").read_text())
-    told["params"] |= {"activation": "relu", "activation.kernel": "r", "protocol": name}
+    content = json.loads((folder / "manifest.json").read_text())
+    content["params"] |= {"activation": "relu", "activation.kernel": "r", "protocol": name}
     rare = 29 if name == "leaky" else 9
-    told["data"] |= {
+    content["data"] |= {
         "images": "i" * 64,
         "counts": {"train": [400, 600, rare], "val": [40, 60, 2], "test": [40, 60, 20]},
     }
-    told["tags"] = {"protocol": "LEAKY PROTOCOL"} if name == "leaky" else {}
-    (folder / "manifest.json").write_text(json.dumps(told))
+    content["tags"] = {"protocol": "LEAKY PROTOCOL"} if name == "leaky" else {}
+    (folder / "manifest.json").write_text(json.dumps(content))
     return folder
 
 
-def test_what_a_leaky_protocol_is_worth_is_told_beside_guessing(tmp_path, monkeypatch):
+def test_what_a_leaky_protocol_is_worth_stands_beside_guessing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for seed in range(3):
         protocol(tmp_path / "outputs", "leaky", seed, 0.9)
@@ -574,7 +578,7 @@ def test_a_sweeps_words_find_kept_results_among_the_outputs(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     words = ["activation=relu,mish", "seed=0,1", "tracking=none"]
     folders = []
-    for cell in compose.spanned(words).cells:
+    for cell in compose.sweep_request(words).cells:
         folder = write_run(tmp_path / "outputs", cell.axes["activation"], cell.seed, 0.5 + 0.1 * cell.seed)
         folders.append(folder.rename(tmp_path / "outputs" / cell.name))
     report.report(OPTIONS | {"out": "before"}, words)
@@ -592,10 +596,10 @@ def test_folds_whose_probabilities_were_not_all_kept_are_not_pooled(tmp_path):
     folders = [fold(tmp_path / "outputs", "mish", seed, number) for seed in (0, 1) for number in range(5)]
     tables = [keep(tmp_path / str(len(classes)), folders, classes) for classes in ((0, 1, 2), (2,))]
     all_classes, one_class, not_kept = (
-        folds.pooled(cells.gather(cells.listed(kept.records_at(paths)), mixed=False))
+        folds.pool_folds(collect.collect(collect.requests_of(kept.records_at(paths)), mixed=False))
         for paths in (tables[:1], tables[1:], folders)
     )
-    confusions = [[cell.metrics["test"]["confusion"] for cell in found.cells] for found in (all_classes, not_kept)]
+    confusions = [[cell.metrics["test"]["confusion"] for cell in found.runs] for found in (all_classes, not_kept)]
     assert confusions[0] == confusions[1] and len(confusions[0]) == 2
-    assert one_class.cells == []
+    assert one_class.runs == []
     assert [why.partition(" of ")[0] for _, why in one_class.left_out] == ["fold 0, 1, 2, 3, 4"] * 2

@@ -1,4 +1,4 @@
-"""Sweeps without their processes: composed, named, searched, kept, concluded."""
+"""Sweeps without their processes: how they are composed, named, searched, written down and concluded."""
 
 import dataclasses
 import fcntl
@@ -13,9 +13,9 @@ from emoexp import cli
 from emoexp.config import naming, options
 from emoexp.config.schema import Sweep, Tune
 from emoexp.runs import folder as runs
-from emoexp.sweep import compose, launchers, settle, supervise, table, tune
-from emoexp.sweep.cells import DIED, DONE, FAILED, FOUND, LATE, WAITING, Cell, Folder, Outcome, Plan
-from emoexp.sweep.worker import Judged
+from emoexp.sweep import compose, launchers, messages, outcomes, supervise, tune
+from emoexp.sweep.cells import DIED, DONE, FAILED, FOUND, OVER_TIME, WAITING, Cell, Outcome, Plan, SweepFolder
+from emoexp.sweep.worker import Preflight
 
 cli.register_sweeper()
 HOLDS = {
@@ -44,7 +44,7 @@ LARGE = {"imbalance_x_activation", "methods"}
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in HOLDS])
 def test_an_ablation_spans_what_it_says(name):
-    span = compose.spanned([f"ablation={name}"])
+    span = compose.sweep_request([f"ablation={name}"])
     assert len(span.cells) == len({cell.name for cell in span.cells}) == HOLDS[name]
     assert span.folder.name.startswith(f"{name}-faces-") and "seed" not in span.axes
     assert {tuple(cell.axes) for cell in span.cells} == {tuple(span.axes)}
@@ -53,7 +53,7 @@ def test_an_ablation_spans_what_it_says(name):
 @pytest.mark.slow
 def test_every_row_stands_in_an_ablation():
     rows, methods = (
-        {cell.axes["imbalance"] for cell in compose.spanned([f"ablation={name}"]).cells}
+        {cell.axes["imbalance"] for cell in compose.sweep_request([f"ablation={name}"]).cells}
         for name in ("imbalance", "methods")
     )
     assert len(rows) == 8 and len(methods) == 30 and "none" in rows & methods
@@ -61,14 +61,14 @@ def test_every_row_stands_in_an_ablation():
 
 
 def test_an_ablation_is_narrowed_and_widened_by_words():
-    narrow = compose.spanned(["ablation=activation", "activation=mish", "seed=0,1"])
+    narrow = compose.sweep_request(["ablation=activation", "activation=mish", "seed=0,1"])
     assert [(cell.axes, cell.seed) for cell in narrow.cells] == [
         ({"activation": "mish"}, 0),
         ({"activation": "mish"}, 1),
     ]
-    wide = compose.spanned(["ablation=activation", "activation=mish,elu,gelu"])
+    wide = compose.sweep_request(["ablation=activation", "activation=mish,elu,gelu"])
     assert {cell.axes["activation"] for cell in wide.cells} == {"mish", "elu", "gelu"} and len(wide.cells) == 18
-    assert narrow.folder == wide.folder == compose.spanned(["ablation=activation"]).folder
+    assert narrow.folder == wide.folder == compose.sweep_request(["ablation=activation"]).folder
 
 
 def test_cells_are_the_single_runs_of_their_words(plan):
@@ -87,8 +87,8 @@ def test_cells_that_differ_in_their_seed_alone_are_composed_once(monkeypatch):
 
 
 def test_a_seed_that_other_values_follow_is_composed_anew():
-    made = planned("seed=range(3)", "data.seed=${seed}")
-    assert [cell.experiment.data.seed for cell in made.cells] == [0, 1, 2]
+    plan = planned("seed=range(3)", "data.seed=${seed}")
+    assert [cell.experiment.data.seed for cell in plan.cells] == [0, 1, 2]
 
 
 def test_every_wrong_cell_is_named_and_nothing_is_planned():
@@ -110,7 +110,7 @@ def test_what_is_about_the_whole_sweep_cannot_be_swept(word):
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "text"),
     [
         ("workers=0", "workers is a whole number from 1 on; it is 0"),
         ("time_limit=0", "time_limit is a number above 0, or null; it is 0"),
@@ -122,8 +122,8 @@ def test_what_is_about_the_whole_sweep_cannot_be_swept(word):
         ("tune.epochs=0", "tune.epochs is a whole number from 1 on, or null; it is 0"),
     ],
 )
-def test_settings_out_of_range_are_refused(word, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_settings_out_of_range_are_refused(word, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
         planned(*word.split())
 
 
@@ -153,17 +153,19 @@ def test_cores_are_shared_out_unless_threads_are_given(plan, monkeypatch):
         settings = dataclasses.replace(plan.settings, **values)
         return {
             cell.machine.threads
-            for cell in supervise.on_machine(dataclasses.replace(plan, settings=settings), Path("m/s")).cells
+            for cell in supervise.on_this_machine(dataclasses.replace(plan, settings=settings), Path("m/s")).cells
         }
 
     assert threads() == {None} and threads(workers=3) == {2} and threads(workers=16) == {1}
-    given = dataclasses.replace(plan, cells=tuple(cell.on(threads=5) for cell in plan.cells), settings=Sweep(workers=2))
-    assert {(cell.machine.threads, cell.machine.sweep) for cell in supervise.on_machine(given, Path("m/s")).cells} == {
-        (5, "m/s")
-    }
+    given = dataclasses.replace(
+        plan, cells=tuple(cell.with_machine(threads=5) for cell in plan.cells), settings=Sweep(workers=2)
+    )
+    assert {
+        (cell.machine.threads, cell.machine.sweep) for cell in supervise.on_this_machine(given, Path("m/s")).cells
+    } == {(5, "m/s")}
 
 
-def finished(cell: Cell, **best: float | None) -> Path:
+def write_finished(cell: Cell, **best: float | None) -> Path:
     """A finished run's folder, as far as a sweep reads it."""
     folder = Path(cell.machine.outputs) / cell.name
     folder.mkdir(parents=True)
@@ -174,13 +176,13 @@ def finished(cell: Cell, **best: float | None) -> Path:
     return folder
 
 
-def searching(plan: Plan, outputs: Path, **settings) -> Plan:
-    cells_there = tuple(cell.on(outputs=str(outputs)) for cell in plan.cells)
+def with_search(plan: Plan, outputs: Path, **settings) -> Plan:
+    cells_there = tuple(cell.with_machine(outputs=str(outputs)) for cell in plan.cells)
     return dataclasses.replace(plan, cells=cells_there, settings=Sweep(tune=Tune(lr=[0.001, 0.01, 0.1], **settings)))
 
 
 def test_every_arm_gets_the_same_search_with_a_seed_of_its_own(plan, tmp_path):
-    found = tune.searches(searching(plan, tmp_path, epochs=4))
+    found = tune.search_cells(with_search(plan, tmp_path, epochs=4))
     assert list(found) == [("relu",), ("mish",)]
     for tried in found.values():
         assert [cell.experiment.optimizer.lr for cell in tried] == [0.001, 0.01, 0.1]
@@ -190,10 +192,10 @@ def test_every_arm_gets_the_same_search_with_a_seed_of_its_own(plan, tmp_path):
 
 
 def test_the_best_on_validation_is_chosen_for_all_seeds_of_an_arm(plan, tmp_path):
-    asked = searching(plan, tmp_path)
-    for cell, value in zip(tune.searches(asked)["relu",], (0.3, 0.5, 0.4), strict=True):
-        finished(cell, **{"val/macro_f1": value})
-    relu, mish = tune.chosen(asked, {})[:3], tune.chosen(asked, {})[3:]
+    tuned = with_search(plan, tmp_path)
+    for cell, value in zip(tune.search_cells(tuned)["relu",], (0.3, 0.5, 0.4), strict=True):
+        write_finished(cell, **{"val/macro_f1": value})
+    relu, mish = tune.with_best_rates(tuned, {})[:3], tune.with_best_rates(tuned, {})[3:]
     assert mish == [None] * 3  # nothing of its search is there
     assert [cell.experiment.optimizer.lr for cell in relu] == [0.01] * 3 and [c.experiment.seed for c in relu] == [
         0,
@@ -201,7 +203,7 @@ def test_the_best_on_validation_is_chosen_for_all_seeds_of_an_arm(plan, tmp_path
         2,
     ]
     assert all(cell.chosen == {"optimizer.lr": 0.01} and cell.arm == ("relu",) for cell in relu)
-    assert asked.cells[0].experiment.optimizer.lr == 0.003  # the asked one is as it was
+    assert tuned.cells[0].experiment.optimizer.lr == 0.003  # the tuned one is as it was
 
 
 @pytest.mark.parametrize(
@@ -213,17 +215,17 @@ def test_the_best_on_validation_is_chosen_for_all_seeds_of_an_arm(plan, tmp_path
     ],
 )
 def test_ties_take_the_smallest_losses_are_minimised_and_nan_never_wins(plan, tmp_path, monitor, values, best):
-    asked = searching(planned("seed=0", f"monitor={monitor}", "tracking=none"), tmp_path)
-    for cell, value in zip(tune.searches(asked)[()], values, strict=True):
-        finished(cell, **{monitor: value})
-    assert tune.chosen(asked, {})[0].experiment.optimizer.lr == best
+    tuned = with_search(planned("seed=0", f"monitor={monitor}", "tracking=none"), tmp_path)
+    for cell, value in zip(tune.search_cells(tuned)[()], values, strict=True):
+        write_finished(cell, **{monitor: value})
+    assert tune.with_best_rates(tuned, {})[0].experiment.optimizer.lr == best
 
 
 def test_cells_keep_what_is_known_of_them(plan, tmp_path):
-    folder, (one, two, *_) = Folder(tmp_path / "s"), plan.cells
-    with folder.held():
+    folder, (one, two, *_) = SweepFolder(tmp_path / "s"), plan.cells
+    with folder.lock():
         folder.begin(dataclasses.replace(plan, cells=(one,)), "first")
-        folder.note({one.name: Outcome(DONE, "outputs/x", 3.0, 0.5, traceback="long")}, [one])
+        folder.record({one.name: Outcome(DONE, "outputs/x", 3.0, 0.5, traceback="long")}, [one])
         folder.begin(dataclasses.replace(plan, cells=(one, two)), "second")
     known = json.loads((tmp_path / "s" / "cells.json").read_text())
     assert (
@@ -233,87 +235,87 @@ def test_cells_keep_what_is_known_of_them(plan, tmp_path):
     assert json.loads((tmp_path / "s" / "status.json").read_text())["status"] == "RUNNING"
 
 
-def test_a_held_sweep_counts_as_alive(tmp_path):
-    folder = Folder(tmp_path / "s")
-    with folder.held(), folder.held():  # two commands may work at one sweep
+def test_a_locked_sweep_counts_as_alive(tmp_path):
+    folder = SweepFolder(tmp_path / "s")
+    with folder.lock(), folder.lock():  # two commands may work at one sweep
         assert runs.is_alive(folder.path)
     assert not runs.is_alive(folder.path)
 
 
-def concluded(plan: Plan, tmp_path: Path, engine, judged=None, **settings) -> tuple[int, dict, list]:
-    """A sweep with an engine of the test's: exit code, outcomes, and the cells that were started."""
+def run_cells(plan: Plan, tmp_path: Path, train, preflights=None, **settings) -> tuple[int, dict, list]:
+    """A sweep whose cells are run by a function of the test's: exit code, outcomes, and the cells that were started."""
     started = []
 
-    def noting(cells_to_run, sweep):
+    def run(cells_to_run, sweep):
         for cell in cells_to_run:
             started.append(cell)
-            yield cell, engine(cell)
+            yield cell, train(cell)
 
     plan = dataclasses.replace(
-        plan, settings=Sweep(**settings), cells=tuple(c.on(outputs=str(tmp_path)) for c in plan.cells)
+        plan, settings=Sweep(**settings), cells=tuple(c.with_machine(outputs=str(tmp_path)) for c in plan.cells)
     )
-    with Folder(tmp_path / "sweep").held():
-        run = supervise.Sweeping(plan, Folder(tmp_path / "sweep"), noting)
+    with SweepFolder(tmp_path / "sweep").lock():
+        run = supervise.SweepRun(plan, SweepFolder(tmp_path / "sweep"), run)
         run.folder.begin(plan, "")
-        run.proceed(judged or [Judged()] * len(plan.cells))
+        run.run_missing(preflights or [Preflight()] * len(plan.cells))
         return run.conclude(), run.outcomes, started
 
 
 def test_the_exit_code_says_all_some_or_none(plan, tmp_path):
-    code, outcomes, started = concluded(plan, tmp_path / "a", lambda cell: Outcome(DONE, None, 1.0, 0.5))
-    assert (code, len(outcomes), len(started)) == (supervise.ALL, 6, 6)
-    code, _, _ = concluded(
+    code, outcomes, started = run_cells(plan, tmp_path / "a", lambda cell: Outcome(DONE, None, 1.0, 0.5))
+    assert (code, len(outcomes), len(started)) == (supervise.EXIT_ALL, 6, 6)
+    code, _, _ = run_cells(
         plan, tmp_path / "b", lambda c: Outcome(DONE if c.axes["activation"] == "relu" else FAILED, error="x")
     )
-    assert code == supervise.SOME
-    code, _, _ = concluded(plan, tmp_path / "c", lambda cell: Outcome(FAILED, error="x"))
-    assert code == supervise.NONE
+    assert code == supervise.EXIT_SOME
+    code, _, _ = run_cells(plan, tmp_path / "c", lambda cell: Outcome(FAILED, error="x"))
+    assert code == supervise.EXIT_NONE
     status = json.loads((tmp_path / "b" / "sweep" / "status.json").read_text())
     assert status["status"] == "FAILED" and status["error"] == "3 of 6 cells are not finished"
 
 
 def test_on_error_stop_leaves_the_others(plan, tmp_path):
-    code, outcomes, started = concluded(plan, tmp_path, lambda c: Outcome(FAILED, error="x"), on_error="stop")
-    assert (code, len(outcomes), len(started)) == (supervise.NONE, 1, 1)
+    code, outcomes, started = run_cells(plan, tmp_path, lambda c: Outcome(FAILED, error="x"), on_error="stop")
+    assert (code, len(outcomes), len(started)) == (supervise.EXIT_NONE, 1, 1)
 
 
 def test_finished_cells_are_found_and_join_the_sweep(plan, tmp_path):
-    there = plan.cells[0].on(outputs=str(tmp_path))
-    folder = finished(there)
-    judged = [Judged(None, str(folder), True), *[Judged()] * 5]
-    plan = dataclasses.replace(plan, cells=tuple(cell.on(sweep="multirun/x") for cell in plan.cells))
-    code, outcomes, started = concluded(plan, tmp_path, lambda cell: Outcome(DONE, None, 1.0, 0.5), judged)
-    assert code == supervise.ALL and outcomes[there.name].state == FOUND and len(started) == 5
+    there = plan.cells[0].with_machine(outputs=str(tmp_path))
+    folder = write_finished(there)
+    preflights = [Preflight(None, str(folder), True), *[Preflight()] * 5]
+    plan = dataclasses.replace(plan, cells=tuple(cell.with_machine(sweep="multirun/x") for cell in plan.cells))
+    code, outcomes, started = run_cells(plan, tmp_path, lambda cell: Outcome(DONE, None, 1.0, 0.5), preflights)
+    assert code == supervise.EXIT_ALL and outcomes[there.name].state == FOUND and len(started) == 5
     assert json.loads((folder / "sweeps.json").read_text()) == ["multirun/x"]
 
 
-@pytest.mark.parametrize(("state", "status"), [(DIED, "FAILED"), (LATE, "KILLED")])
+@pytest.mark.parametrize(("state", "status"), [(DIED, "FAILED"), (OVER_TIME, "KILLED")])
 def test_a_dead_cells_run_says_so(plan, tmp_path, state, status):
-    cell = plan.cells[0].on(outputs=str(tmp_path))
+    cell = plan.cells[0].with_machine(outputs=str(tmp_path))
     folder = tmp_path / cell.name
     folder.mkdir()
     runs.write_status(folder, "RUNNING")
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # it lives: nothing is touched
-        settle.settled(cell, Outcome(state, error="why"))
+        outcomes.close_run(cell, Outcome(state, error="why"))
         assert json.loads((folder / "status.json").read_text())["status"] == "RUNNING"
-    assert settle.settled(cell, Outcome(state, error="why")).folder == str(folder)
-    told = json.loads((folder / "status.json").read_text())
-    assert (told["status"], told["error"]) == (status, "why") and "why" in (folder / "run.log").read_text()
+    assert outcomes.close_run(cell, Outcome(state, error="why")).folder == str(folder)
+    written = json.loads((folder / "status.json").read_text())
+    assert (written["status"], written["error"]) == (status, "why") and "why" in (folder / "run.log").read_text()
 
 
-def test_what_another_engine_ran_is_read_from_its_folders(plan, tmp_path):
-    cell = plan.cells[0].on(outputs=str(tmp_path))
-    assert launchers.outcome(cell, "it broke") == Outcome(FAILED, error="it broke")
-    finished(cell)
-    assert (launchers.outcome(cell).state, launchers.outcome(cell).macro_f1) == (DONE, 0.5)
-    other = plan.cells[1].on(outputs=str(tmp_path))
+def test_what_a_launcher_ran_is_read_from_its_folders(plan, tmp_path):
+    cell = plan.cells[0].with_machine(outputs=str(tmp_path))
+    assert launchers.outcome_of(cell, "it broke") == Outcome(FAILED, error="it broke")
+    write_finished(cell)
+    assert (launchers.outcome_of(cell).state, launchers.outcome_of(cell).macro_f1) == (DONE, 0.5)
+    other = plan.cells[1].with_machine(outputs=str(tmp_path))
     (tmp_path / other.name).mkdir()
     runs.write_status(tmp_path / other.name, "FAILED", "ValueError: why")
-    assert launchers.outcome(other).error == "ValueError: why" and launchers.outcome(other).state == FAILED
+    assert launchers.outcome_of(other).error == "ValueError: why" and launchers.outcome_of(other).state == FAILED
 
 
-def test_an_engine_that_breaks_loses_no_finished_cell(plan, tmp_path):
+def test_a_launcher_that_breaks_loses_no_finished_cell(plan, tmp_path):
     class Broken:
         class config:
             class hydra:
@@ -322,11 +324,11 @@ def test_an_engine_that_breaks_loses_no_finished_cell(plan, tmp_path):
 
         def launch(self, words, initial_job_idx):
             assert all(any(word.startswith("sweep=") for word in one) for one in words)
-            finished(plan.cells[0].on(outputs=str(tmp_path)))
+            write_finished(plan.cells[0].with_machine(outputs=str(tmp_path)))
             raise RuntimeError("the cluster is gone")
 
-    there = [cell.on(outputs=str(tmp_path)) for cell in plan.cells[:2]]
-    found = [outcome for _, outcome in launchers.engine(Broken(), "cluster")(there, tmp_path / "sweep")]
+    there = [cell.with_machine(outputs=str(tmp_path)) for cell in plan.cells[:2]]
+    found = [outcome for _, outcome in launchers.cell_runner(Broken(), "cluster")(there, tmp_path / "sweep")]
     assert [outcome.state for outcome in found] == [DONE, FAILED] and "the cluster is gone" in found[1].error
 
 
@@ -339,8 +341,8 @@ def test_the_folders_of_a_name(tmp_path):
     assert runs.latest(tmp_path, "b") is None
 
 
-def test_times_in_words():
-    assert [table.duration(s) for s in (0.4, 89, 90, 3600, 7200, float("nan"))] == [
+def test_durations():
+    assert [messages.duration(s) for s in (0.4, 89, 90, 3600, 7200, float("nan"))] == [
         "0 s",
         "89 s",
         "2 min",
@@ -351,12 +353,12 @@ def test_times_in_words():
 
 
 def test_the_dry_run_shows_what_there_is_to_do(plan):
-    judged = [
-        Judged(None, "x", True),
-        Judged(None, "x", False, 3, 15, 1000, 0.001),
-        *[Judged(None, "x", False, 0, 15, 1000, 0.001)] * 4,
+    preflights = [
+        Preflight(None, "x", True),
+        Preflight(None, "x", False, 3, 15, 1000, 0.001),
+        *[Preflight(None, "x", False, 0, 15, 1000, 0.001)] * 4,
     ]
-    text = table.show_plan(plan, judged)
+    text = messages.plan_table(plan, preflights)
     assert "1 of 6 cells are done" in text and "3 of 15 epochs" in text and "with 1 worker" in text
     assert "2 min" in text  # (12 + 4 x 15) epochs of a second, and six seconds besides for each cell
 

@@ -16,7 +16,7 @@ from emoexp.config.schema import Sweep, Tune
 from emoexp.runs import kept
 from emoexp.runs.records import RunFolder
 from emoexp.sweep import supervise, tune, worker
-from emoexp.sweep.cells import DONE, FOUND, Cell, Folder, Outcome, Plan
+from emoexp.sweep.cells import DONE, FOUND, Cell, Outcome, Plan, SweepFolder
 
 cli.register_sweeper()
 KEEP = Path(__file__).parents[2] / "benchmarks" / "keep.py"
@@ -29,17 +29,17 @@ def plan(tmp_path_factory) -> Plan:
     plan = planned(*TINY, "seed=0,1", "threads=1", f"outputs={folder / 'outputs'}", f"cache={folder / 'cache'}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker.gc, "freeze", lambda: None)  # this process has other tests to run
-        outcome = worker.run(plan.cells[0])
+        outcome = worker.train_cell(plan.cells[0])
     assert outcome.state == DONE, outcome.error
     record = RunFolder(Path(outcome.folder))
     kept.write(folder / "results", "tiny", [record], {record.name: range(7)})
     shutil.rmtree(folder / "outputs")
-    cells = tuple(cell.on(outputs=str(folder / "results")) for cell in plan.cells)
+    cells = tuple(cell.with_machine(outputs=str(folder / "results")) for cell in plan.cells)
     return dataclasses.replace(plan, cells=cells)
 
 
-def test_a_kept_cell_is_finished_where_what_made_it_fits(plan):
-    found = worker.judge(list(plan.cells), timed=False)
+def test_a_kept_cell_is_finished_where_its_manifest_fits(plan):
+    found = worker.preflight(list(plan.cells), timed=False)
     assert [facts.error for facts in found] == [None, None]
     assert [facts.finished for facts in found] == [True, False]
     table = Path(plan.cells[0].machine.outputs) / "tiny.runs.csv.gz"
@@ -47,20 +47,20 @@ def test_a_kept_cell_is_finished_where_what_made_it_fits(plan):
 
 
 @pytest.mark.parametrize(
-    ("values", "finished", "anew"),
+    ("values", "finished", "changes"),
     [
         ({"threads": 2}, False, "threads (1, now 2)"),
         ({"threads": 2, "resume": "force"}, True, ""),
         ({"resume": "never"}, False, ""),
     ],
 )
-def test_a_kept_cell_that_was_made_otherwise_counts_on_demand_alone(plan, values, finished, anew):
-    (facts,) = worker.judge([plan.cells[0].on(**values)], timed=False)
-    assert (facts.error, facts.finished, facts.anew) == (None, finished, anew)
+def test_a_kept_cell_of_another_manifest_counts_on_demand_alone(plan, values, finished, changes):
+    (facts,) = worker.preflight([plan.cells[0].with_machine(**values)], timed=False)
+    assert (facts.error, facts.finished, facts.changes) == (None, finished, changes)
 
 
 class NoProcesses:
-    """Workers that judge in this process, and say of each cell to be trained that it was."""
+    """Workers that check cells in this process, and report each cell that they get as trained, without training it."""
 
     def __init__(self) -> None:
         self.trained: list[str] = []
@@ -74,8 +74,8 @@ class NoProcesses:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def judge(self, cells, *, timed):
-        return worker.judge(list(cells), timed)
+    def preflight(self, cells, *, timed):
+        return worker.preflight(list(cells), timed)
 
     def run(self, cells, limit_s, begun):
         for cell in cells:
@@ -86,7 +86,7 @@ class NoProcesses:
 def test_a_sweep_runs_only_what_is_not_kept(plan, tmp_path, monkeypatch):
     workers = NoProcesses()
     monkeypatch.setattr(supervise, "Workers", workers)
-    assert supervise.sweep(plan, str(tmp_path), "the words") == supervise.ALL
+    assert supervise.run_sweep(plan, str(tmp_path), "the words") == supervise.EXIT_ALL
     assert workers.trained == [plan.cells[1].name]
     row = json.loads((tmp_path / plan.name / "cells.json").read_text())[plan.cells[0].name]
     (run,) = kept.read(Path(plan.cells[0].machine.outputs) / "tiny.runs.csv.gz")
@@ -106,21 +106,21 @@ def kept_run(cell: Cell, folder: Path, best: float) -> Path:
 
 def test_a_search_takes_kept_runs_into_account(tmp_path):
     plan = planned("seed=0", "tracking=none")
-    cells = tuple(cell.on(outputs=str(tmp_path / "results")) for cell in plan.cells)
+    cells = tuple(cell.with_machine(outputs=str(tmp_path / "results")) for cell in plan.cells)
     plan = dataclasses.replace(plan, cells=cells, settings=Sweep(tune=Tune(lr=[0.001, 0.01, 0.1])))
     folders = [
         kept_run(cell, tmp_path / "outputs", best)
-        for cell, best in zip(tune.searches(plan)[()], (0.3, 0.5, 0.4), strict=True)
+        for cell, best in zip(tune.search_cells(plan)[()], (0.3, 0.5, 0.4), strict=True)
     ]
     table = kept.write(
         tmp_path / "results", "search", [RunFolder(path) for path in folders], {path.name: [0] for path in folders}
     )
-    assert tune.chosen(plan, {})[0].experiment.optimizer.lr == 0.01
+    assert tune.with_best_rates(plan, {})[0].experiment.optimizer.lr == 0.01
     labels = {folders[2].name: f"{table}:{folders[2].name}", folders[1].name: str(tmp_path / "gone")}
-    assert tune.chosen(plan, labels)[0].experiment.optimizer.lr == 0.1
+    assert tune.with_best_rates(plan, labels)[0].experiment.optimizer.lr == 0.1
 
 
-def typed(monkeypatch, *words: object) -> int:
+def run_keep(monkeypatch, *words: object) -> int:
     """The command benchmarks/keep.py: its exit code."""
     monkeypatch.setattr(sys, "argv", ["keep.py", *map(str, words)])
     try:
@@ -132,20 +132,20 @@ def typed(monkeypatch, *words: object) -> int:
 
 def test_a_sweeps_finished_cells_are_kept_by_one_command(tmp_path, monkeypatch, capsys):
     plan = planned("activation=relu,mish", "seed=0", "tracking=none")
-    sweep = Folder(tmp_path / "multirun" / plan.name)
-    with sweep.held():
+    sweep = SweepFolder(tmp_path / "multirun" / plan.name)
+    with sweep.lock():
         sweep.begin(plan, "the words")
     one, two = plan.cells
     folder = kept_run(one, tmp_path / "outputs", 0.5)
-    sweep.note({one.name: Outcome(DONE, str(folder)), two.name: Outcome("failed", error="why")}, plan.cells)
-    assert typed(monkeypatch, "first", sweep.path, "--out", tmp_path) == 0
+    sweep.record({one.name: Outcome(DONE, str(folder)), two.name: Outcome("failed", error="why")}, plan.cells)
+    assert run_keep(monkeypatch, "first", sweep.path, "--out", tmp_path) == 0
     table = tmp_path / "first.runs.csv.gz"
     assert capsys.readouterr().out == f"{table}: 1 runs, 0.0 MB with their predictions\n"
     assert [run.name for run in kept.read(table)] == [one.name]
     other = kept_run(two, tmp_path / "outputs", 0.5)
-    assert typed(monkeypatch, "all", table, other, "--out", tmp_path, "--probabilities", "rarest") == 0
+    assert run_keep(monkeypatch, "all", table, other, "--out", tmp_path, "--probabilities", "rarest") == 0
     runs = kept.read(tmp_path / "all.runs.csv.gz")
     assert [run.name for run in runs] == sorted([one.name, two.name])
     assert all(run.predictions.class_indices == (2,) for run in runs)
-    assert typed(monkeypatch, "none", tmp_path / "multirun", "--out", tmp_path) == 1
+    assert run_keep(monkeypatch, "none", tmp_path / "multirun", "--out", tmp_path) == 1
     assert "is no run" in capsys.readouterr().err and not (tmp_path / "none.runs.csv.gz").exists()

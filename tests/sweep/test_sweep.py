@@ -1,4 +1,4 @@
-"""Sweeps with workers of the test's own: whole commands, searches, makings; and what may not happen in silence."""
+"""Sweeps with fake workers: whole commands, searches, states, messages; and what may not happen in silence."""
 
 import dataclasses
 import json
@@ -17,9 +17,23 @@ from composing import planned
 from emoexp import cli
 from emoexp.config.schema import Sweep, Tune
 from emoexp.runs import folder as runs
-from emoexp.sweep import compose, launchers, pool, supervise, table, tune, worker
-from emoexp.sweep.cells import BUSY, DIED, DONE, FAILED, FOUND, GOOD, KILLED, LATE, WAITING, Cell, Folder, Outcome, Plan
-from emoexp.sweep.worker import Judged
+from emoexp.sweep import compose, launchers, messages, pool, supervise, tune, worker
+from emoexp.sweep.cells import (
+    BUSY,
+    DIED,
+    DONE,
+    FAILED,
+    FINISHED_STATES,
+    FOUND,
+    KILLED,
+    OVER_TIME,
+    WAITING,
+    Cell,
+    Outcome,
+    Plan,
+    SweepFolder,
+)
+from emoexp.sweep.worker import Preflight
 
 cli.register_sweeper()
 
@@ -32,48 +46,51 @@ def composed() -> Plan:
 @pytest.fixture
 def plan(composed, tmp_path) -> Plan:
     """Two activations, two seeds; their runs lie in the test's folder."""
-    return placed(composed, tmp_path / "outputs")
+    return with_outputs(composed, tmp_path / "outputs")
 
 
-def placed(plan: Plan, outputs: Path, **settings) -> Plan:
-    moved = tuple(cell.on(outputs=str(outputs)) for cell in plan.cells)
+def with_outputs(plan: Plan, outputs: Path, **settings) -> Plan:
+    moved = tuple(cell.with_machine(outputs=str(outputs)) for cell in plan.cells)
     return dataclasses.replace(plan, cells=moved, settings=dataclasses.replace(plan.settings, **settings))
 
 
-def left(folder: Path, status: str = "FINISHED", started: float = 1.0, value: float = 0.5, **best: float) -> Path:
+def write_run(folder: Path, status: str = "FINISHED", started: float = 1.0, value: float = 0.5, **best: float) -> Path:
     """A run's folder as far as a sweep reads it."""
     folder.mkdir(parents=True)
     error = None if status == "FINISHED" else "why"
-    said = {"status": status, "error": error, "started": started, "ended": started + 3}
-    (folder / "status.json").write_text(json.dumps(said))
+    text = {"status": status, "error": error, "started": started, "ended": started + 3}
+    (folder / "status.json").write_text(json.dumps(text))
     if status == "FINISHED":
         (folder / "metrics.json").write_text(json.dumps({"best": best, "test": {"macro_f1": value}}))
     return folder
 
 
-class Hands:
-    """Workers without processes: `train` says what becomes of a cell; finished runs are found by their folders."""
+class FakeWorkers:
+    """Workers without processes: `train` gives a cell's outcome; finished runs are found by their folders."""
 
     def __init__(self, train: Callable[[Cell], Outcome], wrong: Callable[[Cell], str | None] = lambda cell: None):
         self.train, self.wrong = train, wrong
-        self.judged: list[Cell] = []
+        self.checked: list[Cell] = []
         self.trained: list[Cell] = []
 
-    def __call__(self, count: int, sweep: Path) -> "Hands":
+    def __call__(self, count: int, sweep: Path) -> "FakeWorkers":
         self.count = count
         return self
 
-    def __enter__(self) -> "Hands":
+    def __enter__(self) -> "FakeWorkers":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def judge(self, cells, *, timed):
-        self.judged = list(cells)
+    def preflight(self, cells, *, timed):
+        self.checked = list(cells)
         folders = [Path(cell.machine.outputs) / cell.name for cell in cells]
         pairs = zip(cells, folders, strict=True)
-        return [Judged(self.wrong(cell), str(path), runs.is_finished(path), epochs=2, images=9) for cell, path in pairs]
+        return [
+            Preflight(self.wrong(cell), str(path), runs.is_finished(path), epochs=2, images_per_epoch=9)
+            for cell, path in pairs
+        ]
 
     def run(self, cells, limit_s, begun):
         self.limit_s = limit_s
@@ -83,24 +100,24 @@ class Hands:
             yield cell, self.train(cell)
 
 
-def finishing(cell: Cell) -> Outcome:
+def train_at_once(cell: Cell) -> Outcome:
     """Train a cell: the higher its learning rate the better."""
     folder = Path(cell.machine.outputs) / cell.name
     if folder.is_dir():
         return Outcome(FOUND, str(folder))
-    left(folder, **{"val/macro_f1": float(cell.experiment.optimizer.lr)})
+    write_run(folder, **{"val/macro_f1": float(cell.experiment.optimizer.lr)})
     return Outcome(DONE, str(folder), 1.0, 0.5)
 
 
-def typed(plan: Plan, tmp_path: Path, monkeypatch, hands: Hands) -> int:
+def run_sweep(plan: Plan, tmp_path: Path, monkeypatch, workers: FakeWorkers) -> int:
     """A whole sweep: its exit code."""
-    monkeypatch.setattr(supervise, "Workers", hands)
-    return supervise.sweep(plan, str(tmp_path / "multirun"), "the words")
+    monkeypatch.setattr(supervise, "Workers", workers)
+    return supervise.run_sweep(plan, str(tmp_path / "multirun"), "the words")
 
 
 def status_of(plan: Plan, tmp_path: Path) -> tuple[str, str | None]:
-    said = json.loads((tmp_path / "multirun" / plan.name / "status.json").read_text())
-    return said["status"], said["error"]
+    text = json.loads((tmp_path / "multirun" / plan.name / "status.json").read_text())
+    return text["status"], text["error"]
 
 
 def table_of(plan: Plan, tmp_path: Path) -> dict[str, dict]:
@@ -111,44 +128,49 @@ def table_of(plan: Plan, tmp_path: Path) -> dict[str, dict]:
 
 
 def test_a_sweep_from_its_words_to_its_end(plan, tmp_path, monkeypatch):
-    hands = Hands(finishing)
-    assert typed(plan, tmp_path, monkeypatch, hands) == supervise.ALL
-    assert [cell.name for cell in hands.trained] == [cell.name for cell in plan.cells]
+    workers = FakeWorkers(train_at_once)
+    assert run_sweep(plan, tmp_path, monkeypatch, workers) == supervise.EXIT_ALL
+    assert [cell.name for cell in workers.trained] == [cell.name for cell in plan.cells]
     sweep = tmp_path / "multirun" / plan.name
-    assert {cell.machine.sweep for cell in hands.trained} == {str(sweep)}
+    assert {cell.machine.sweep for cell in workers.trained} == {str(sweep)}
     assert status_of(plan, tmp_path) == ("FINISHED", None)
     manifest = json.loads((sweep / "manifest.json").read_text())
     assert manifest["tags"]["command"] == "the words" and manifest["tags"]["axis.activation"] == "relu, mish"
     assert manifest["tags"]["axis.seed"] == "0, 1"
     log = (sweep / "sweep.log").read_text()
     assert log.count("start  ") == 4 and "4 of 4 cells are finished" in log
-    assert typed(plan, tmp_path, monkeypatch, again := Hands(finishing)) == supervise.ALL and again.trained == []
+    assert (
+        run_sweep(plan, tmp_path, monkeypatch, again := FakeWorkers(train_at_once)) == supervise.EXIT_ALL
+        and again.trained == []
+    )
     assert {row["state"] for row in table_of(plan, tmp_path).values()} == {FOUND}
 
 
 def test_typed_again_a_cell_keeps_the_seconds_it_took(plan, tmp_path, monkeypatch):
     for _ in range(2):
-        typed(plan, tmp_path, monkeypatch, Hands(finishing))
+        run_sweep(plan, tmp_path, monkeypatch, FakeWorkers(train_at_once))
     assert {row["seconds"] for row in table_of(plan, tmp_path).values()} == {1.0}
 
 
 def test_wrong_cells_start_nothing_and_share_their_reason(plan, tmp_path, monkeypatch):
-    hands = Hands(finishing, lambda cell: "it does not fit" if cell.arm == ("mish",) else None)
+    workers = FakeWorkers(train_at_once, lambda cell: "it does not fit" if cell.arm == ("mish",) else None)
     with pytest.raises(ValueError) as caught:
-        typed(plan, tmp_path, monkeypatch, hands)
+        run_sweep(plan, tmp_path, monkeypatch, workers)
     assert str(caught.value).splitlines() == [
         "nothing was started; these cells cannot be trained:",
         "  activation=mish seed=0, activation=mish seed=1",
         "    it does not fit",
     ]
-    assert hands.trained == [] and not (tmp_path / "outputs").exists()
+    assert workers.trained == [] and not (tmp_path / "outputs").exists()
     assert not (tmp_path / "multirun" / plan.name / "status.json").exists()
 
 
-def test_many_wrong_cells_are_not_all_spelt_out(plan, tmp_path, monkeypatch):
-    many = tuple(cell.having((), seed=seed) for cell in plan.cells[:1] for seed in range(6))
+def test_many_wrong_cells_are_not_all_listed(plan, tmp_path, monkeypatch):
+    many = tuple(cell.with_experiment((), seed=seed) for cell in plan.cells[:1] for seed in range(6))
     with pytest.raises(ValueError, match=r"activation=relu seed=3 \.\.\.\n"):
-        typed(dataclasses.replace(plan, cells=many), tmp_path, monkeypatch, Hands(finishing, lambda cell: "no"))
+        run_sweep(
+            dataclasses.replace(plan, cells=many), tmp_path, monkeypatch, FakeWorkers(train_at_once, lambda cell: "no")
+        )
 
 
 @pytest.mark.parametrize(
@@ -159,14 +181,17 @@ def test_a_sweep_that_ends_early_is_never_left_running(plan, tmp_path, monkeypat
     def train(cell: Cell) -> Outcome:
         if cell.arm == ("mish",):
             raise raised
-        return finishing(cell)
+        return train_at_once(cell)
 
     with pytest.raises(type(raised)):
-        typed(plan, tmp_path, monkeypatch, Hands(train))
+        run_sweep(plan, tmp_path, monkeypatch, FakeWorkers(train))
     assert status_of(plan, tmp_path) == (status, error)
     states = {name: row["state"] for name, row in table_of(plan, tmp_path).items()}
     assert [states[cell.name] for cell in plan.cells] == [DONE, DONE, WAITING, WAITING]
-    assert typed(plan, tmp_path, monkeypatch, again := Hands(finishing)) == supervise.ALL and len(again.trained) == 2
+    assert (
+        run_sweep(plan, tmp_path, monkeypatch, again := FakeWorkers(train_at_once)) == supervise.EXIT_ALL
+        and len(again.trained) == 2
+    )
 
 
 def test_a_second_ctrl_c_does_not_keep_a_sweep_from_saying_that_it_was_killed(plan, tmp_path, monkeypatch):
@@ -183,41 +208,41 @@ def test_a_second_ctrl_c_does_not_keep_a_sweep_from_saying_that_it_was_killed(pl
 
     monkeypatch.setattr(runs, "write_status", impatient)
     with pytest.raises(KeyboardInterrupt):
-        typed(plan, tmp_path, monkeypatch, Hands(train))
+        run_sweep(plan, tmp_path, monkeypatch, FakeWorkers(train))
     assert status_of(plan, tmp_path) == ("KILLED", "interrupted")
 
 
 def test_failures_are_in_the_table_and_their_traceback_in_the_log(plan, tmp_path, monkeypatch, capsys):
     def train(cell: Cell) -> Outcome:
         error = Outcome(FAILED, None, 1.0, None, "KeyError: 'x'", "Traceback: deed\n")
-        return error if cell.arm == ("mish",) else finishing(cell)
+        return error if cell.arm == ("mish",) else train_at_once(cell)
 
-    assert typed(plan, tmp_path, monkeypatch, Hands(train)) == supervise.SOME
-    said = capsys.readouterr().out
-    assert said.count("Traceback: deed") == 2 and "2 done, 2 failed" in said and "KeyError: 'x'" in said
+    assert run_sweep(plan, tmp_path, monkeypatch, FakeWorkers(train)) == supervise.EXIT_SOME
+    text = capsys.readouterr().out
+    assert text.count("Traceback: deed") == 2 and "2 done, 2 failed" in text and "KeyError: 'x'" in text
     assert status_of(plan, tmp_path) == ("FAILED", "2 of 4 cells are not finished")
     assert all("traceback" not in row for row in table_of(plan, tmp_path).values())
 
 
 def test_a_time_limit_is_minutes(plan, tmp_path, monkeypatch):
-    hands = Hands(finishing)
-    typed(placed(plan, tmp_path / "outputs", time_limit=1.5), tmp_path, monkeypatch, hands)
-    assert hands.limit_s == 90
+    workers = FakeWorkers(train_at_once)
+    run_sweep(with_outputs(plan, tmp_path / "outputs", time_limit=1.5), tmp_path, monkeypatch, workers)
+    assert workers.limit_s == 90
 
 
 def test_a_dry_run_starts_nothing(plan, tmp_path, monkeypatch, capsys):
-    left(tmp_path / "outputs" / plan.cells[0].name)
-    asked = placed(plan, tmp_path / "outputs", dry_run=True)
-    assert typed(asked, tmp_path, monkeypatch, hands := Hands(finishing)) == supervise.ALL
-    assert hands.trained == [] and "1 of 4 cells are done" in capsys.readouterr().out
+    write_run(tmp_path / "outputs" / plan.cells[0].name)
+    dry = with_outputs(plan, tmp_path / "outputs", dry_run=True)
+    assert run_sweep(dry, tmp_path, monkeypatch, workers := FakeWorkers(train_at_once)) == supervise.EXIT_ALL
+    assert workers.trained == [] and "1 of 4 cells are done" in capsys.readouterr().out
     assert len(list((tmp_path / "outputs").iterdir())) == 1
     assert not (tmp_path / "multirun" / plan.name / "status.json").exists()
 
 
-def test_what_is_left_is_told_from_the_cells_before(plan, tmp_path, monkeypatch, capsys):
+def test_the_time_left_is_estimated_from_the_cells_before(plan, tmp_path, monkeypatch, capsys):
     clock = iter(range(0, 10_000, 60))
     monkeypatch.setattr(supervise.time, "monotonic", lambda: next(clock))
-    typed(plan, tmp_path, monkeypatch, Hands(finishing))
+    run_sweep(plan, tmp_path, monkeypatch, FakeWorkers(train_at_once))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("done   ")]
     assert [line.rpartition("; ")[2] for line in lines[:3]] == ["3 min left", "2 min left", "60 s left"]
     assert "left" not in lines[3]
@@ -226,72 +251,74 @@ def test_what_is_left_is_told_from_the_cells_before(plan, tmp_path, monkeypatch,
 # searches for a learning rate
 
 
-def searched(plan: Plan, tmp_path: Path, **settings) -> Plan:
-    return placed(plan, tmp_path / "outputs", tune=Tune(lr=[0.001, 0.01]), **settings)
+def with_search(plan: Plan, tmp_path: Path, **settings) -> Plan:
+    return with_outputs(plan, tmp_path / "outputs", tune=Tune(lr=[0.001, 0.01]), **settings)
 
 
 def test_a_search_runs_first_and_its_choice_is_what_is_compared(plan, tmp_path, monkeypatch):
-    asked = searched(plan, tmp_path)
-    hands = Hands(finishing)
-    assert typed(asked, tmp_path, monkeypatch, hands) == supervise.ALL
-    tried, compared = hands.trained[:4], hands.trained[4:]
+    tuned = with_search(plan, tmp_path)
+    workers = FakeWorkers(train_at_once)
+    assert run_sweep(tuned, tmp_path, monkeypatch, workers) == supervise.EXIT_ALL
+    tried, compared = workers.trained[:4], workers.trained[4:]
     assert {cell.experiment.seed for cell in tried} == {1000}
     assert [(cell.experiment.seed, cell.experiment.optimizer.lr) for cell in compared] == [(0, 0.01), (1, 0.01)] * 2
-    rows = table_of(asked, tmp_path)
+    rows = table_of(tuned, tmp_path)
     assert all(rows[cell.name]["chosen"] == {"optimizer.lr": 0.01} for cell in compared)
-    assert typed(asked, tmp_path, monkeypatch, again := Hands(finishing)) == supervise.ALL
+    assert run_sweep(tuned, tmp_path, monkeypatch, again := FakeWorkers(train_at_once)) == supervise.EXIT_ALL
     assert {cell.experiment.seed for cell in again.trained} <= {1000}  # found again, not trained
 
 
 def test_an_arm_whose_search_failed_fails_alone(plan, tmp_path, monkeypatch):
     def train(cell: Cell) -> Outcome:
-        return Outcome(FAILED, error="why") if cell.arm[0] == "mish" else finishing(cell)
+        return Outcome(FAILED, error="why") if cell.arm[0] == "mish" else train_at_once(cell)
 
-    asked = searched(plan, tmp_path)
-    assert typed(asked, tmp_path, monkeypatch, Hands(train)) == supervise.SOME
-    rows = table_of(asked, tmp_path)
-    said = {rows[cell.name]["error"] for cell in asked.cells if cell.arm == ("mish",)}
-    assert said == {"no run of its search for a learning rate finished"}
+    tuned = with_search(plan, tmp_path)
+    assert run_sweep(tuned, tmp_path, monkeypatch, FakeWorkers(train)) == supervise.EXIT_SOME
+    rows = table_of(tuned, tmp_path)
+    text = {rows[cell.name]["error"] for cell in tuned.cells if cell.arm == ("mish",)}
+    assert text == {"no run of its search for a learning rate finished"}
 
 
 def test_an_untuned_run_does_not_stand_for_an_arm_whose_search_failed(plan, tmp_path, monkeypatch):
     for cell in plan.cells:
-        finishing(cell)  # an earlier sweep without tune.lr
+        train_at_once(cell)  # an earlier sweep without tune.lr
 
-    asked = searched(plan, tmp_path)
-    failing = Hands(lambda cell: Outcome(FAILED, error="why"))
-    assert typed(asked, tmp_path, monkeypatch, failing) == supervise.NONE
-    assert {table_of(asked, tmp_path)[cell.name]["state"] for cell in asked.cells} == {FAILED}
+    tuned = with_search(plan, tmp_path)
+    failing = FakeWorkers(lambda cell: Outcome(FAILED, error="why"))
+    assert run_sweep(tuned, tmp_path, monkeypatch, failing) == supervise.EXIT_NONE
+    assert {table_of(tuned, tmp_path)[cell.name]["state"] for cell in tuned.cells} == {FAILED}
 
 
 def test_on_error_stop_stops_in_a_search_too(plan, tmp_path, monkeypatch):
     def train(cell: Cell) -> Outcome:
-        return Outcome(FAILED, error="why") if len(hands.trained) == 2 else finishing(cell)
+        return Outcome(FAILED, error="why") if len(workers.trained) == 2 else train_at_once(cell)
 
-    hands = Hands(train)
-    asked = dataclasses.replace(searched(plan, tmp_path, on_error="stop"), cells=searched(plan, tmp_path).cells[:2])
-    assert typed(asked, tmp_path, monkeypatch, hands) == supervise.NONE
-    assert len(hands.trained) == 2
+    workers = FakeWorkers(train)
+    tuned = dataclasses.replace(
+        with_search(plan, tmp_path, on_error="stop"), cells=with_search(plan, tmp_path).cells[:2]
+    )
+    assert run_sweep(tuned, tmp_path, monkeypatch, workers) == supervise.EXIT_NONE
+    assert len(workers.trained) == 2
 
 
 def test_a_dry_run_of_a_tuned_sweep_knows_what_is_done(plan, tmp_path, monkeypatch, capsys):
-    asked = searched(plan, tmp_path)
-    typed(asked, tmp_path, monkeypatch, Hands(finishing))
+    tuned = with_search(plan, tmp_path)
+    run_sweep(tuned, tmp_path, monkeypatch, FakeWorkers(train_at_once))
     capsys.readouterr()
-    typed(searched(plan, tmp_path, dry_run=True), tmp_path, monkeypatch, Hands(finishing))
+    run_sweep(with_search(plan, tmp_path, dry_run=True), tmp_path, monkeypatch, FakeWorkers(train_at_once))
     assert "4 of 4 cells are done" in capsys.readouterr().out
 
 
-def test_a_search_is_judged_by_the_runs_that_this_sweep_found(plan, tmp_path, monkeypatch):
+def test_a_search_counts_the_runs_that_this_sweep_found(plan, tmp_path, monkeypatch):
     """Other code once preferred the small rate, in folders beside these, which finished later."""
-    asked = searched(plan, tmp_path)
-    for tried in (cell for cells in tune.searches(asked).values() for cell in cells):
-        finishing(tried)
+    tuned = with_search(plan, tmp_path)
+    for tried in (cell for cells in tune.search_cells(tuned).values() for cell in cells):
+        train_at_once(tried)
         rate = float(tried.experiment.optimizer.lr)
-        left(Path(tried.machine.outputs) / f"{tried.name}.2", started=2.0, **{"val/macro_f1": 1 - rate})
-    hands = Hands(finishing)  # what it finds are the first folders
-    typed(asked, tmp_path, monkeypatch, hands)
-    assert {cell.experiment.optimizer.lr for cell in hands.trained if cell.experiment.seed != 1000} == {0.01}
+        write_run(Path(tried.machine.outputs) / f"{tried.name}.2", started=2.0, **{"val/macro_f1": 1 - rate})
+    workers = FakeWorkers(train_at_once)  # what it finds are the first folders
+    run_sweep(tuned, tmp_path, monkeypatch, workers)
+    assert {cell.experiment.optimizer.lr for cell in workers.trained if cell.experiment.seed != 1000} == {0.01}
 
 
 def test_a_learning_rate_is_swept_or_searched_not_both():
@@ -307,8 +334,8 @@ def test_optimizers_are_compared_with_a_learning_rate_searched_for_each():
 def test_a_report_does_not_take_an_untuned_run_for_an_arm_without_a_choice(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no search has run here
     words = ["activation=relu,mish", "seed=0,1", "tracking=none"]
-    untuned = {cell.name for cell in compose.spanned(words).cells}
-    assert untuned.isdisjoint(cell.name for cell in compose.spanned([*words, "tune.lr=[0.5]"]).cells)
+    untuned = {cell.name for cell in compose.sweep_request(words).cells}
+    assert untuned.isdisjoint(cell.name for cell in compose.sweep_request([*words, "tune.lr=[0.5]"]).cells)
 
 
 @pytest.mark.parametrize("words", [("seed=0,1000",), ("seed=0,1", "tune.seed=1")])
@@ -335,8 +362,8 @@ def test_the_seed_of_a_search_is_in_range():
     ],
 )
 def test_a_value_that_follows_the_seed_does_in_every_cell(word):
-    made = planned("seed=0,1,2", word, "tracking=none")
-    assert [cell.experiment.data.seed for cell in made.cells] == [0, 1, 2]
+    plan = planned("seed=0,1,2", word, "tracking=none")
+    assert [cell.experiment.data.seed for cell in plan.cells] == [0, 1, 2]
 
 
 def test_ablations_are_swept_one_at_a_time():
@@ -371,20 +398,20 @@ def test_words_in_another_order_are_the_same_sweep(composed):
 def test_a_cell_says_what_it_is(composed):
     cell = composed.cells[3]
     assert (cell.label, cell.arm, cell.axes) == ("activation=mish seed=1", ("mish",), {"activation": "mish"})
-    other = cell.having(["seed=5"], seed=5)
+    other = cell.with_experiment(["seed=5"], seed=5)
     assert other.overrides == (*cell.overrides, "seed=5") and other.name != cell.name and other.arm == cell.arm
-    assert cell.on(threads=3).name == cell.name and cell.machine.threads is None
+    assert cell.with_machine(threads=3).name == cell.name and cell.machine.threads is None
 
 
-def test_axes_are_told_with_the_values_that_cells_have():
-    made = planned("imbalance/sampling=uniform,sqrt", "architecture.widths=[4,8],[8,16]", "seed=3", "tracking=none")
-    assert made.axes == ("imbalance/sampling", "architecture.widths")
-    assert made.cells[1].label == "imbalance/sampling=uniform architecture.widths=[8, 16] seed=3"
-    assert len({cell.arm for cell in made.cells}) == len(made.cells) == 4
+def test_axes_have_the_values_that_cells_have():
+    plan = planned("imbalance/sampling=uniform,sqrt", "architecture.widths=[4,8],[8,16]", "seed=3", "tracking=none")
+    assert plan.axes == ("imbalance/sampling", "architecture.widths")
+    assert plan.cells[1].label == "imbalance/sampling=uniform architecture.widths=[8, 16] seed=3"
+    assert len({cell.arm for cell in plan.cells}) == len(plan.cells) == 4
 
 
 def test_a_reports_words_lead_to_the_sweeps_folder(composed):
-    span = compose.spanned(["activation=relu,mish", "seed=0,1", "tracking=none", "hydra.sweep.dir=elsewhere"])
+    span = compose.sweep_request(["activation=relu,mish", "seed=0,1", "tracking=none", "hydra.sweep.dir=elsewhere"])
     assert span.folder == Path("elsewhere") / composed.name and span.axes == ["activation"]
     assert [(cell.name, cell.seed, cell.chosen) for cell in span.cells] == [
         (cell.name, cell.experiment.seed, {}) for cell in composed.cells
@@ -395,12 +422,12 @@ def test_a_reports_words_lead_to_the_sweeps_folder(composed):
 
 
 def test_many_writers_lose_no_cell(composed, tmp_path):
-    folder = Folder(tmp_path)
-    cells = [composed.cells[0].having((), seed=seed) for seed in range(24)]
+    folder = SweepFolder(tmp_path)
+    cells = [composed.cells[0].with_experiment((), seed=seed) for seed in range(24)]
 
     def write(some: list[Cell]) -> None:
         for cell in some:
-            folder.note({cell.name: Outcome(DONE, "x", 1.0, 0.5)}, [cell])
+            folder.record({cell.name: Outcome(DONE, "x", 1.0, 0.5)}, [cell])
 
     writers = [threading.Thread(target=write, args=(cells[start::4],)) for start in range(4)]
     for writer in writers:
@@ -412,12 +439,12 @@ def test_many_writers_lose_no_cell(composed, tmp_path):
 
 
 def test_a_cell_that_waits_again_after_a_failure_says_so(composed, tmp_path):
-    folder, cell = Folder(tmp_path), composed.cells[0]
+    folder, cell = SweepFolder(tmp_path), composed.cells[0]
     for outcome in (Outcome(FAILED, error="why"), Outcome(WAITING)):
-        folder.note({cell.name: outcome}, [cell])
+        folder.record({cell.name: outcome}, [cell])
     assert json.loads((tmp_path / "cells.json").read_text())[cell.name]["state"] == WAITING
     for outcome in (Outcome(DONE, "x", 1.0, 0.5), Outcome(WAITING)):
-        folder.note({cell.name: outcome}, [cell])
+        folder.record({cell.name: outcome}, [cell])
     row = json.loads((tmp_path / "cells.json").read_text())[cell.name]
     assert (row["state"], row["error"], row["seconds"]) == (DONE, None, 1.0)
 
@@ -425,7 +452,7 @@ def test_a_cell_that_waits_again_after_a_failure_says_so(composed, tmp_path):
 # workers
 
 
-class Promised(pool.Workers):
+class EndedWorkers(pool.Workers):
     """Workers whose cells have come to their end as soon as they begin."""
 
     def __init__(self, count: int, ends: dict[str, list[Outcome | BaseException]]) -> None:
@@ -439,37 +466,37 @@ class Promised(pool.Workers):
         return future
 
 
-def test_a_cell_that_another_process_is_at_waits_behind_the_others(composed, monkeypatch):
-    monkeypatch.setattr(pool, "_AGAIN_S", 0.05)
-    monkeypatch.setattr(pool, "_LOOK_S", 0.01)
+def test_a_cell_that_another_process_trains_waits_behind_the_others(composed, monkeypatch):
+    monkeypatch.setattr(pool, "_RETRY_S", 0.05)
+    monkeypatch.setattr(pool, "_POLL_S", 0.01)
     one, two, *_ = composed.cells
-    workers = Promised(1, {one.label: [Outcome(BUSY)] * 3 + [Outcome(FOUND)], two.label: [Outcome(DONE)]})
+    workers = EndedWorkers(1, {one.label: [Outcome(BUSY)] * 3 + [Outcome(FOUND)], two.label: [Outcome(DONE)]})
     ended = [(cell.label, outcome.state) for cell, outcome in workers.run([one, two], None, lambda cell: None)]
     assert ended == [(two.label, DONE), (one.label, FOUND)]
     assert [label for _, label in workers.order] == [one.label, two.label, *[one.label] * 3]
 
 
-def test_a_busy_cell_is_told_once(composed, monkeypatch):
-    monkeypatch.setattr(pool, "_AGAIN_S", 0.05)
-    monkeypatch.setattr(pool, "_LOOK_S", 0.01)
-    told: list[Cell] = []
+def test_a_busy_cell_is_announced_once(composed, monkeypatch):
+    monkeypatch.setattr(pool, "_RETRY_S", 0.05)
+    monkeypatch.setattr(pool, "_POLL_S", 0.01)
+    announced: list[Cell] = []
     cell = composed.cells[0]
-    list(Promised(1, {cell.label: [Outcome(BUSY)] * 3 + [Outcome(FOUND)]}).run([cell], None, told.append))
-    assert len(told) == 1
+    list(EndedWorkers(1, {cell.label: [Outcome(BUSY)] * 3 + [Outcome(FOUND)]}).run([cell], None, announced.append))
+    assert len(announced) == 1
 
 
 def test_a_worker_goes_from_one_cell_to_the_next_at_once(composed, monkeypatch):
     slept: list[float] = []
     monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
-    workers = Promised(1, {cell.label: [Outcome(DONE)] for cell in composed.cells})
+    workers = EndedWorkers(1, {cell.label: [Outcome(DONE)] for cell in composed.cells})
     assert len(list(workers.run(composed.cells, None, lambda cell: None))) == len(composed.cells) > 1
     assert sum(slept) == 0
 
 
 @pytest.mark.parametrize(
-    ("end", "state", "said"),
+    ("end", "state", "text"),
     [
-        (TimeoutError(), LATE, "over its time limit of 2 minutes"),
+        (TimeoutError(), OVER_TIME, "over its time limit of 2 minutes"),
         (pool.ProcessExpired("", code=5, pid=1), DIED, "exit code 5"),
         (pool.ProcessExpired("", code=-9, pid=1), DIED, "SIGKILL, which the system sends when memory is exhausted"),
         (pool.ProcessExpired("", code=-11, pid=1), DIED, "SIGSEGV"),
@@ -478,43 +505,43 @@ def test_a_worker_goes_from_one_cell_to_the_next_at_once(composed, monkeypatch):
         (pool.CancelledError(), KILLED, "interrupted"),
     ],
 )
-def test_every_end_of_a_process_has_its_words(composed, end, state, said):
+def test_every_end_of_a_process_has_its_message(composed, end, state, text):
     cell = composed.cells[0]
-    ((_, outcome),) = Promised(1, {cell.label: [end]}).run([cell], 120, lambda cell: None)
-    assert outcome.state == state and said in outcome.error and state not in GOOD
+    ((_, outcome),) = EndedWorkers(1, {cell.label: [end]}).run([cell], 120, lambda cell: None)
+    assert outcome.state == state and text in outcome.error and state not in FINISHED_STATES
 
 
-def judged(monkeypatch, error: BaseException) -> list[Judged]:
-    def built(cell: Cell, timed: bool) -> None:
+def preflight_that_raises(monkeypatch, error: BaseException) -> list[Preflight]:
+    def build(cell: Cell, timed: bool) -> None:
         raise error
 
-    monkeypatch.setattr(worker, "_built", built)
-    return worker.judge([planned("tracking=none").cells[0]], timed=False)
+    monkeypatch.setattr(worker, "_build", build)
+    return worker.preflight([planned("tracking=none").cells[0]], timed=False)
 
 
 def test_whatever_a_users_class_raises_when_built_is_the_cells_reason(monkeypatch):
-    assert judged(monkeypatch, LookupError("mine")) == [Judged("LookupError: mine")]
+    assert preflight_that_raises(monkeypatch, LookupError("mine")) == [Preflight("LookupError: mine")]
 
 
 def test_a_users_class_that_exits_when_built_is_named_too(monkeypatch):
-    assert judged(monkeypatch, SystemExit(3)) == [Judged("SystemExit: 3")]
+    assert preflight_that_raises(monkeypatch, SystemExit(3)) == [Preflight("SystemExit: 3")]
 
 
-# other engines
+# launchers
 
 
 def test_a_launchers_run_that_was_killed_or_died_says_so(plan, tmp_path):
     one, two, *_ = plan.cells
-    left(Path(one.machine.outputs) / one.name, "KILLED")
-    left(Path(two.machine.outputs) / two.name, "RUNNING")
-    assert launchers.outcome(one).state == KILLED and launchers.outcome(one).error == "why"
-    assert launchers.outcome(two).state == DIED
+    write_run(Path(one.machine.outputs) / one.name, "KILLED")
+    write_run(Path(two.machine.outputs) / two.name, "RUNNING")
+    assert launchers.outcome_of(one).state == KILLED and launchers.outcome_of(one).error == "why"
+    assert launchers.outcome_of(two).state == DIED
 
 
-def test_an_older_making_is_not_what_a_launcher_has_run(plan, tmp_path):
+def test_an_older_run_is_not_what_a_launcher_has_run(plan, tmp_path):
     """The cluster took nothing; what lies there was finished by other code before."""
 
-    class Gone:
+    class FailingLauncher:
         class config:
             class hydra:
                 class sweep:
@@ -524,9 +551,11 @@ def test_an_older_making_is_not_what_a_launcher_has_run(plan, tmp_path):
             raise RuntimeError("the cluster is gone")
 
     cell = plan.cells[0]
-    left(Path(cell.machine.outputs) / cell.name)
-    run = supervise.Sweeping(dataclasses.replace(plan, cells=(cell,)), Folder(tmp_path), launchers.engine(Gone(), "x"))
-    run.proceed([Judged(None, str(Path(cell.machine.outputs) / f"{cell.name}.2"), False)])
+    write_run(Path(cell.machine.outputs) / cell.name)
+    run = supervise.SweepRun(
+        dataclasses.replace(plan, cells=(cell,)), SweepFolder(tmp_path), launchers.cell_runner(FailingLauncher(), "x")
+    )
+    run.run_missing([Preflight(None, str(Path(cell.machine.outputs) / f"{cell.name}.2"), False)])
     assert run.outcomes[cell.name].state == FAILED and "the cluster is gone" in (run.outcomes[cell.name].error or "")
 
 
@@ -535,16 +564,19 @@ def test_an_older_making_is_not_what_a_launcher_has_run(plan, tmp_path):
 
 def test_a_cells_line(composed):
     cell = composed.cells[0]
-    assert table.line(cell, Outcome(DONE, "x", 30.4, 0.5), 1, 2, 30.0) == (
+    assert messages.cell_line(cell, Outcome(DONE, "x", 30.4, 0.5), 1, 2, 30.0) == (
         "done   activation=relu seed=0, 1/2, test macro-F1 0.500, 30 s; 30 s left"
     )
-    failed = table.line(cell, Outcome(FAILED, "x", None, None, "KeyError: 1"), 2, 2, 0.0)
+    failed = messages.cell_line(cell, Outcome(FAILED, "x", None, None, "KeyError: 1"), 2, 2, 0.0)
     assert failed == "failed activation=relu seed=0, 2/2, KeyError: 1"
 
 
 def test_the_table_of_states_counts_and_names_what_never_began(composed):
-    outcomes = {composed.cells[0].name: Outcome(DONE, "x", 2.6, 0.25), composed.cells[1].name: Outcome(LATE, error="l")}
-    lines = table.states(composed.cells, outcomes).splitlines()
+    outcomes = {
+        composed.cells[0].name: Outcome(DONE, "x", 2.6, 0.25),
+        composed.cells[1].name: Outcome(OVER_TIME, error="l"),
+    }
+    lines = messages.outcome_table(composed.cells, outcomes).splitlines()
     assert lines[-1] == "1 done, 1 over time, 2 skipped" and "0.250" in lines[1] + lines[2] and " 3 " in f"{lines} "
     assert lines[0].split() == ["activation", "seed", "state", "macro-F1", "seconds"]
 
@@ -557,26 +589,26 @@ def test_what_the_time_went_into(composed, tmp_path):
         (tmp_path / str(k) / "seconds.json").write_text(json.dumps(parts))
         outcomes[cell.name] = Outcome(DONE, str(tmp_path / str(k)), 10.0, 0.5)
     outcomes[composed.cells[2].name] = Outcome(FOUND, "nowhere")
-    assert table.time_spent(composed.cells, outcomes, 60) == (
+    assert messages.time_spent(composed.cells, outcomes, 60) == (
         "time   60 s; a cell: train 4.00 s, predict 1.00 s, figures 2.00 s, bootstrap 0.00 s, export 0.00 s, "
         "overhead 3.00 s"
     )
-    assert table.time_spent(composed.cells, {}, 5) == "time   5 s"
+    assert messages.time_spent(composed.cells, {}, 5) == "time   5 s"
 
 
 # the folder of a run
 
 
-def made(folder: Path, **facts: object) -> Path:
+def write_manifest(folder: Path, **facts: object) -> Path:
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps(facts))
     return folder
 
 
-def test_a_run_goes_on_where_what_made_it_fits(tmp_path):
+def test_a_run_continues_where_its_manifest_fits(tmp_path):
     first, second = (
-        made(tmp_path / "a", results_version=1, threads=1),
-        made(tmp_path / "a.2", results_version=2, threads=1),
+        write_manifest(tmp_path / "a", results_version=1, threads=1),
+        write_manifest(tmp_path / "a.2", results_version=2, threads=1),
     )
     assert runs.folder_for(tmp_path, "a", {"results_version": 1, "threads": 1}, "auto") == (first, [])
     assert runs.folder_for(tmp_path, "a", {"results_version": 2, "threads": 1}, "auto") == (second, [])
@@ -594,7 +626,7 @@ def test_a_run_is_a_cell_of_several_sweeps_each_named_once(tmp_path):
 
 
 def test_a_finished_run_without_results_is_not_finished(tmp_path):
-    folder = left(tmp_path / "a")
+    folder = write_run(tmp_path / "a")
     assert runs.is_finished(folder) and runs.latest(tmp_path, "a", finished=True) == folder
     (folder / "metrics.json").unlink()
     assert not runs.is_finished(folder) and runs.latest(tmp_path, "a", finished=True) is None

@@ -14,7 +14,7 @@ from composing import planned
 
 from emoexp import cli
 from emoexp.sweep import mps, supervise
-from emoexp.sweep.worker import Judged
+from emoexp.sweep.worker import Preflight
 
 cli.register_sweeper()
 
@@ -58,7 +58,7 @@ def ends(reached: Callable[[], bool]) -> bool:
 
 def test_it_runs_for_the_block_and_its_processes_find_it(control):
     log = control()
-    with mps.served(3):
+    with mps.daemon(3):
         folder = os.environ[mps.PIPES]
         assert Path(folder).is_dir() and calls(log) == [["-d", folder, ""]]
         seen = subprocess.run(["sh", "-c", f"echo ${mps.PIPES}"], capture_output=True, text=True, check=True).stdout
@@ -70,14 +70,14 @@ def test_it_runs_for_the_block_and_its_processes_find_it(control):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_it_ends_whatever_happens_in_the_block(control, error):
     log = control()
-    with pytest.raises(error), mps.served(2):
+    with pytest.raises(error), mps.daemon(2):
         raise error
     assert [call[2] for call in calls(log)] == ["", "quit"] and mps.PIPES not in os.environ
 
 
 def test_one_run_at_a_time_needs_none(control):
     log = control()
-    with mps.served(1):
+    with mps.daemon(1):
         assert mps.PIPES not in os.environ
     assert calls(log) == []
 
@@ -85,7 +85,7 @@ def test_one_run_at_a_time_needs_none(control):
 def test_somebody_elses_is_left_alone(control, monkeypatch):
     log = control()
     monkeypatch.setenv(mps.PIPES, "/somewhere")
-    with mps.served(2):
+    with mps.daemon(2):
         assert os.environ[mps.PIPES] == "/somewhere"
     assert calls(log) == [] and os.environ[mps.PIPES] == "/somewhere"
 
@@ -97,7 +97,7 @@ def test_somebody_elses_is_left_alone(control, monkeypatch):
 def test_where_it_does_not_start_processes_take_turns(control, monkeypatch, caplog, then, why):
     control(then)
     monkeypatch.setattr(mps, "_TIMEOUT_S", 0.5)
-    with caplog.at_level(logging.WARNING, "emoexp"), mps.served(2):
+    with caplog.at_level(logging.WARNING, "emoexp"), mps.daemon(2):
         assert mps.PIPES not in os.environ
     assert "take turns" in caplog.text and why in caplog.text
 
@@ -105,7 +105,7 @@ def test_where_it_does_not_start_processes_take_turns(control, monkeypatch, capl
 def test_a_daemon_that_keeps_its_output_open_has_started(control, monkeypatch):
     log = control('[ "$1" = -d ] && { sleep 3 & }; exit 0')
     monkeypatch.setattr(mps, "_TIMEOUT_S", 1.5)
-    with mps.served(2):
+    with mps.daemon(2):
         assert mps.PIPES in os.environ
     assert [call[2] for call in calls(log)] == ["", "quit"]
 
@@ -113,7 +113,7 @@ def test_a_daemon_that_keeps_its_output_open_has_started(control, monkeypatch):
 def test_a_daemon_whose_start_hung_is_ended_too(control, monkeypatch):
     log = control('[ "$1" = -d ] && exec sleep 9; exit 0')
     monkeypatch.setattr(mps, "_TIMEOUT_S", 0.5)
-    with mps.served(2):
+    with mps.daemon(2):
         folder = Path(calls(log)[0][1])
     assert [call[2] for call in calls(log)] == ["", "quit"] and not folder.exists()
 
@@ -121,7 +121,7 @@ def test_a_daemon_whose_start_hung_is_ended_too(control, monkeypatch):
 def test_a_daemon_that_does_not_end_is_told_of(control, monkeypatch, caplog):
     log = control('[ "$1" = -d ] || exec sleep 9')
     monkeypatch.setattr(mps, "_TIMEOUT_S", 0.5)
-    with caplog.at_level(logging.WARNING, "emoexp"), mps.served(2):
+    with caplog.at_level(logging.WARNING, "emoexp"), mps.daemon(2):
         pass
     folder = calls(log)[0][1]
     assert f"has not ended: {mps.PIPES}={folder}" in caplog.text and mps.PIPES not in os.environ
@@ -138,7 +138,7 @@ def test_no_daemon_is_started_that_nobody_would_end(control, monkeypatch):
         return run(words, **settings)
 
     monkeypatch.setattr(subprocess, "Popen", broken)
-    with pytest.raises(OSError, match="no process"), mps.served(2):
+    with pytest.raises(OSError, match="no process"), mps.daemon(2):
         pass
     assert calls(log) == []
 
@@ -146,14 +146,14 @@ def test_no_daemon_is_started_that_nobody_would_end(control, monkeypatch):
 def test_where_there_is_none_processes_take_turns(monkeypatch, caplog, tmp_path):
     monkeypatch.delenv(mps.PIPES, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with caplog.at_level(logging.WARNING, "emoexp"), mps.served(2):
+    with caplog.at_level(logging.WARNING, "emoexp"), mps.daemon(2):
         assert mps.PIPES not in os.environ
     assert f"there is no {mps.CONTROL}" in caplog.text
 
 
 def test_it_does_not_outlive_a_killed_process(control, tmp_path):
     log = control()
-    code = "from emoexp.sweep import mps; import os, signal\nwith mps.served(2): os.kill(os.getpid(), signal.SIGKILL)"
+    code = "from emoexp.sweep import mps; import os, signal\nwith mps.daemon(2): os.kill(os.getpid(), signal.SIGKILL)"
     subprocess.run([sys.executable, "-c", code], check=False, env=os.environ, cwd=Path(__file__).parents[2])
     folder = Path(calls(log)[0][1])
     assert ends(lambda: not folder.exists()) and [call[2] for call in calls(log)] == ["", "quit"]
@@ -165,13 +165,13 @@ class Judging:
     def __init__(self, device: str) -> None:
         self.device = device
 
-    def judge(self, cells, timed):
-        return [Judged(device=self.device) for _ in cells]
+    def preflight(self, cells, timed):
+        return [Preflight(device=self.device) for _ in cells]
 
 
 def test_packing_is_refused_without_a_gpu():
     plan = planned("seed=0,1", "pack=2")
     said = "pack=2 is about a GPU, and these cells train on cpu: workers=2 trains as many"
     with pytest.raises(ValueError, match=said):
-        supervise.check(Judging("cpu"), plan)
-    assert len(supervise.check(Judging("cuda"), plan)) == 2
+        supervise.check_cells(Judging("cpu"), plan)
+    assert len(supervise.check_cells(Judging("cuda"), plan)) == 2

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 
 class Sweeper(HydraSweeper):
-    """Plans a sweep whole, runs what is missing of it, and ends with a table of all cells.
+    """Plans the whole sweep, runs what is missing of it, and ends with a table of all cells.
 
     With Hydra's own launcher, `basic`, cells run in our warm workers; any other launcher gets the missing cells as
     jobs of its own kind.
@@ -35,7 +35,7 @@ class Sweeper(HydraSweeper):
             plan = compose.plan(self.hydra_context.config_loader, self.config, arguments)
             cli.composing_succeeded()
             name = str(self.config.hydra.runtime.choices["hydra/launcher"])
-            engine = None if name == "basic" else launchers.engine(self.launcher, name)
-            code = supervise.sweep(plan, self.config.hydra.sweep.dir, " ".join(arguments), engine)
+            runner = None if name == "basic" else launchers.cell_runner(self.launcher, name)
+            code = supervise.run_sweep(plan, self.config.hydra.sweep.dir, " ".join(arguments), runner)
         if code:
             sys.exit(code)

@@ -1,4 +1,4 @@
-"""What a sweep does for a run from outside: find a finished one, end one whose process died, show one in MLflow."""
+"""What a sweep does with a run from outside: accept a finished one, end one whose process died, show one in MLflow."""
 
 import dataclasses
 import logging
@@ -10,21 +10,25 @@ from emoexp.runs import files
 from emoexp.runs import folder as runs
 from emoexp.runs.process import tracking_settings
 from emoexp.runs.records import RunRecord
-from emoexp.sweep.cells import DIED, FOUND, LATE, Cell, Folder, Outcome
+from emoexp.sweep.cells import DIED, FOUND, OVER_TIME, Cell, Outcome, SweepFolder
 
 log = logging.getLogger("emoexp")
 
 
-def found(cell: Cell, record: RunRecord) -> Outcome:
-    """A cell that was finished before; its run becomes a member of the sweep too, where it has a folder of its own."""
+def finished_before(cell: Cell, record: RunRecord) -> Outcome:
+    """The outcome of a cell that was finished before; its run's folder, where there is one, joins the sweep."""
     if record.location.is_dir():
         runs.add_to_sweep(record.location, cell.machine.sweep)
     return Outcome(FOUND, record.label, None, record.metrics["test"].get("macro_f1"))
 
 
-def settled(cell: Cell, outcome: Outcome) -> Outcome:
-    """The outcome of a cell whose process could not speak for itself, written into its run too."""
-    if outcome.state not in (DIED, LATE):
+def close_run(cell: Cell, outcome: Outcome) -> Outcome:
+    """Where a cell's process has died or was ended, write so into its run, which could not do it itself.
+
+    Returns:
+        The outcome, with the run's folder where it was not known.
+    """
+    if outcome.state not in (DIED, OVER_TIME):
         return outcome
     folder = runs.latest(Path(cell.machine.outputs), cell.name)
     if folder is None:
@@ -38,17 +42,21 @@ def settled(cell: Cell, outcome: Outcome) -> Outcome:
     return dataclasses.replace(outcome, folder=str(folder))
 
 
-def mirrored(sweep: Folder, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
+def show_in_mlflow(sweep: SweepFolder, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
     """Show in MLflow what it lacks: the sweep, then its cells that were finished before, that ended before the sweep
     was there to be their parent, or whose process died."""
-    shown = [(sweep.path, cells[0])] if cells else []
-    folders = [(Path(outcomes[cell.name].folder or ""), cell) for cell in cells if outcomes[cell.name].folder]
-    shown += [(folder, cell) for folder, cell in folders if folder.is_dir()]  # a kept run has none
-    for folder, cell in shown:
+    if not cells:
+        return
+    shown = [(sweep.path, cells[0])]
+    for cell in cells:
+        folder = outcomes[cell.name].folder
+        if folder and Path(folder).is_dir():  # a kept run has no folder
+            shown.append((Path(folder), cell))
+    for path, cell in shown:
         settings = tracking_settings(cell.machine)
         try:
-            if tracking.behind(folder, settings, ask=False):
-                tracking.mirror(folder, settings)
+            if tracking.behind(path, settings, ask=False):
+                tracking.mirror(path, settings)
         except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the folders have everything
-            log.warning("tracking: %s is not shown yet: %s; `make sync` adds it", folder, error)
+            log.warning("tracking: %s is not shown yet: %s; `make sync` adds it", path, error)
             return

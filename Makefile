@@ -28,10 +28,11 @@ test: setup  ## the tests, in minutes
 slow: setup  ## the tests that take long
 	$(BIN)/python -m pytest -m slow
 
-lint: setup  ## formatter, linter and type checker
+lint: setup  ## formatter, linter, type checker, and which folder may import which
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-cache
 
 format: setup  ## let the formatter and the linter mend what they can
 	$(BIN)/python -m ruff check --fix-only --quiet .

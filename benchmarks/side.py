@@ -38,7 +38,7 @@ class Side:
         started = time.perf_counter()
         self.data = build_data.load_data(self.experiment, self.place)
         self.loading = time.perf_counter() - started
-        plan = build_strategy.build_strategy(self.experiment, self.place, self.data)
+        plan = build_strategy.build_strategy(self.experiment, self.data)
         image_NCHW = resident(self.data.images, self.device)
         self.recipe = build_training.train_setup(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
         self.state = self.fresh()
@@ -51,7 +51,7 @@ class Side:
 
     def fresh(self) -> TrainState:
         """A model with its first weights, and its optimizer."""
-        return build_training.initial_state(self.experiment, self.place, self.data, self.device)
+        return build_training.initial_state(self.experiment, self.data, self.device)
 
     @property
     def draws(self) -> int:

@@ -6,7 +6,6 @@ import hydra
 from omegaconf import DictConfig
 
 from emoexp import cli
-from emoexp.config import checks
 
 FOUND = 3  # exit code where a finding that audit.fail_on names is there
 
@@ -15,6 +14,8 @@ FOUND = 3  # exit code where a finding that audit.fail_on names is there
 def job(composed: DictConfig) -> None:
     """Check one configuration, composed by Hydra, then audit."""
     with cli.errors_in_one_line():
+        from emoexp.config import checks  # its classes, only now: --help needs none of them
+
         options = checks.plain(composed)
         from emoexp.auditing import audit  # torch and figures, only now
 

@@ -10,7 +10,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from emoexp.config import options, schema
+from emoexp.config import options
 
 
 def command(name: str, job: Callable[[], None]) -> None:
@@ -72,7 +72,7 @@ def help_text(name: str) -> str:
     text = options.text("", name) or ""
     used = [
         group
-        for path, group in schema.GROUPS.items()
+        for path, group in options.GROUPS.items()
         if path.partition(".")[0] in text and path != "imbalance.copies.transform"
     ]
     lines = [
@@ -99,7 +99,7 @@ def suggestions(name: str, arguments: list[str]) -> Iterator[str]:
         if not equals or key.startswith(("hydra", "-")):
             continue
         group = key.partition("@")[0]
-        if group in (*schema.GROUPS.values(), "experiment"):
+        if group in (*options.GROUPS.values(), "experiment"):
             pool = list(options.listed(group))
             for choice in value.split(","):
                 yield from _nearest(choice, pool, f"{group}=")
@@ -121,10 +121,10 @@ def known_keys(name: str) -> list[str]:
     root = OmegaConf.to_container(OmegaConf.create(options.text("", name) or ""))
     assert isinstance(root, dict)
     keys = [str(key) for key in root if key not in ("defaults", "hydra")] + [
-        *schema.GROUPS,
-        *schema.GROUPS.values(),
+        *options.GROUPS,
+        *options.GROUPS.values(),
         "experiment",
     ]
-    for path, group in schema.GROUPS.items():
+    for path, group in options.GROUPS.items():
         keys += [f"{path}.{key}" for choice in options.listed(group) for key in options.option(group, choice)]
     return list(dict.fromkeys(keys))

@@ -4,13 +4,14 @@ import hydra
 from omegaconf import DictConfig
 
 from emoexp import cli
-from emoexp.config import checks
 
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="evaluate")
 def job(composed: DictConfig) -> None:
     """Check one configuration, composed by Hydra, then evaluate."""
     with cli.errors_in_one_line():
+        from emoexp.config import checks  # its classes, only now: --help needs none of them
+
         options = checks.plain(composed)
         from emoexp.inference import evaluate  # torch, only now
 

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from emoexp import cli
-from emoexp.config import checks, options
+from emoexp.config import options
 
 _words: list[str] = []  # of the sweep
 _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # options of Hydra's
@@ -17,6 +17,8 @@ _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "
 def job(composed: DictConfig) -> None:
     """The report's own configuration, composed by Hydra: find the cells, then put them together."""
     with cli.errors_in_one_line():
+        from emoexp.config import checks  # its classes, only now: --help needs none of them
+
         own = checks.plain(composed)
         from emoexp.reporting import report  # numpy, matplotlib, only now
 

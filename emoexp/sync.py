@@ -5,9 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from emoexp import tracking
+from emoexp.config import checks
 from emoexp.runs import folder as runs
 from emoexp.tracking import Settings, locate
 from emoexp.tracking.mirror import brief
@@ -55,11 +56,9 @@ def _one(folder: Path, settings: Settings) -> tuple[str, str]:
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="sync")
 def main(config: DictConfig) -> None:
     """The command."""
-    plain = OmegaConf.to_container(config.tracking, resolve=True)
-    assert isinstance(plain, dict)
-    options = {str(key): value for key, value in plain.items() if key not in ("name", "_target_")}
     try:
-        counts = sync(Path(config.outputs), Settings(**options), Path(config.sweeps))
+        plain = checks.plain(config)
+        counts = sync(Path(plain["outputs"]), plain["tracking"].build(), Path(plain["sweeps"]))
     except ValueError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if counts["failed"] else 0)

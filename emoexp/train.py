@@ -6,13 +6,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from emoexp import cli
-from emoexp.config import checks
 
 
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="train")
 def job(composed: DictConfig) -> None:
     """Check one configuration, composed by Hydra, then train it."""
     with cli.errors_in_one_line():
+        from emoexp.config import checks  # its classes, only now: --help needs none of them
+
         refuse_what_only_a_sweep_can_do(composed)
         experiment, machine = checks.checked(composed)
         from emoexp.training import run  # torch, only now

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -18,10 +17,11 @@ from composing import checked, composed
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from emoexp.config import build as building
-from emoexp.config import build_strategy, build_training, checks, options
-from emoexp.config.build import instantiate
+from emoexp.config import build_strategy, build_training, options, schema
+from emoexp.config.fields import kinds
+from emoexp.config.imbalance import Imbalance
 from emoexp.config.naming import COLUMNS
+from emoexp.config.option import read, value
 from emoexp.config.schema import Experiment, Machine, Node
 from emoexp.data.dataset import Dataset, digests
 from emoexp.data.resident import resident
@@ -35,6 +35,7 @@ from emoexp.training.step import TrainState
 
 GROUPS = {column: f"imbalance/{column}" for column in COLUMNS} | {"optimizer": "optimizer"}
 SMALL = (  # a training of a tenth of a second: three epochs of five steps
+    "data=folder",
     *"image_size=8 batch_size=12 epochs=3 patience=null activation=relu augmentation=none scheduler=constant".split(),
     *"architecture.widths=[4] architecture.dense=8 architecture.dropout=0.2 optimizer.lr=0.02 tracking=none".split(),
 )
@@ -50,7 +51,7 @@ def nodes() -> dict[str, dict[str, Node]]:
         chosen = {column: name for column, name in zip(GROUPS, names, strict=True) if name}
         made, _ = checked(*(f"{GROUPS[column]}={name}" for column, name in chosen.items()))
         for column, name in chosen.items():
-            found[column][name] = made.optimizer if column == "optimizer" else made.imbalance[column]
+            found[column][name] = made.plain()[column] if column == "optimizer" else made.imbalance.plain()[column]
     return found
 
 
@@ -58,8 +59,6 @@ def nodes() -> dict[str, dict[str, Node]]:
 def row(name: str) -> Node:
     """A row of the table, as composed; alone, which takes half as long."""
     made: Node = OmegaConf.to_container(composed(name=f"imbalance/{name}"), resolve=True)["imbalance"]
-    for column in COLUMNS:
-        checks.check_types(column, made[column], options.option(GROUPS[column], made[column]["name"]))
     return made
 
 
@@ -77,10 +76,15 @@ def experiment(columns: dict[str, str | Node] | str, **keys: Any) -> Experiment:
     """A small experiment with some columns of the table, or a row of it, and what else there is."""
     usual, _ = base()
     if isinstance(columns, str):
-        return dataclasses.replace(usual, imbalance=copy.deepcopy(row(columns)), **keys)
-    chosen = {column: node(column, of) if isinstance(of, str) else of for column, of in columns.items()}
-    keys = {"optimizer": chosen.pop("optimizer", usual.optimizer) | {"lr": usual.optimizer["lr"]}} | keys
-    return dataclasses.replace(usual, imbalance=copy.deepcopy(row("none")) | chosen, **keys)
+        imbalance, optimizer = row(columns), usual.optimizer.plain()
+    else:
+        chosen = {column: node(column, of) if isinstance(of, str) else of for column, of in columns.items()}
+        optimizer = chosen.pop("optimizer", usual.optimizer.plain()) | {"lr": usual.optimizer.lr}
+        imbalance = row("none") | chosen
+    keys = {"optimizer": optimizer} | keys
+    typed = {key: read(schema.BASES[key], of, key) if isinstance(of, dict) else of for key, of in keys.items()}
+    columns_of = {key: value(kind, imbalance[key], f"imbalance.{key}") for key, kind in kinds(Imbalance).items()}
+    return dataclasses.replace(usual, imbalance=Imbalance(**columns_of), **typed)
 
 
 @cache
@@ -113,9 +117,7 @@ def data(count: tuple[int, ...] = COUNT, side: int = 8, validation: int = 10) ->
 
 def plan(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT, **keys: Any) -> strategy.Strategy:
     """A strategy, worked out for classes of so many images."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "instantiate", build)
-        return build_strategy.build_strategy(experiment(columns, **keys), base()[1], labelled(count))
+    return build_strategy.build_strategy(experiment(columns, **keys), labelled(count))
 
 
 def loss_of(columns: dict[str, str | Node] | str, count: tuple[int, ...] = COUNT) -> Loss:
@@ -133,27 +135,12 @@ def values(
     return loss.formula(logits_BC, target, feature_BF, constants, 0.5)
 
 
-_build = instantiate
-
-
-@cache
-def _remembered(text: str) -> Any:
-    return _build(json.loads(text), [])
-
-
-def build(node: Node, allow: list[str], **extra: Any) -> Any:
-    """What a node makes; the same object again where nothing else goes in, as Hydra takes milliseconds for each."""
-    return _build(node, allow, **extra) if extra else _remembered(json.dumps(node))
-
-
 def begun(made: Experiment, images: Dataset | None = None) -> tuple[TrainSetup, TrainState]:
     """A training that is about to begin."""
     images, (_, place) = images or data(), base()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "instantiate", build)
-        worked = build_strategy.build_strategy(made, place, images)
-        recipe = build_training.train_setup(made, place, images, worked, resident(images.images, CPU), CPU)
-        return recipe, build_training.initial_state(made, place, images, CPU)
+    worked = build_strategy.build_strategy(made, images)
+    recipe = build_training.train_setup(made, place, images, worked, resident(images.images, CPU), CPU)
+    return recipe, build_training.initial_state(made, images, CPU)
 
 
 def never(step: int, steps: int) -> bool:
@@ -177,7 +164,6 @@ def fitted(
     """A model with what is fitted to it where its epoch, from 1, was the best."""
     model = copy.deepcopy(model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "instantiate", build)
         patch.setattr(checkpoint, "save", lambda *ignored: None)
         posthoc_fit.fit(SimpleNamespace(folder=Path()), made, base()[1], recipe, model, {"epoch": epoch}, images)
     return model

@@ -1,9 +1,10 @@
-"""A data set looked at before anyone trains: what is counted, shown and named, chapter by chapter.
+"""An audit: what is wrong with a data set, found before anyone trains on it.
 
-audit      an audit, top to bottom: start here
-subject    what is looked at, and what a chapter says
-classes    how uneven the classes are, what the test part can tell, what the faces look like
-repeated   pictures that stand there several times, within parts and across them
-origins    people, sources, and the original that a copy is compared with
-odd        pictures and labels that stand out
+audit       an audit from its configuration to its pages: start here
+audit_data  the data set with what is known about it
+findings    what a chapter returns, and the findings that audit.fail_on may name
+chapters/   one section of the page each, in the experimenter's words:
+            class_balance, original, duplicates (with leaks between parts), people, confounds, image_quality,
+            suspicious_labels, class_pictures
+checks/     the computations behind the chapters: numbers in, numbers out
 """

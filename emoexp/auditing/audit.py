@@ -9,14 +9,23 @@ from typing import Any
 import torch
 
 from emoexp import tracking
-from emoexp.auditing.chapters import classes, odd, origins, repeated
-from emoexp.auditing.subject import KINDS, Chapter, Finding, Subject, table_of
-from emoexp.config import build, build_data
+from emoexp.auditing.audit_data import AuditData
+from emoexp.auditing.chapters.class_balance import class_balance
+from emoexp.auditing.chapters.class_pictures import class_pictures
+from emoexp.auditing.chapters.confounds import confounds
+from emoexp.auditing.chapters.duplicates import duplicates, leaks_between_parts
+from emoexp.auditing.chapters.image_quality import image_quality
+from emoexp.auditing.chapters.original import comparison_with_original
+from emoexp.auditing.chapters.people import people
+from emoexp.auditing.chapters.suspicious_labels import suspicious_labels
+from emoexp.auditing.findings import KINDS, Chapter, Finding, table_of
+from emoexp.config import build_data, option
+from emoexp.config.data import DataSource
 from emoexp.config.schema import Node
 from emoexp.data import files as data_files
 from emoexp.data import near_duplicates
 from emoexp.data.dataset import Dataset
-from emoexp.pages import page as pages
+from emoexp.pages import html, markdown
 from emoexp.pages.page import Page, Section
 from emoexp.runs import files, tables
 from emoexp.runs.folder import Run
@@ -48,7 +57,7 @@ def audit(plain: Node) -> list[str]:
         run = Run(folder)
         begin(run, plain, data)
         with record_status(run):
-            chapters = chapters_of(subject_of(plain, data, folder), options)
+            chapters = chapters_of(audit_data_of(plain, data, folder), options)
             write(run, data, chapters)
     mirrored(folder, plain)
     log.info("page   %s", folder / "report" / "audit.html")
@@ -80,40 +89,38 @@ def checked(options: Node) -> Node:
 
 def load(plain: Node) -> Dataset:
     """The data, split, with the long tail asked for; unreadable images are listed and not refused."""
-    node = dict(plain["data"])
-    node |= {"on_corrupt": "drop"} if "on_corrupt" in node else {}
+    asked: DataSource = plain["data"].lenient()
     cache = build_data.folder_of(plain["cache"])
-    source = build_data.read(node, plain["allow"], plain["image_size"], plain["channels"], cache)
-    data: Dataset = build.instantiate(plain["split"], plain["allow"], source=source)
-    return build_data.with_long_tail(data, plain["data"])
+    source = asked.build(image_size=plain["image_size"], channels=plain["channels"], cache=cache)
+    return build_data.with_long_tail(plain["split"].build(source), asked.long_tail)
 
 
-def subject_of(plain: Node, data: Dataset, folder: Path) -> Subject:
-    """The data with what has to be found out first: near duplicates and facts of the files."""
+def audit_data_of(plain: Node, data: Dataset, folder: Path) -> AuditData:
+    """The data with what is computed first: near duplicates and facts of the files."""
     near, cache = None, build_data.folder_of(plain["cache"])
     if plain["audit"]["near"]:
-        if near_duplicates.known(data, cache) is None:
+        if near_duplicates.load(data, cache) is None:
             log.info(
                 "search near duplicates among %d images; they are kept for runs and later audits", len(data.labels)
             )
-        near = near_duplicates.searched(data, cache)
-    root = plain["data"].get("root")
+        near = near_duplicates.find(data, cache)
+    root = plain["data"].plain().get("root")
     facts = data_files.facts(Path(str(root)).expanduser(), data.names.tolist()) if root else None
-    return Subject(data, near, facts, folder, plain["audit"]["pictures"])
+    return AuditData(data, near, facts, folder, plain["audit"]["pictures"])
 
 
-def chapters_of(subject: Subject, options: Node) -> list[Chapter]:
-    """Everything that is looked at, in the order of the page."""
+def chapters_of(audit_data: AuditData, options: Node) -> list[Chapter]:
+    """All chapters, in the order of the page."""
     steps = {
-        "classes": lambda: classes.balance(subject),
-        "this copy": lambda: origins.copy(subject),
-        "leaks": lambda: repeated.leaking(subject),
-        "duplicates": lambda: repeated.duplicates(subject),
-        "people": lambda: origins.people(subject),
-        "sources": lambda: origins.sources(subject),
-        "pictures": lambda: odd.pictures(subject),
-        "labels": lambda: odd.suspicious(subject, options["runs"]),
-        "faces": lambda: classes.faces(subject),
+        "classes": lambda: class_balance(audit_data),
+        "this copy": lambda: comparison_with_original(audit_data),
+        "leaks": lambda: leaks_between_parts(audit_data),
+        "duplicates": lambda: duplicates(audit_data),
+        "people": lambda: people(audit_data),
+        "sources": lambda: confounds(audit_data),
+        "pictures": lambda: image_quality(audit_data),
+        "labels": lambda: suspicious_labels(audit_data, options["runs"]),
+        "faces": lambda: class_pictures(audit_data),
     }
     found = []
     for name, step in steps.items():
@@ -125,8 +132,8 @@ def chapters_of(subject: Subject, options: Node) -> list[Chapter]:
 
 
 def begin(run: Run, plain: Node, data: Dataset) -> None:
-    """Write what the audit is of, as a run does, so that MLflow can show it."""
-    files.write_yaml(run.folder / "config.yaml", plain)
+    """Write the configuration and the manifest of the audit, as a run does, so that MLflow can show it."""
+    files.write_yaml(run.folder / "config.yaml", {key: option.plain(value) for key, value in plain.items()})
     params = {"data": data.name, "split": data.split, "image_size": plain["image_size"], "channels": plain["channels"]}
     tags = {"kind": "audit", "data_notes": " ".join(data.notes)}
     run.write("manifest.json", {"run": run.folder.name, "params": params, "data": data.fingerprint, "tags": tags})
@@ -144,13 +151,13 @@ def write(run: Run, data: Dataset, chapters: list[Chapter]) -> None:
     ]
     page = Page(f"Audit of {data.name}", facts, sections)
     folder = run.folder / "report"
-    for place in (folder, run.folder / "tables"):
-        place.mkdir(exist_ok=True)
-    files.write_text(folder / "audit.md", pages.markdown(page, figures="../figures"))
-    files.write_text(folder / "audit.html", pages.web(page))
+    for needed in (folder, run.folder / "tables"):
+        needed.mkdir(exist_ok=True)
+    files.write_text(folder / "audit.md", markdown.write(page, figures="../figures"))
+    files.write_text(folder / "audit.html", html.write(page))
     numbers = {key: value for chapter in chapters for key, value in chapter.numbers.items()}
-    told = {"findings": {one.kind: {"count": one.count, "text": one.text} for one in findings}, "numbers": numbers}
-    text = json.dumps(files.plain(told | {"data": counts}), indent=1, ensure_ascii=False, allow_nan=False)
+    result = {"findings": {one.kind: {"count": one.count, "text": one.text} for one in findings}, "numbers": numbers}
+    text = json.dumps(files.plain(result | {"data": counts}), indent=1, ensure_ascii=False, allow_nan=False)
     files.write_text(folder / "audit.json", text + "\n")
     for section in sections:
         for table in section.tables:
@@ -166,7 +173,7 @@ def summary(findings: list[Finding]) -> Section:
 
 def mirrored(folder: Path, plain: Node) -> None:
     """Show the audit in MLflow; what cannot be shown now is added by make sync."""
-    settings: tracking.Settings = build.instantiate(plain["tracking"], plain["allow"])
+    settings: tracking.Settings = plain["tracking"].build()
     try:
         tracking.mirror(folder, settings)
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the pages are written

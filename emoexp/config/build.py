@@ -2,13 +2,13 @@
 
 import functools
 import re
+from collections.abc import Iterator
 from typing import Any
 
-import hydra
-
-from emoexp.config.schema import Node
+from emoexp.config.fields import Node
 
 ALLOWED = ("emoexp", "torch.nn", "torch.optim")  # packages that a _target_ may point into
+LAYER = re.compile(r"(torch\.nn|emoexp\.models\.\w+)\.[A-Z]\w*")  # what a run folder may name by itself
 ENTRIES = ("train", "evaluate", "predict", "sync", "report", "audit")  # python -m would import them twice
 
 
@@ -37,6 +37,28 @@ def check_target(target: str, allow: list[str], path: str) -> None:
         raise ValueError(f"{path}._target_ is {target}, which is a command; point it to a library module")
 
 
+def check_kept(node: Any, allow: list[str], path: str) -> None:
+    """Refuse, at any depth, a `_target_` of a run folder that is no layer or network and that `allow` does not name.
+
+    A run folder may come from a stranger. The classes of torch.nn and of emoexp.models take the node's plain values.
+    """
+    check_targets(node, allow, path)
+    for target in _targets(node):
+        if not LAYER.fullmatch(target) and not any(target.startswith(f"{name}.") for name in allow):
+            raise ValueError(
+                f"{path}._target_ is {target}, which a run folder may not have built; if you trust the run, add "
+                f"allow=[{target.split('.')[0]}]"
+            )
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """The `_target_`s of a node, at any depth."""
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _targets(value)
+    if isinstance(node, dict) and "_target_" in node:
+        yield str(node["_target_"])
+
+
 def instantiate(node: Node, allow: list[str], **extra: Any) -> Any:
     """What a node's `_target_` makes of its keys and of `extra`. The one place where configuration becomes objects.
 
@@ -44,6 +66,8 @@ def instantiate(node: Node, allow: list[str], **extra: Any) -> Any:
         ValueError: the target is not allowed, also behind an alias, or does not exist.
     """
     check_targets(node, allow)
+    import hydra
+
     target = node["_target_"]
     try:
         found = hydra.utils.get_object(target)
@@ -59,8 +83,3 @@ def instantiate(node: Node, allow: list[str], **extra: Any) -> Any:
     if isinstance(function, functools.partial):  # Hydra's kind asks its own policy again at every call, 70 µs each
         function = functools.partial(function.func, *function.args, **function.keywords)
     return function if node.get("_partial_") else function(**extra)
-
-
-def without(node: Node, *taken: str) -> Node:
-    """A node less the keys that are not its target's."""
-    return {key: value for key, value in node.items() if key not in taken}

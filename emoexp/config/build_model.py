@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from emoexp.config import build
-from emoexp.config.schema import Experiment, Node
+from emoexp.config import option
+from emoexp.config.models import Activation, Architecture, Head
+from emoexp.config.schema import Experiment
 from emoexp.data.dataset import Dataset
 from emoexp.data.normalisation import of_training_part
 from emoexp.imbalance import posthoc
@@ -11,59 +12,61 @@ from emoexp.models import heads
 from emoexp.models.network import Network
 
 
-def head_of(experiment: Experiment) -> Node:
-    """The last layer that a strategy wants: the network's own linear one, or one of cosines where the loss gives them a
-    scale; with factors to be learnt or not."""
-    loss, retrain = experiment.imbalance["loss"], experiment.imbalance["schedule"].get("retrain")
-    head = {"kind": "normalised", "scale": loss["scale"]} if "scale" in loss else {"kind": "linear"}
-    return head | ({"factors": True} if retrain in ("scale", "both") else {})
-
-
 def model_spec(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     """Everything that a model needs besides its weights, to be rebuilt and used on other images."""
     normalisation = of_training_part(data)
-    architecture = dict(experiment.architecture)
+    architecture = experiment.architecture.plain()
     if "pretrained" in architecture:  # the weights come with the specification
         architecture["pretrained"] = False
     return {
         "architecture": architecture,
-        "activation": dict(experiment.activation),
-        "head": head_of(experiment),
+        "activation": experiment.activation.plain(),
+        "head": experiment.imbalance.head().plain(),
         "class_names": list(data.class_names),
         "image_size": experiment.image_size,
         "channels": experiment.channels,
         "mean": normalisation.mean,
         "std": normalisation.std,
         "precision": experiment.precision,
-        "data": experiment.data["name"],
+        "data": experiment.data.name,
         "protocol": experiment.protocol,
         "majority": int(data.counts("train").argmax()),
     }
 
 
+def fresh_model(experiment: Experiment, num_classes: int) -> Network:
+    """The network of a configuration, with fresh weights or those that it was pretrained with."""
+    model = experiment.architecture.build(
+        num_classes=num_classes,
+        channels=experiment.channels,
+        image_size=experiment.image_size,
+        activation=experiment.activation.build(),
+    )
+    return with_head(model, experiment.imbalance.head())
+
+
 def build_model(spec: dict[str, Any], allow: list[str]) -> Network:
-    """The network that a specification describes, with fresh weights.
+    """The network that a checkpoint's specification describes, with fresh weights.
 
     Raises:
-        ValueError: a class of the user's own that is no `Network`.
+        ValueError: an option that is none of ours or has a wrong value, or a class that `allow` does not name.
     """
-    model = build.instantiate(
-        spec["architecture"],
-        allow,
+    activation = option.read(Activation, spec["activation"], "activation", allow, kept=True)
+    architecture = option.read(Architecture, spec["architecture"], "architecture", allow, kept=True)
+    model = architecture.build(
         num_classes=len(spec["class_names"]),
         channels=spec["channels"],
         image_size=spec["image_size"],
-        activation=build.instantiate(spec["activation"], allow),
+        activation=activation.build(),
     )
-    if not isinstance(model, Network):
-        raise ValueError(
-            f"architecture {spec['architecture'].get('name')}: {type(model).__name__} is no network. Derive it from "
-            "emoexp.models.network.Network, with `features` and `classifier` and without a `forward` of its own"
-        )
-    head = spec.get("head", {"kind": "linear"})
-    if head["kind"] == "normalised":
-        model.classifier = heads.CosineClassifier(*heads.sizes(model.classifier), scale=head["scale"])
-    if head.get("factors"):
+    return with_head(model, Head.read(spec.get("head", "linear")))
+
+
+def with_head(model: Network, head: Head) -> Network:
+    """A network with the last layer that a strategy wants."""
+    if head.kind == "cosine":
+        model.classifier = heads.CosineClassifier(*heads.sizes(model.classifier), scale=head.scale)
+    if head.factors:
         model.classifier = heads.LearnableWeightScaling(model.classifier)
     return model
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from emoexp import rng
-from emoexp.config import build, build_model
-from emoexp.config.build_data import NO_TRANSFORM
-from emoexp.config.schema import Experiment, Machine, Node
+from emoexp.config import build_model
+from emoexp.config.optimizers import Optimizer
+from emoexp.config.schema import Experiment, Machine
 from emoexp.data import normalisation
 from emoexp.data.dataset import Dataset
 from emoexp.imbalance.strategy import Strategy
@@ -40,7 +40,7 @@ def train_setup(
     Raises:
         ValueError: the device cannot do what was asked for, or only at a loss.
     """
-    copies, validation = experiment.imbalance["copies"], data.where("val")
+    copies, validation = experiment.imbalance.copies, data.where("val")
     sharpness = sharpness_of(experiment.optimizer, strategy.count_C)
     machines.check_precision(device, experiment.precision)
     return TrainSetup(
@@ -48,9 +48,9 @@ def train_setup(
             image_NCHW=image_NCHW,
             original_N=torch.from_numpy(data.where("train")),
             strategy=strategy,
-            on_all=build.instantiate(experiment.augmentation, machine.allow),
-            on_copies=build.instantiate(copies.get("transform", NO_TRANSFORM), machine.allow),
-            redraw=redraws(copies),
+            on_all=experiment.augmentation.build(),
+            on_copies=copies.policy(),
+            redraw=copies.redraws,
             seed=experiment.seed,
             device=device,
         ),
@@ -65,7 +65,7 @@ def train_setup(
         validation=(torch.from_numpy(validation), torch.from_numpy(data.labels[validation])),
         num_classes=len(data.class_names),
         batch_size=experiment.batch_size,
-        lr_schedule=build.instantiate(experiment.scheduler, machine.allow),
+        lr_schedule=experiment.scheduler.build(),
         epochs=experiment.epochs,
         monitor=experiment.monitor,
         patience=experiment.patience,
@@ -75,13 +75,9 @@ def train_setup(
     )
 
 
-def sharpness_of(optimizer: Node, count_C: Tensor) -> Sharpness | None:
+def sharpness_of(optimizer: Optimizer, count_C: Tensor) -> Sharpness | None:
     """Sharpness-aware minimisation, for all classes or for those with less than `tail` times the mean count."""
-    rho, tail = optimizer.get("rho", 0.0), optimizer.get("tail")
-    if rho < 0 or not (tail is None or (isinstance(tail, int | float) and tail > 0)):
-        raise ValueError(f"optimizer.rho is at least 0, optimizer.tail above 0 or null; they are {rho} and {tail!r}")
-    if rho == 0 and tail is not None:
-        raise ValueError(f"optimizer.tail={tail} does nothing where optimizer.rho is 0: raise it, or leave tail=null")
+    rho, tail = optimizer.rho, optimizer.tail
     if rho == 0:
         return None
     if tail is None:
@@ -109,29 +105,17 @@ def captured_steps(executor: str, device: torch.device) -> CapturedSteps | None:
     return CapturedSteps(compiled=executor == "compiled", insist=executor != "auto")
 
 
-def redraws(copies: Node) -> bool:
-    """Whether copies are transformed anew each epoch."""
-    redraw = copies.get("redraw", "never")
-    if redraw not in ("never", "epoch"):
-        raise ValueError(f"imbalance.copies.redraw is never or epoch; it is {redraw}")
-    return bool(redraw == "epoch")
-
-
-def initial_state(experiment: Experiment, machine: Machine, data: Dataset, device: torch.device) -> TrainState:
+def initial_state(experiment: Experiment, data: Dataset, device: torch.device) -> TrainState:
     """A network with weights drawn from the seed, and its optimizer."""
     rng.reseed(experiment.seed, "weights")
-    spec = build_model.model_spec(experiment, data) | {"architecture": experiment.architecture}
-    model = build_model.build_model(spec, machine.allow).to(device).to(memory_format=torch.channels_last)
-    node = build.without(experiment.optimizer, "decay", "rho", "tail")
-    groups = parameter_groups(model, experiment.optimizer.get("decay", "all"))
-    return TrainState(model, build.instantiate(node, machine.allow)(groups))
+    model = build_model.fresh_model(experiment, len(data.class_names)).to(device).to(memory_format=torch.channels_last)
+    groups = parameter_groups(model, experiment.optimizer.decay)
+    return TrainState(model, experiment.optimizer.build(groups))
 
 
 def parameter_groups(model: Network, decay: str) -> list[dict[str, Any]]:
     """Parameters for the optimizer. With decay="weights", biases and norms (one axis or none) stand in a group of their
     own that weight decay spares; with "all" there is one group."""
-    if decay not in ("weights", "all"):
-        raise ValueError(f"optimizer.decay is weights or all; it is {decay}")
     parameters = [p for p in model.parameters() if p.requires_grad]
     if decay == "all":
         return [{"params": parameters}]

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from emoexp.config import options, schema
-from emoexp.config.schema import Experiment, Node
+from emoexp.config import options
+from emoexp.config.fields import Node
+from emoexp.config.imbalance import Imbalance
+from emoexp.config.schema import Experiment
 
 COLUMNS = ("copies", "sampling", "weights", "loss", "schedule", "mix", "posthoc")
 PATHS = ("root",)  # keys of a data source that say where it lies, not what it is
@@ -38,14 +40,14 @@ def choices(experiment: Experiment) -> dict[str, Any]:
     A key at its default does not stand here, so that a new key leaves the names of old runs alone. A row of
     imbalance is no choice by itself: its columns are.
     """
-    plain = dataclasses.asdict(experiment)
+    plain = experiment.plain()
     usual = _usual_options()
     found: dict[str, Any] = {}
     for field in dataclasses.fields(Experiment):
         if not isinstance(plain[field.name], dict) and plain[field.name] != field.default:
             found[field.name] = plain[field.name]
-    for path, node in schema.groups(plain):
-        choice = changed(schema.GROUPS[path], node | {"name": "none"} if path == "imbalance" else node)
+    for path, node in options.groups(plain):
+        choice = changed(options.GROUPS[path], node | {"name": "none"} if path == "imbalance" else node)
         if choice != {"name": usual.get(path)}:
             found[path] = choice
     return found
@@ -58,18 +60,19 @@ def _usual_options() -> dict[str, str]:
     return usual | {f"imbalance.{column}": choice for column, choice in options.chosen("imbalance", "none").items()}
 
 
-def strategy(imbalance: Node) -> str:
+def strategy(imbalance: Imbalance) -> str:
     """What a strategy is called in names and tables: the row whose columns it has, else its columns.
 
     `imbalance=sampler imbalance/loss=focal` is "sampling_inverse.loss_focal", never "sampler".
     """
-    columns = {column: changed(f"imbalance/{column}", imbalance[column]) for column in COLUMNS}
-    transform = imbalance["copies"].get("transform")
+    row = imbalance.plain()
+    columns = {column: changed(f"imbalance/{column}", row[column]) for column in COLUMNS}
+    transform = row["copies"].get("transform")
     if transform and changed("augmentation", transform) != {"name": "standard"}:
         columns["copies"]["transform"] = changed("augmentation", transform)
-    for row, chosen in _rows().items():
+    for known, chosen in _rows().items():
         if columns == chosen:
-            return row
+            return known
     plain = _rows()["none"]
     return ".".join(_words(column, choice) for column, choice in columns.items() if choice != plain[column])
 
@@ -96,8 +99,8 @@ def _rows() -> dict[str, dict[str, Node]]:
 
 def name(experiment: Experiment) -> str:
     """The name of a run's folder: its main choices and a hash of all (letters, digits, dot, dash, underscore)."""
-    main = [experiment.data, experiment.architecture, experiment.activation]
-    words = [str(node["name"]) for node in main] + [strategy(experiment.imbalance), f"s{experiment.seed}"]
+    main = [experiment.data.name, experiment.architecture.name, experiment.activation.name]
+    words = [*main, strategy(experiment.imbalance), f"s{experiment.seed}"]
     words += [] if experiment.protocol == "clean" else [experiment.protocol]
     digest = hashlib.sha256(json.dumps(choices(experiment), sort_keys=True, default=str).encode()).hexdigest()
     return safe("-".join(words)) + f"-{digest[:8]}"
@@ -110,10 +113,10 @@ def safe(text: str) -> str:
 
 def params(experiment: Experiment) -> dict[str, Any]:
     """Every axis and value of an experiment, flat: `imbalance` is the strategy's name, `optimizer.lr` a value."""
-    flat = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(Experiment)}
+    flat = experiment.plain()
     out: dict[str, Any] = {key: value for key, value in flat.items() if not isinstance(value, dict)}
-    for path, node in schema.groups(flat):
-        out[path] = strategy(node) if path == "imbalance" else node["name"]
+    for path, node in options.groups(flat):
+        out[path] = strategy(experiment.imbalance) if path == "imbalance" else node["name"]
         out |= {f"{path}.{key}": value for key, value in _values(node, path) if key != "name"}
     return out
 
@@ -121,7 +124,7 @@ def params(experiment: Experiment) -> dict[str, Any]:
 def _values(node: Node, path: str) -> Iterator[tuple[str, Any]]:
     """The values of a node and of the nodes inside that are no groups of their own: long_tail.factor of data."""
     for key, value in node.items():
-        if isinstance(value, dict) and f"{path}.{key}" not in schema.GROUPS:
+        if isinstance(value, dict) and f"{path}.{key}" not in options.GROUPS:
             yield from ((f"{key}.{below}", inner) for below, inner in _values(value, f"{path}.{key}"))
         elif not isinstance(value, dict) and not key.startswith("_"):
             yield key, value

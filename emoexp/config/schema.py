@@ -1,103 +1,149 @@
-"""The values of an experiment, of the machine that computes it, and of a sweep: their types and defaults."""
+"""The values of an experiment, of the machine that computes it, and of a sweep: their types and ranges."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Literal
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from emoexp.config.data import Augmentation, DataSource, Split
+from emoexp.config.fields import Count, Length, Node, Positive, Range, Seed
+from emoexp.config.imbalance import Copies, Imbalance, Loss, Mix, Posthoc, Sampling, Schedule, Weights
+from emoexp.config.models import Activation, Architecture
+from emoexp.config.optimizers import Optimizer, Scheduler
+from emoexp.config.option import Values
+from emoexp.config.tracking import Tracking
 
-Node = dict[str, Any]
+__all__ = ["Experiment", "Machine", "Node", "Sweep", "Tune"]
 
-# where an option group stands in the configuration, and the folder of conf/ that holds its options
-GROUPS = {
-    "data": "data",
-    "split": "split",
-    "imbalance": "imbalance",
-    "imbalance.copies": "imbalance/copies",
-    "imbalance.copies.transform": "augmentation",
-    "imbalance.sampling": "imbalance/sampling",
-    "imbalance.weights": "imbalance/weights",
-    "imbalance.loss": "imbalance/loss",
-    "imbalance.schedule": "imbalance/schedule",
-    "imbalance.mix": "imbalance/mix",
-    "imbalance.posthoc": "imbalance/posthoc",
-    "augmentation": "augmentation",
-    "architecture": "architecture",
-    "activation": "activation",
-    "optimizer": "optimizer",
-    "scheduler": "scheduler",
-    "tracking": "tracking",
-}
-PRECISIONS = ("fp32", "tf32", "bf16")
-RESUMES = ("auto", "force", "never")
-EXECUTORS = ("auto", "eager", "graph", "compiled")
-PROTOCOLS = ("clean", "leaky")
-MONITORS = (  # columns of history.jsonl that training can be judged by; the largest epoch is the last
-    *(f"val/{name}" for name in "macro_f1 balanced_accuracy accuracy worst_recall mcc g_mean loss".split()),
+Monitor = Literal[  # columns of history.jsonl that training can be judged by; the largest epoch is the last
+    "val/macro_f1",
+    "val/balanced_accuracy",
+    "val/accuracy",
+    "val/worst_recall",
+    "val/mcc",
+    "val/g_mean",
+    "val/loss",
     "epoch",
-)
-FACTORIES = ("activation", "optimizer", "scheduler")  # nodes that are built later, with more arguments
-SWEEPER = {"_target_": "hydra_plugins.emoexp.Sweeper", "params": None}  # params: what an ablation's file varies
+]
+BASES = {  # the class of each folder of options
+    base.folder: base
+    for base in (
+        DataSource,
+        Split,
+        Copies,
+        Sampling,
+        Weights,
+        Loss,
+        Schedule,
+        Mix,
+        Posthoc,
+        Augmentation,
+        Architecture,
+        Activation,
+        Optimizer,
+        Scheduler,
+        Tracking,
+    )
+}
+LEAKING = "pared_down_vgg"  # the one experiment that may choose protocol=leaky
 
 
-@dataclass
-class Experiment:
-    """Everything that decides a result: the scalars of conf/train.yaml, and the option groups as plain dictionaries."""
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Values):
+    """Everything that decides a result: the scalars of conf/train.yaml, and an option of each group."""
 
-    seed: int = 0
-    epochs: int = 15
-    batch_size: int = 128
-    image_size: int = 48
-    channels: int = 1
-    monitor: str = "val/macro_f1"
-    patience: int | None = 10
-    clip_norm: float | None = None
-    precision: str = "fp32"
+    seed: Seed = 0
+    epochs: Count = 15
+    batch_size: Annotated[int, Range(least=2)] = 128
+    image_size: Annotated[int, Range(least=8)] = 48
+    channels: Literal[1, 3] = 1
+    monitor: Monitor = "val/macro_f1"
+    patience: Count | None = 10
+    clip_norm: Positive | None = None
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     deterministic: bool = False
-    protocol: str = "clean"
-    data: Any = MISSING
-    split: Any = MISSING
-    imbalance: Any = MISSING
-    augmentation: Any = MISSING
-    architecture: Any = MISSING
-    activation: Any = MISSING
-    optimizer: Any = MISSING
-    scheduler: Any = MISSING
+    protocol: Literal["clean", "leaky"] = "clean"
+    data: DataSource
+    split: Split
+    imbalance: Imbalance
+    augmentation: Augmentation
+    architecture: Architecture
+    activation: Activation
+    optimizer: Optimizer
+    scheduler: Scheduler
+
+    def check_choices(self, chosen: str | None) -> None:
+        """Refuse choices that are each allowed and do not go together. chosen: the option of `experiment`, if any.
+
+        Raises:
+            ValueError: names the two, and which to change.
+        """
+        self.data.check_image(self.image_size)
+        self.architecture.check_image(self.image_size)
+        self.imbalance.schedule.check_epochs(self.epochs)
+        self._check_protocol(chosen)
+        self._check_monitor()
+
+    def _check_protocol(self, chosen: str | None) -> None:
+        if self.protocol != "leaky":
+            return
+        if chosen != LEAKING:
+            raise ValueError(
+                f"protocol=leaky copies before the split, a breach that only experiment={LEAKING} may show"
+            )
+        if self.data.long_tail.profile != "none":
+            raise ValueError(
+                f"data.long_tail.profile={self.data.long_tail.profile} takes images out of training after the split, "
+                "and protocol=leaky makes its copies before it; leave data.long_tail.profile=none, or protocol=clean"
+            )
+
+    def _check_monitor(self) -> None:
+        """The last epoch counts, beside what stops or slows when the monitored value is no better."""
+        if self.monitor != "epoch":
+            return
+        if self.patience is not None:
+            raise ValueError(
+                "monitor=epoch keeps the last epoch, and each is later than the one before: patience="
+                f"{self.patience} could never stop. Add patience=null, or monitor a value of validation such as "
+                "val/macro_f1"
+            )
+        if self.scheduler.name == "plateau":
+            raise ValueError(
+                "scheduler=plateau waits for a monitored value that is no longer better, and monitor=epoch always is; "
+                "choose another scheduler, or monitor a value of validation such as val/macro_f1"
+            )
 
 
-@dataclass
-class Machine:
+@dataclass(frozen=True, kw_only=True)
+class Machine(Values):
     """What does not decide a result: where it is computed and kept."""
 
     device: str = "auto"
-    threads: int | None = None
-    executor: str = "auto"
+    threads: Count | None = None
+    executor: Literal["auto", "eager", "graph", "compiled"] = "auto"
     outputs: str = "outputs"
     cache: str | None = "~/.cache/emoexp"
-    resume: str = "auto"
+    resume: Literal["auto", "force", "never"] = "auto"
     sweep: str | None = None
     allow: list[str] = field(default_factory=list)
-    tracking: Any = MISSING
+    tracking: Tracking
 
 
-@dataclass
-class Tune:
+@dataclass(frozen=True, kw_only=True)
+class Tune(Values):
     """The search for a learning rate that every cell of a sweep gets before its seeds run."""
 
-    lr: Any = None
-    seed: int = 1000
-    epochs: int | None = None
+    lr: Annotated[list[Positive], Length(1)] | None = None
+    seed: Seed = 1000
+    epochs: Count | None = None
 
 
-@dataclass
-class Sweep:
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Values):
     """How --multirun goes about its cells; the same for all of them."""
 
-    workers: int = 1
-    pack: int = 1
-    time_limit: float | None = None
-    on_error: str = "continue"
+    workers: Count = 1
+    pack: Count = 1
+    time_limit: Positive | None = None
+    on_error: Literal["continue", "stop"] = "continue"
     dry_run: bool = False
     tune: Tune = field(default_factory=Tune)
 
@@ -105,25 +151,3 @@ class Sweep:
     def processes(self) -> int:
         """Cells at a time."""
         return self.workers * self.pack
-
-
-@dataclass
-class TrainSchema(Experiment, Machine, Sweep):
-    """The root of conf/train.yaml, typed: Hydra refuses what does not fit."""
-
-    experiment: Any = None
-    ablation: Any = None
-
-
-ConfigStore.instance().store(name="train_schema", node=TrainSchema, provider="emoexp")
-ConfigStore.instance().store(group="hydra/sweeper", name="emoexp", node=SWEEPER, provider="emoexp")
-
-
-def groups(plain: Mapping[str, Any]) -> Iterator[tuple[str, Node]]:
-    """The option groups that a plain configuration holds: (path, node)."""
-    for path in GROUPS:
-        node: Any = plain
-        for key in path.split("."):
-            node = node.get(key) if isinstance(node, Mapping) else None
-        if isinstance(node, dict):
-            yield path, node

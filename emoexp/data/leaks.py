@@ -17,7 +17,7 @@ POLICIES = ("warn", "drop", "refuse")
 
 
 def links(data: Source, near_N: np.ndarray | None) -> dict[str, np.ndarray]:
-    """The groups of each kind that is known. near_N: those of near duplicates, None where nobody has searched."""
+    """The groups of each kind that is known. near_N: those of near duplicates, None where they were not searched."""
     found = {"exact": np.unique(data.digest, return_inverse=True)[1].astype(np.int64)}
     if near_N is not None:
         found["near"] = near_N
@@ -28,13 +28,13 @@ def links(data: Source, near_N: np.ndarray | None) -> dict[str, np.ndarray]:
 
 
 def shown_before(group_N: np.ndarray, part_N: np.ndarray) -> np.ndarray:
-    """Whether each image of val or test has a relative in an earlier part: bool N."""
+    """Whether each image of val or test is in one group with an image of an earlier part: bool N."""
     first_G = _extreme(np.minimum, group_N, part_N, len(PARTS))
     return (part_N > 0) & (first_G[group_N] < part_N)
 
 
-def shows(group_N: np.ndarray, part_N: np.ndarray) -> np.ndarray:
-    """Whether each image of train or val has a relative in a later part: bool N."""
+def shown_later(group_N: np.ndarray, part_N: np.ndarray) -> np.ndarray:
+    """Whether each image of train or val is in one group with an image of a later part: bool N."""
     last_G = _extreme(np.maximum, group_N, part_N, -1)
     return (part_N >= 0) & (last_G[group_N] > part_N)
 
@@ -67,17 +67,17 @@ def count(data: Dataset, near_N: np.ndarray | None) -> dict[str, dict[str, Any]]
 
 
 def sentence(row: Mapping[str, Any]) -> str:
-    """What `count` says of a part; empty where nothing leaks."""
+    """A row of `count` in words; empty where nothing leaks."""
     words = {
         "exact": "also stand in an earlier part",
         "near": "nearly so (shifted, mirrored, re-encoded)",
         "person": "show somebody who stands there too",
     }
-    return ", ".join(f"{row[kind]} {said}" for kind, said in words.items() if row.get(kind))
+    return ", ".join(f"{row[kind]} {text}" for kind, text in words.items() if row.get(kind))
 
 
-def told(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """What `count` says of all parts in one line."""
+def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """All rows of `count` in one line."""
     return "; ".join(f"{part}: {sentence(row)}" for part, row in found.items() if sentence(row)) or "none"
 
 
@@ -87,7 +87,7 @@ def refuse(data: Dataset, near_N: np.ndarray | None) -> Dataset:
     Raises:
         ValueError: something does.
     """
-    found = told(count(data, near_N))
+    found = summary(count(data, near_N))
     if found != "none":
         raise ValueError(
             f"data.leaks=refuse, and data={data.name} leaks: {found}. Take pictures out with data.leaks=drop, keep "
@@ -99,19 +99,19 @@ def refuse(data: Dataset, near_N: np.ndarray | None) -> Dataset:
 def drop(data: Dataset, near_N: np.ndarray | None) -> Dataset:
     """The data without the pictures of training that val or test hold too, and of val that test holds.
 
-    People stay: to keep them apart is the split's business.
+    Images of the same person stay: keeping people apart is the task of the split.
 
     Raises:
         ValueError: a part is left without images of a class.
     """
     kinds = links(data, near_N)
     group_N = kinds.get("near", kinds["exact"])
-    gone_N = shows(group_N, data.part)
-    if not gone_N.any():
+    leaking_N = shown_later(group_N, data.part)
+    if not leaking_N.any():
         return data
-    part = np.where(gone_N, -1, data.part).astype(np.int8)
+    part = np.where(leaking_N, -1, data.part).astype(np.int8)
     splits.check_parts(part, data)
-    counts = [int((gone_N & (data.part == p)).sum()) for p in range(2)]
+    counts = [int((leaking_N & (data.part == p)).sum()) for p in range(2)]
     note = (
         f"data.leaks=drop: {counts[0]} images of training and {counts[1]} of validation that later parts hold are out"
     )

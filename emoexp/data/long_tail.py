@@ -28,11 +28,8 @@ def counts(count_C: np.ndarray, profile: str, factor: float) -> np.ndarray:
         count_C: images of each class; the most first, equal ones in class order, makes the ranks.
         profile: one of PROFILES; none keeps everything.
         factor: of the largest class's images over the smallest one's, at least 1.
-
-    Raises:
-        ValueError: another profile or an impossible factor.
     """
-    _check(profile, factor)
+    assert profile in PROFILES and 1 <= factor < math.inf
     if profile == "none":
         return count_C.astype(np.int64)
     last, most = max(len(count_C) - 1, 1), int(count_C.max())
@@ -51,10 +48,8 @@ def cut(data: Dataset, *, profile: str, factor: float, seed: int) -> Dataset:
     files. Of one seed, the images of a larger factor are among those of a smaller one.
 
     Raises:
-        ValueError: as `counts`, a seed below 0, or a class that would be left without an image.
+        ValueError: a class that would be left without an image.
     """
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"data.long_tail.seed is a whole number from 0 on; it is {seed}")
     count_C = data.counts("train")
     keep_C = counts(count_C, profile, factor)
     if profile == "none":
@@ -76,13 +71,3 @@ def cut(data: Dataset, *, profile: str, factor: float, seed: int) -> Dataset:
         f"images, class by class {', '.join(map(str, keep_C))}"
     )
     return dataclasses.replace(data, part=part, notes=(*data.notes, note))
-
-
-def _check(profile: str, factor: float) -> None:
-    if profile not in PROFILES:
-        raise ValueError(f"data.long_tail.profile is one of {', '.join(PROFILES)}; it is {profile}")
-    if not 1 <= factor < math.inf:
-        raise ValueError(
-            f"data.long_tail.factor is the largest class over the smallest, from 1 on; it is {factor}. Most papers "
-            "take 100; their 0.01 is 100 here"
-        )

@@ -1,4 +1,4 @@
-"""The near duplicates of a data set, searched once and kept in the cache, where every run finds them."""
+"""The near duplicates of a data set: searched once, then loaded from the cache."""
 
 import contextlib
 import hashlib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emoexp.data import near_search
+from emoexp.data import groups, near_search
 from emoexp.data.dataset import Source
 from emoexp.data.near_search import Pairs
 from emoexp.runs import files
@@ -17,74 +17,60 @@ _ARRAYS = ("first", "second", "similarity", "mirrored", "shift")
 
 
 @dataclass(frozen=True)
-class Twins:
-    """Nearly the same pictures: pairs of images of the data set, and groups that pairs and equal pixels link.
+class NearDuplicates:
+    """Pairs of images that are nearly the same, and the groups that pairs and equal pixels link.
 
-    Of images with equal pixels the first one stands in pairs. group_N: int64, equal within a group.
+    Of images with equal pixels only the first one is in pairs. group_N: int64, equal within a group.
     """
 
     pairs: Pairs
     group_N: np.ndarray
 
 
-def known(data: Source, cache: str | None) -> Twins | None:
-    """What an earlier search has kept in the cache; None where there was none."""
-    path = _path(data, cache)
+def load(data: Source, cache: str | None) -> NearDuplicates | None:
+    """The near duplicates that an earlier search has saved in the cache; None where it has saved none."""
+    path = _cache_file(data, cache)
     if path is None or not path.is_file():
         return None
     with np.load(path) as kept:
-        return _twins(data, Pairs(*(kept[name] for name in _ARRAYS)))
+        return _near_duplicates(data, Pairs(*(kept[name] for name in _ARRAYS)))
 
 
-def searched(data: Source, cache: str | None) -> Twins:
-    """What an earlier search has kept, else a search: minutes for some ten thousand images."""
-    found = known(data, cache)
+def find(data: Source, cache: str | None) -> NearDuplicates:
+    """The near duplicates from the cache, else from a search: minutes for some ten thousand images."""
+    found = load(data, cache)
     if found is not None:
         return found
-    pairs = near_search.search(data.images[_first(data)])
-    path = _path(data, cache)
+    pairs = near_search.search(data.images[_first_of_each_picture(data)])
+    path = _cache_file(data, cache)
     if path is not None:
-        _keep(path, pairs)
-    return _twins(data, pairs)
+        _save(path, pairs)
+    return _near_duplicates(data, pairs)
 
 
-def _first(data: Source) -> np.ndarray:
+def _first_of_each_picture(data: Source) -> np.ndarray:
     """The first image of each different picture, in the order of the digests, which no file order changes."""
     return np.unique(data.digest, return_index=True)[1]
 
 
-def _twins(data: Source, pairs: Pairs) -> Twins:
-    first_U, place_N = np.unique(data.digest, return_index=True, return_inverse=True)[1:]
-    group_U = components(pairs.first, pairs.second, len(first_U))
+def _near_duplicates(data: Source, pairs: Pairs) -> NearDuplicates:
+    first_U, picture_N = np.unique(data.digest, return_index=True, return_inverse=True)[1:]
+    group_U = groups.connected(pairs.first, pairs.second, len(first_U))
     ends = np.stack([first_U[pairs.first], first_U[pairs.second]])
-    here = Pairs(ends.min(0), ends.max(0), pairs.similarity, pairs.mirrored, pairs.shift)
-    return Twins(here, group_U[place_N])
+    of_images = Pairs(ends.min(0), ends.max(0), pairs.similarity, pairs.mirrored, pairs.shift)
+    return NearDuplicates(of_images, group_U[picture_N])
 
 
-def components(first_P: np.ndarray, second_P: np.ndarray, size: int) -> np.ndarray:
-    """Groups of things that pairs link, directly or in a chain: int64 with consecutive numbers from 0."""
-    group = np.arange(size)
-    while True:
-        lowest_P = np.minimum(group[first_P], group[second_P])
-        after = group.copy()
-        for end_P in (first_P, second_P):
-            np.minimum.at(after, end_P, lowest_P)
-        after = after[after]
-        if np.array_equal(after, group):
-            return np.unique(group, return_inverse=True)[1].astype(np.int64)
-        group = after
-
-
-def _path(data: Source, cache: str | None) -> Path | None:
+def _cache_file(data: Source, cache: str | None) -> Path | None:
     if cache is None:
         return None
-    code = Path(near_search.__file__).read_bytes()
-    pictures = hashlib.sha256(np.unique(data.digest).tobytes() + repr(data.images.shape[1:]).encode() + code)
+    version = f"{data.images.shape[1:]} {near_search.VERSION}".encode()
+    pictures = hashlib.sha256(np.unique(data.digest).tobytes() + version)
     return Path(cache) / f"near-{pictures.hexdigest()[:16]}.npz"
 
 
-def _keep(path: Path, pairs: Pairs) -> None:
-    """Write pairs to the cache; where that cannot be, the next one searches again."""
+def _save(path: Path, pairs: Pairs) -> None:
+    """Write pairs to the cache, whole or not at all; where that fails, the next run searches again."""
     buffer = io.BytesIO()
     np.savez(buffer, **{name: getattr(pairs, name) for name in _ARRAYS})
     with contextlib.suppress(OSError):

@@ -1,15 +1,17 @@
-"""Near duplicates: one picture shifted, mirrored, re-encoded, resized, brightened; found among all pairs.
+"""Near duplicates: one picture shifted, mirrored, re-encoded, resized or brightened; found among all pairs.
 
-Two sieves, both of fixed filters, so that what is found of a pair depends on nothing but the two pictures.
-1. A picture's middle, 12x12 of 16x16 cells, as its 63 lowest frequencies (DCT; natural pictures hold more in lower
-   ones, hence weights that rise with frequency). Every pair is compared, the second picture at nine offsets of one cell
-   (up to a twelfth of the side and a half) and mirrored: what falls below SIEVE is no duplicate.
-2. Of what is left the normalised cross-correlation of the overlap at 48x48, of pictures less their large shapes and
-   finest grain (a difference of Gaussians): two bright heads before dark walls correlate at 0.95 as they are, and
-   hardly so. First at the best shift in whole pixels; where that promises, after alignment in shift, zoom, rotation.
+There are two steps. Both use fixed filters, so that the result for a pair depends on nothing but the two pictures.
+1. Candidates. Each picture's middle (12x12 of 16x16 cells) is described by its 63 lowest frequencies (DCT; natural
+   pictures have more energy in lower ones, hence weights that rise with frequency). Every pair is compared, with the
+   second picture moved by up to one cell in each direction (nine offsets; one cell is a sixteenth of the side) and
+   mirrored. A pair whose descriptors are less similar than CANDIDATE_SIMILARITY is no near duplicate.
+2. Verification. The candidates' overlaps are compared by normalised cross-correlation at 48x48 pixels, after large
+   shapes and the finest grain are filtered out (a difference of Gaussians): two different bright heads in front of dark
+   walls correlate at 0.95 without this filter, and hardly with it. First at the best shift in whole pixels; where the
+   correlation is high enough, after alignment in shift, zoom and rotation.
 
-Of a picture with more than PARTNERS candidates only the most alike are kept, counted among the later pictures: there
-the order of the images matters, nowhere else.
+A picture with more than PARTNERS candidates among the later pictures keeps only the most similar ones. Only there the
+order of the images matters.
 
 Time grows with the square of the number of pictures, memory with the number.
 """
@@ -22,19 +24,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-THRESHOLD = 0.93  # correlation from which two pictures are taken for one; benchmarks/near.py measures it
-SIEVE = 0.84  # of the descriptors: random faces reach it in 1 or 2 pairs of 10,000
+VERSION = 1  # of the results: raise it when the search finds other pairs, so that caches are searched anew
+THRESHOLD = 0.93  # correlation from which two pictures are near duplicates; benchmarks/near.py measures it
+CANDIDATE_SIMILARITY = 0.84  # of the descriptors: random faces reach it in 1 or 2 pairs of 10,000
 FLAT = 3.0  # standard deviation, in grey levels, below which a picture is too flat to be compared
-PARTNERS = 64  # pairs that are kept of one picture, the most alike: of thousands of the same picture not all are needed
+PARTNERS = 64  # pairs that one picture keeps, the most similar: of thousands of the same picture not all are needed
 _CELLS, _MIDDLE, _FREQUENCIES = 16, 12, 8
-_SIDE = 48  # of the pictures that are correlated
-_REACH = 5  # pixels that one picture may be shifted against the other
-_FAINT = 0.5  # grey levels: details fainter than these are noise and match nothing
-_GRAIN, _SHAPE = 1.0, 3.0  # pixels: standard deviations of the two Gaussians
-_RIM = 3  # pixels: what lies outside the overlap is blurred into that much of it
-_HOPE = 0.6  # correlation as shifted from which a pair is aligned more closely
-_STEPS = 3  # of that alignment
-_LIMITS = (0.1, 0.1, 2.0, 2.0)  # of it: zoom, rotation in radians, pixels down and right
+_SIDE = 48  # pixels a side of the pictures that are correlated
+_MAX_SHIFT = 5  # pixels that one picture may be shifted against the other
+_NOISE = 0.5  # grey levels: details weaker than this are noise and match nothing
+_FINE_SIGMA, _COARSE_SIGMA = 1.0, 3.0  # pixels: standard deviations of the two Gaussians
+_BORDER = 3  # pixels of the overlap into which the filter mixes what lies outside
+_ALIGN_FROM = 0.6  # correlation at the best shift from which a pair is aligned more closely
+_ALIGN_STEPS = 3
+_ALIGN_LIMITS = (0.1, 0.1, 2.0, 2.0)  # of the alignment: zoom, rotation in radians, pixels down and right
 _ROWS, _COLUMNS, _PAIRS = 256, 1024, 256  # held at a time
 
 
@@ -54,14 +57,14 @@ class Pairs:
 
 
 def search(
-    image_NCHW: np.ndarray, *, threshold: float = THRESHOLD, told: Callable[[float], None] | None = None
+    image_NCHW: np.ndarray, *, threshold: float = THRESHOLD, progress: Callable[[float], None] | None = None
 ) -> Pairs:
     """Find near duplicates among all pairs of pictures.
 
     Args:
         image_NCHW: uint8, square, of 1 or 3 channels, of different pixels. Flat pictures match nothing.
         threshold: of the similarity, in 0..1.
-        told: is told the share that is done, in 0..1, now and then.
+        progress: called from time to time with the share of the search that is done, 0..1.
 
     Raises:
         ValueError: images of another shape, or a threshold outside 0..1.
@@ -72,7 +75,7 @@ def search(
         raise ValueError(f"threshold lies between 0 and 1; it is {threshold}")
     small_NHW, cell_NHW = _reduced(image_NCHW)
     kept_M = torch.nonzero(small_NHW.flatten(1).float().std(1) >= FLAT).flatten() if len(small_NHW) else torch.arange(0)
-    first_P, second_P, mirrored_P = _candidates(cell_NHW[kept_M], told or (lambda share: None))
+    first_P, second_P, mirrored_P = _candidates(cell_NHW[kept_M], progress or (lambda share: None))
     first_P, second_P = kept_M[first_P], kept_M[second_P]
     similarity_P, shift_P2 = _correlated(small_NHW, first_P, second_P, mirrored_P)
     near_P = similarity_P >= threshold
@@ -118,43 +121,43 @@ def _descriptors(cell_NHW: Tensor, dy: int, dx: int) -> tuple[Tensor, Tensor]:
     return frequency[:, :, 0::2].flatten(1)[:, 1:], frequency[:, :, 1::2].flatten(1)
 
 
-def _candidates(cell_NHW: Tensor, told: Callable[[float], None]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs that pass the first sieve: their indices, int64 P, and whether they are more alike mirrored, bool P."""
+def _candidates(cell_NHW: Tensor, progress: Callable[[float], None]) -> tuple[Tensor, Tensor, Tensor]:
+    """Candidate pairs: their indices, int64 P, and whether they are more similar mirrored, bool P."""
     size = len(cell_NHW)
     even_VNF, odd_VNF = map(torch.stack, zip(*(_descriptors(cell_NHW, dy, dx) for dy, dx in _OFFSETS), strict=True))
     found, room = [torch.empty(0, 3, dtype=torch.int64)], torch.empty(min(_ROWS, size), size)
     for start in range(0, size, _ROWS):
         end = min(start + _ROWS, size)
         rows = even_VNF[_CENTRE, start:end], odd_VNF[_CENTRE, start:end]
-        best_BM = _alike(*rows, even_VNF[:, start:], odd_VNF[:, start:], room[: end - start, : size - start])
+        best_BM = _similarity(*rows, even_VNF[:, start:], odd_VNF[:, start:], room[: end - start, : size - start])
         best_BM[:, : end - start].masked_fill_(torch.ones(end - start, end - start).tril().bool(), -1.0)  # each once
-        row, column = torch.nonzero(_most_alike(best_BM), as_tuple=True)
+        row, column = torch.nonzero(_most_similar(best_BM), as_tuple=True)
         # Mirrored at an offset (dy, dx) is the other's middle at (dy, -dx), mirrored; both offsets are tried.
         even_VP = (even_VNF[:, column + start] * rows[0][row]).sum(2)
         odd_VP = (odd_VNF[:, column + start] * rows[1][row]).sum(2)
         mirrored = (even_VP - odd_VP).amax(0) > (even_VP + odd_VP).amax(0)
         found.append(torch.stack([row + start, column + start, mirrored.long()], 1))
-        told(1 - (1 - end / size) ** 2)
+        progress(1 - (1 - end / size) ** 2)
     first, second, mirrored = torch.cat(found).unbind(1)
     return first, second, mirrored.bool()
 
 
-def _alike(even_BF: Tensor, odd_BF: Tensor, even_VMF: Tensor, odd_VMF: Tensor, best_BM: Tensor) -> Tensor:
-    """How alike rows and columns are at their best offset, mirrored or not, written into a given B×M."""
-    room = torch.empty(len(even_BF) * _COLUMNS)  # held once: memory asked for anew costs more than the products
+def _similarity(even_BF: Tensor, odd_BF: Tensor, even_VMF: Tensor, odd_VMF: Tensor, best_BM: Tensor) -> Tensor:
+    """Similarity of rows and columns at their best offset, mirrored or not, written into a given B×M."""
+    room = torch.empty(len(even_BF) * _COLUMNS)  # allocated once: fresh memory costs more than the products
     for start in range(0, even_VMF.shape[1], _COLUMNS):
         best_BC = best_BM[:, start : start + _COLUMNS].fill_(-1.0)
-        alike_BC = room[: best_BC.numel()].view(best_BC.shape)
+        similarity_BC = room[: best_BC.numel()].view(best_BC.shape)
         for even_MF, odd_MF in zip(even_VMF, odd_VMF, strict=True):
             columns = slice(start, start + best_BC.shape[1])
-            torch.mm(odd_BF, odd_MF[columns].T, out=alike_BC).abs_().addmm_(even_BF, even_MF[columns].T)
-            torch.maximum(best_BC, alike_BC, out=best_BC)
+            torch.mm(odd_BF, odd_MF[columns].T, out=similarity_BC).abs_().addmm_(even_BF, even_MF[columns].T)
+            torch.maximum(best_BC, similarity_BC, out=best_BC)
     return best_BM
 
 
-def _most_alike(best_BM: Tensor) -> Tensor:
-    """Which of a block's pairs pass, at most PARTNERS of each row: bool B×M."""
-    pass_BM = best_BM >= SIEVE
+def _most_similar(best_BM: Tensor) -> Tensor:
+    """Which of a block's pairs are candidates, at most PARTNERS of each row: bool B×M."""
+    pass_BM = best_BM >= CANDIDATE_SIMILARITY
     crowded = torch.nonzero(pass_BM.sum(1) > PARTNERS).flatten()
     for row in crowded.tolist():
         kept = best_BM[row].topk(PARTNERS).indices
@@ -164,7 +167,7 @@ def _most_alike(best_BM: Tensor) -> Tensor:
 
 
 def _correlated(small_NHW: Tensor, first_P: Tensor, second_P: Tensor, mirrored_P: Tensor) -> tuple[Tensor, Tensor]:
-    """Correlation of each pair's details once aligned, float32 P, and the shift (down, right), int64 P×2."""
+    """Correlation of each pair's details after alignment, float32 P, and the shift (down, right), int64 P×2."""
     similarity, shift = [torch.empty(0)], [torch.empty(0, 2, dtype=torch.int64)]
     for start in range(0, len(first_P), _PAIRS):
         chosen = slice(start, start + _PAIRS)
@@ -172,49 +175,50 @@ def _correlated(small_NHW: Tensor, first_P: Tensor, second_P: Tensor, mirrored_P
         other = small_NHW[second_P[chosen]]
         other = _details(torch.where(mirrored_P[chosen, None, None], other.flip(2), other))
         best_B = (_products(one, other) / _energies(one, other)).flatten(1).argmax(1)
-        shift_B2 = torch.stack([best_B // len(_SHIFTS), best_B % len(_SHIFTS)], 1) - _REACH
+        shift_B2 = torch.stack([best_B // len(_SHIFTS), best_B % len(_SHIFTS)], 1) - _MAX_SHIFT
         similarity.append(_aligned(one, other, shift_B2))
         shift.append(shift_B2)
     return torch.cat(similarity), torch.cat(shift)
 
 
 def _aligned(one_BHW: Tensor, other_BHW: Tensor, shift_B2: Tensor) -> Tensor:
-    """The best correlation over the overlap less its rim, as shifted and after each step of a closer alignment: B.
+    """The best correlation over the overlap, at the shift and after each step of the alignment: B.
 
     Steps in shift, zoom and rotation, Gauss-Newton on the first picture's slopes, which stay the same (the inverse
-    compositional algorithm of Baker and Matthews, IJCV 2004). Pairs that start below _HOPE are left as shifted.
+    compositional algorithm of Baker and Matthews, IJCV 2004). Pairs that start below _ALIGN_FROM keep
+    their correlation at the shift.
     """
     inside_BHW = _overlap(shift_B2)
     guess_B4 = functional.pad(shift_B2.float(), (2, 0))
     start_B = _correlation(one_BHW, _warped(other_BHW, guess_B4), inside_BHW)[0]
-    hope = torch.nonzero(start_B >= _HOPE).flatten()
-    if len(hope) == 0:
+    promising = torch.nonzero(start_B >= _ALIGN_FROM).flatten()
+    if len(promising) == 0:
         return start_B
-    one, other, inside, guess = (each[hope] for each in (one_BHW, other_BHW, inside_BHW, guess_B4))
+    one, other, inside, guess = (each[promising] for each in (one_BHW, other_BHW, inside_BHW, guess_B4))
     slope_B4P = _slopes(one, inside)
     curve_B44 = slope_B4P @ slope_B4P.mT
     curve_B44 = curve_B44 + torch.diag_embed(curve_B44.diagonal(dim1=1, dim2=2) * 1e-3 + 1e-3)
-    low, high = (guess + sign * torch.tensor(_LIMITS) for sign in (-1, 1))
-    best = start_B[hope]
-    for _ in range(_STEPS):
+    low, high = (guess + sign * torch.tensor(_ALIGN_LIMITS) for sign in (-1, 1))
+    best = start_B[promising]
+    for _ in range(_ALIGN_STEPS):
         _, here, there = _correlation(one, _warped(other, guess), inside)
         gain = (here * there).sum(1) / (there * there).sum(1).clamp(min=1e-6)
         rest_B4 = slope_B4P @ (there * gain[:, None] - here)[:, :, None]
         guess = (guess - torch.linalg.solve(curve_B44, rest_B4)[:, :, 0]).clamp(low, high)
         best = torch.maximum(best, _correlation(one, _warped(other, guess), inside)[0])
-    return start_B.index_copy(0, hope, best)
+    return start_B.index_copy(0, promising, best)
 
 
 def _overlap(shift_B2: Tensor) -> Tensor:
-    """Which pixels of the first picture the second one covers, less a rim where borders reach in: float32 B×H×W."""
+    """Which pixels of the first picture the second one covers, less a border that the filter mixes: float32 B×H×W."""
     place = torch.arange(_SIDE)
-    on_B2S = (place >= (-shift_B2).clamp(min=0)[:, :, None] + _RIM) & (
-        place < _SIDE - _RIM - shift_B2.clamp(min=0)[:, :, None]
+    on_B2S = (place >= (-shift_B2).clamp(min=0)[:, :, None] + _BORDER) & (
+        place < _SIDE - _BORDER - shift_B2.clamp(min=0)[:, :, None]
     )
     return (on_B2S[:, 0, :, None] & on_B2S[:, 1, None]).float()
 
 
-_MIDST = torch.arange(_SIDE) - (_SIDE - 1) / 2
+_FROM_CENTRE = torch.arange(_SIDE) - (_SIDE - 1) / 2
 
 
 def _warped(image_BHW: Tensor, guess_B4: Tensor) -> Tensor:
@@ -229,7 +233,7 @@ def _warped(image_BHW: Tensor, guess_B4: Tensor) -> Tensor:
 def _slopes(image_BHW: Tensor, inside_BHW: Tensor) -> Tensor:
     """How each pixel changes with zoom, rotation, down and right, their means taken out: B×4×P."""
     down, right = torch.gradient(image_BHW, dim=(1, 2))
-    y, x = _MIDST[:, None], _MIDST
+    y, x = _FROM_CENTRE[:, None], _FROM_CENTRE
     slope_B4HW = torch.stack([right * x + down * y, down * x - right * y, down, right], 1)
     return _centred(slope_B4HW, inside_BHW[:, None])
 
@@ -243,16 +247,16 @@ def _centred(image: Tensor, inside: Tensor) -> Tensor:
 def _correlation(one_BHW: Tensor, other_BHW: Tensor, inside_BHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised cross-correlation inside, B, and both pictures there less their means, B×P."""
     one, other = _centred(one_BHW, inside_BHW), _centred(other_BHW, inside_BHW)
-    faint = inside_BHW.sum((1, 2)) * _FAINT**2
+    faint = inside_BHW.sum((1, 2)) * _NOISE**2
     return (one * other).sum(1) / (one.norm(dim=1) * other.norm(dim=1)).clamp(min=faint), one, other
 
 
-_SHIFTS = torch.arange(-_REACH, _REACH + 1)
+_SHIFTS = torch.arange(-_MAX_SHIFT, _MAX_SHIFT + 1)
 
 
 def _details(small_BHW: Tensor) -> Tensor:
-    """Pictures less their large shapes and finest grain, which forgives half a pixel; their mean is about 0."""
-    return _blurred(small_BHW.float(), _GRAIN) - _blurred(small_BHW.float(), _SHAPE)
+    """Pictures without their large shapes and finest grain, which tolerates half a pixel; their mean is about 0."""
+    return _blurred(small_BHW.float(), _FINE_SIGMA) - _blurred(small_BHW.float(), _COARSE_SIGMA)
 
 
 def _blurred(image_BHW: Tensor, sigma: float) -> Tensor:
@@ -276,7 +280,7 @@ def _energies(one_BHW: Tensor, other_BHW: Tensor) -> Tensor:
     """Root of the product of both sums of squares over the same overlaps: B×K×K."""
     start, end = (-_SHIFTS).clamp(min=0), _SIDE - _SHIFTS.clamp(min=0)
     here, there = _box_sums(one_BHW**2, start, end), _box_sums(other_BHW**2, start + _SHIFTS, end + _SHIFTS)
-    return (here * there).clamp(min=0).sqrt().clamp(min=_SIDE * _SIDE * _FAINT**2)
+    return (here * there).clamp(min=0).sqrt().clamp(min=_SIDE * _SIDE * _NOISE**2)
 
 
 def _box_sums(image_BHW: Tensor, start_K: Tensor, end_K: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Splitting images into training, validation and test: stratified, reproducible, and without leaks.
 
-Pictures with the same pixels go to one part, and so do pictures of one person where identities are kept. The
+Images with the same pixels go to one part, and so do pictures of one person where identities are kept. The
 outcome depends on pixels, labels, identities and the seed, never on the order or the names of files.
 """
 
@@ -9,10 +9,11 @@ from dataclasses import fields
 
 import numpy as np
 
+from emoexp.data import groups
 from emoexp.data.dataset import PARTS, Dataset, Source
 
 MODES = ("official", "stratified", "identity")
-HOMES = ("train", "test")
+VAL_FROM = ("train", "test")
 
 
 def split(source: Source, *, mode: str, val: float, test: float, seed: int, val_from: str = "train") -> Dataset:
@@ -27,21 +28,24 @@ def split(source: Source, *, mode: str, val: float, test: float, seed: int, val_
         val_from: the part, train or test, that an official split takes a missing validation part out of.
 
     Raises:
-        ValueError: for an unknown mode or impossible shares, identities or a test part that the source does not
-            have, fewer than two classes, and a class without images in the data or in any part.
+        ValueError: for identities or a test part that the source does not have, fewer than two classes, and a class
+            without images in the data or in any part.
     """
-    _check_request(source, mode, val, test)
-    _check_home(source, mode, val_from)
+    assert mode in MODES and val_from in VAL_FROM and val > 0 and test > 0 and val + test < 1
+    _check_source(source, mode, val_from)
     _check_classes(source)
     part = source.part.astype(np.int8).copy()
-    home = 2 if val_from == "test" and not (part == 1).any() else 0
-    pool = np.flatnonzero(part == 2 if home else part <= 0) if mode == "official" else np.arange(len(part))
-    wanted = [p for p in (1, 2) if mode != "official" or not (part == p).any()]
-    if wanted and len(pool):
-        shares = np.array([1 - sum((val, test)[p - 1] for p in wanted), *((val, test)[p - 1] for p in wanted)])
+    if mode == "official":
+        divided_part = 2 if val_from == "test" and not (part == 1).any() else 0
+        pool = np.flatnonzero(part == 2 if divided_part == 2 else part <= 0)
+        missing_parts = [p for p in (1, 2) if not (part == p).any()]
+    else:
+        divided_part, pool, missing_parts = 0, np.arange(len(part)), [1, 2]
+    if missing_parts and len(pool):
+        shares = [{1: val, 2: test}[p] for p in missing_parts]
         identity = None if mode == "stratified" or source.identity is None else source.identity[pool]
-        chosen = _assign(source.digest[pool], identity, source.labels[pool], shares, seed)
-        part[pool] = np.array([home, *wanted], dtype=np.int8)[chosen]
+        chosen = _assign(source.digest[pool], identity, source.labels[pool], np.array([1 - sum(shares), *shares]), seed)
+        part[pool] = np.array([divided_part, *missing_parts], dtype=np.int8)[chosen]
     part[part < 0] = 0
     check_parts(part, source)
     return _dataset(source, part, mode)
@@ -57,10 +61,9 @@ def kfold(source: Source, *, folds: int, fold: int, seed: int) -> Dataset:
         seed: another seed, other folds; the folds of one seed and number of folds belong together.
 
     Raises:
-        ValueError: an impossible fold, fewer than two classes, and a class that not every part can have.
+        ValueError: fewer than two classes, and a class that not every part can have.
     """
-    if folds < 3 or not 0 <= fold < folds:
-        raise ValueError(f"split.folds is at least 3 and split.fold from 0 to folds - 1; they are {folds} and {fold}")
+    assert folds >= 3 and 0 <= fold < folds
     _check_classes(source)
     chosen = _assign(source.digest, source.identity, source.labels, np.full(folds, 1 / folds), seed)
     part = np.zeros(len(chosen), np.int8)
@@ -75,45 +78,25 @@ def _dataset(source: Source, part: np.ndarray, mode: str) -> Dataset:
     return Dataset(**(values | {"part": part}), split=mode)
 
 
-def groups(digest: np.ndarray, identity: np.ndarray | None) -> np.ndarray:
-    """Each image's group: images linked by equal pixels or one identity, directly or in a chain.
-
-    An identity of -1 links nothing. Returns int64 N with consecutive numbers from 0.
-    """
-    group = np.unique(digest, return_inverse=True)[1].astype(np.int64)
-    if identity is None or not (identity >= 0).any():
-        return group
-    person = np.where(identity >= 0, identity, identity.max() + 1 + np.arange(len(identity)))
-    links = [group, np.unique(person, return_inverse=True)[1]]
-    while True:
-        before = group
-        for link in links:
-            smallest = np.full(link.max() + 1, len(group), dtype=np.int64)
-            np.minimum.at(smallest, link, group)
-            group = smallest[link]
-        if np.array_equal(before, group):
-            return np.unique(group, return_inverse=True)[1].astype(np.int64)
-
-
 def _assign(
     digest: np.ndarray, identity: np.ndarray | None, label: np.ndarray, shares: np.ndarray, seed: int
 ) -> np.ndarray:
     """Each image's part (0 is training), such that groups stay whole and classes come near their targets."""
-    group = groups(digest, identity)
+    group = groups.same_pixels_or_person(digest, identity)
     num_groups, num_classes = group.max() + 1, label.max() + 1
     count_GC = np.zeros((num_groups, num_classes), dtype=np.int64)
     np.add.at(count_GC, (group, label), 1)
-    order = np.argsort(_draws(digest, group, seed), kind="stable")
+    order = np.argsort(_random_numbers(digest, group, seed), kind="stable")
     target_PC = _targets(count_GC, shares)
     part_G = np.full(num_groups, -1, dtype=np.int64)
     held_PC = np.zeros_like(target_PC)
-    _place_large(part_G, held_PC, count_GC, target_PC, order)
-    _place_single(part_G, held_PC, count_GC, target_PC, order)
-    _fill_gaps(part_G, held_PC, count_GC, order)
+    _assign_groups(part_G, held_PC, count_GC, target_PC, order)
+    _assign_single_images(part_G, held_PC, count_GC, target_PC, order)
+    _fill_missing_classes(part_G, held_PC, count_GC, order)
     return part_G[group]
 
 
-def _draws(digest: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
+def _random_numbers(digest: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
     """A random 64-bit number for each group, from the seed and the smallest digest of its images."""
     order = np.lexsort((digest, group))
     first = order[np.r_[True, np.diff(group[order]) > 0]]
@@ -138,10 +121,10 @@ def _targets(count_GC: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return target_PC
 
 
-def _place_large(
+def _assign_groups(
     part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
 ) -> None:
-    """Place the groups of several images where they least increase the chi-square distance from the targets.
+    """Assign each group of images to the part where it least increases the chi-square distance from the targets.
 
     Those that hold the largest share of any class come first, while there is still room to choose. For groups
     of equal size this is Webster's (Sainte-Laguë's) apportionment: all parts fill at the same rate, and a
@@ -158,10 +141,10 @@ def _place_large(
         held_PC[part_G[g]] += count_C
 
 
-def _place_single(
+def _assign_single_images(
     part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
 ) -> None:
-    """Fill each class up to its targets with the images that stand alone."""
+    """Fill each class up to its targets with the images that are linked with no other."""
     single = order[count_GC[order].sum(1) == 1]
     label = count_GC[single].argmax(1)
     for c in range(count_GC.shape[1]):
@@ -174,7 +157,7 @@ def _place_single(
         held_PC[:, c] += room_P
 
 
-def _fill_gaps(part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, order: np.ndarray) -> None:
+def _fill_missing_classes(part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, order: np.ndarray) -> None:
     """Where a part lacks a class, move the smallest group there that leaves no gap behind."""
     size_G = count_GC.sum(1)
     by_size = order[np.argsort(size_G[order], kind="stable")]
@@ -190,23 +173,13 @@ def _fill_gaps(part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, or
                 break
 
 
-def _check_request(source: Source, mode: str, val: float, test: float) -> None:
-    if mode not in MODES:
-        raise ValueError(f"split.mode is {mode!r}; it may be one of {', '.join(MODES)}")
-    if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
-        raise ValueError(f"split.val={val} and split.test={test} must be above 0 and leave something for training")
+def _check_source(source: Source, mode: str, val_from: str) -> None:
+    """Refuse a split that needs what the source does not have."""
     if mode == "identity" and (source.identity is None or not (source.identity >= 0).any()):
         raise ValueError(
             f"split=identity needs to know who is in a picture, and data={source.name} does not say; "
             "use split=stratified, or for data=folder give data.identity, a pattern on the file name"
         )
-
-
-def _check_home(source: Source, mode: str, val_from: str) -> None:
-    if val_from not in HOMES:
-        raise ValueError(f"split.val_from is one of {', '.join(HOMES)}; it is {val_from!r}")
-    if val_from == "test" and mode != "official":
-        raise ValueError(f"split.val_from=test is for split=official, which keeps a test part; split.mode is {mode!r}")
     if val_from == "test" and not (source.part == 2).any():
         raise ValueError(
             f"split.val_from=test takes validation out of the test part, and data={source.name} has none; "

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from emoexp.figures.curves import Curve, mean_curve
-from emoexp.figures.sheet import DASHED, FAINT, GREY, INK, PALETTE, printable, sheet
+from emoexp.figures.style import DASHED, FAINT, GREY, INK, PALETTE, printable, saved_figure
 
 _ROW, _LABELS = 0.34, 34  # inches a row; letters of a label
 _LETTER, _ENTRY = 0.072, 0.185  # inches of a legend: a letter's width, an entry's height
-_TOGETHER = 4  # more arms than this get a panel of precision over recall each
+_MOST_IN_ONE_PANEL = 4  # more arms than this get a panel of precision over recall each
 _MARKS = "os^Dv<>P"
 
 
@@ -26,7 +26,7 @@ def seeds(
     facts: str,
 ) -> Path:
     """Every seed of every arm as a dot, the mean as a bar, its interval over seeds as a line."""
-    with sheet(path, 7.6, 0.7 + _ROW * len(arms), title, facts) as figure:
+    with saved_figure(path, 7.6, 0.7 + _ROW * len(arms), title, facts) as figure:
         axes = figure.subplots()
         for row, (values, interval) in enumerate(zip(value_AS, interval_A, strict=True)):
             colour = PALETTE[row % len(PALETTE)]
@@ -48,16 +48,16 @@ def differences(
     facts: str,
 ) -> Path:
     """Differences from the baseline in points, with their intervals and the line of no difference."""
-    with sheet(path, 7.6, 0.7 + _ROW * len(arms), title, facts) as figure:
+    with saved_figure(path, 7.6, 0.7 + _ROW * len(arms), title, facts) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=GREY, linewidth=1)
-        for row, (value, interval, said) in enumerate(zip(difference_A, interval_A, verdict_A, strict=True)):
-            colour = {"better": PALETTE[2], "worse": PALETTE[1]}.get(said, GREY)
+        for row, (value, interval, verdict) in enumerate(zip(difference_A, interval_A, verdict_A, strict=True)):
+            colour = {"better": PALETTE[2], "worse": PALETTE[1]}.get(verdict, GREY)
             if interval is not None:
                 axes.plot(interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
             axes.plot([value], [row], "o", color=colour, markersize=6)
             end = max(value, interval[1] if interval else value)
-            axes.annotate(said, (end, row), (6, 0), textcoords="offset points", va="center", color=colour, size=8)
+            axes.annotate(verdict, (end, row), (6, 0), textcoords="offset points", va="center", color=colour, size=8)
         axes.margins(x=0.22)
         _rows(axes, arms)
     return path
@@ -86,7 +86,7 @@ def tradeoff(
     x_A, y_A = [float(np.mean(x)) for x in x_AS], [float(np.mean(y)) for y in y_AS]
     edge, names = pareto(x_A, y_A), printable(arms, _LABELS)
     size = (5.6 + _LETTER * max(len(name) for name in names), max(4.9, 0.6 + _ENTRY * len(names)))
-    with sheet(path, *size, title, f"{facts} · line: Pareto edge of the means") as figure:
+    with saved_figure(path, *size, title, f"{facts} · line: Pareto edge of the means") as figure:
         axes = figure.subplots()
         axes.grid()
         axes.plot([x_A[i] for i in edge], [y_A[i] for i in edge], color=FAINT, linewidth=1.6, zorder=1)
@@ -122,22 +122,22 @@ def overlay(
     names = printable(arms, _LABELS)
     seeds_AS = [[Curve(name, *steps, 1, prevalence) for steps in curves_AS[row]] for row, name in enumerate(names)]
     facts = f"{facts} · thick: mean over seeds"
-    if len(names) <= _TOGETHER:
-        with sheet(path, 5.6 + _LETTER * max(len(name) for name in names), 4.7, title, facts) as figure:
-            _together(figure.subplots(), names, seeds_AS, ap_A, prevalence)
+    if len(names) <= _MOST_IN_ONE_PANEL:
+        with saved_figure(path, 5.6 + _LETTER * max(len(name) for name in names), 4.7, title, facts) as figure:
+            _in_one_panel(figure.subplots(), names, seeds_AS, ap_A, prevalence)
         return path
-    columns = min(_TOGETHER, math.ceil(math.sqrt(len(names))))
+    columns = min(_MOST_IN_ONE_PANEL, math.ceil(math.sqrt(len(names))))
     rows = math.ceil(len(names) / columns)
     facts = f"{facts} · grey: mean of all arms · dashed: chance {prevalence:.3f}"
-    with sheet(path, 2.3 * columns + 0.5, 2.0 * rows + 0.4, title, facts) as figure:
+    with saved_figure(path, 2.3 * columns + 0.5, 2.0 * rows + 0.4, title, facts) as figure:
         axes_RC = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        _apart(axes_RC, names, seeds_AS, ap_A, prevalence)
+        _in_panels(axes_RC, names, seeds_AS, ap_A, prevalence)
         figure.supxlabel("recall")
         figure.supylabel("precision")
     return path
 
 
-def _together(
+def _in_one_panel(
     axes: Axes, names: Sequence[str], seeds_AS: Sequence[Sequence[Curve]], ap_A: Sequence[float], prevalence: float
 ) -> None:
     for name, seeds, ap, colour in zip(names, seeds_AS, ap_A, PALETTE, strict=False):
@@ -148,7 +148,7 @@ def _together(
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
-def _apart(
+def _in_panels(
     axes_RC: np.ndarray,
     names: Sequence[str],
     seeds_AS: Sequence[Sequence[Curve]],

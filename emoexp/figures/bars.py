@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from emoexp.figures.history import column
-from emoexp.figures.sheet import BLUE, DASHED, FAINT, GREEN, INK, SKY, VERMILION, printable, sheet
+from emoexp.figures.style import BLUE, DASHED, FAINT, GREEN, INK, SKY, VERMILION, printable, saved_figure
 
 
 def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What training aims at") -> Path:
@@ -26,7 +26,7 @@ def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What tra
     image_C, copy_C, draw_C = (column(rows, key) for key in ("images", "copies", "draws"))
     images, copies, draws = (round(float(np.nansum(value_C))) for value_C in (image_C, copy_C, draw_C))
     facts = f"n = {images:,} training images + {copies:,} copies · {draws:,} draws an epoch"
-    with sheet(path, 10.6, 1.2 + 0.46 * len(rows), title, facts) as figure:
+    with saved_figure(path, 10.6, 1.2 + 0.46 * len(rows), title, facts) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         _holdings(left, place_C, image_C, copy_C, draw_C)
         _priors(right, place_C, *(column(rows, key) for key in ("prior", "effective_prior", "weight")))
@@ -89,7 +89,7 @@ def prior_course(
     edge_T = [period["epochs"][0] - 0.5 for period in timeline] + [timeline[-1]["epochs"][1] + 0.5]
     rank_C = prior_TC[0].argsort(kind="stable").argsort(kind="stable") / max(prior_TC.shape[1] - 1, 1)
     facts = f"n = {images:,} training images · epochs = {timeline[-1]['epochs'][1]} · dashed: uniform"
-    with sheet(path, 8.2, 4.2, title, facts) as figure:
+    with saved_figure(path, 8.2, 4.2, title, facts) as figure:
         axes = figure.subplots()
         for name, prior_T, rank in zip(printable(class_names), prior_TC.T, rank_C, strict=True):
             axes.stairs(

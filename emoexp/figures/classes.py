@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
 from emoexp.figures.history import column
-from emoexp.figures.sheet import BLUE, FAINT, GREY, INK, PALETTE, SKY, VERMILION, printable, sheet
+from emoexp.figures.style import BLUE, FAINT, GREY, INK, PALETTE, SKY, VERMILION, printable, saved_figure
 from emoexp.metrics import class_balance
 
 TOO_WIDE = 0.10  # half-width of the interval of a recall of one half above which a class is marked
@@ -35,7 +35,7 @@ def class_counts(
         raise ValueError(f"class_counts needs one count for each of {wanted}, at least one, got {count_PC.shape}")
     names, parts = printable(class_names), printable(part_names)
     thick = 0.84 / len(parts)
-    with sheet(path, _WIDTH, 0.85 + _tall(names, parts), title, _uneven(count_PC, names, parts)) as figure:
+    with saved_figure(path, _WIDTH, 0.85 + _tall(names, parts), title, _uneven(count_PC, names, parts)) as figure:
         axes = figure.subplots()
         axes.set_xscale("log")
         for part, count_C in enumerate(count_PC):
@@ -76,7 +76,7 @@ def expected_intervals(path: Path, rows: Sequence[dict[str, Any]], *, title: str
     half_C = (end_4C[3] - end_4C[2]) / 2
     names = printable([str(row["class"]) for row in rows])
     facts = f"n = {np.nansum(n_C):,.0f} test images, beside each class its own · {100 * level:g} % Wilson intervals"
-    with sheet(path, _WIDTH, 0.8 + 0.4 * len(rows), title, facts) as figure:
+    with saved_figure(path, _WIDTH, 0.8 + 0.4 * len(rows), title, facts) as figure:
         axes = figure.subplots()
         axes.axvline(0.5, color=FAINT, linewidth=0.8, zorder=0.9)
         for row, (low, high, half_low, half_high) in enumerate(zip(*end_4C, strict=True)):
@@ -112,7 +112,7 @@ def confound(path: Path, rows: Sequence[dict[str, Any]], *, title: str, images: 
     score_F, chance_F, high_F = (column(rows, key) for key in ("macro_f1", "chance", "chance_high"))
     facts = f"{(score_F > high_F).sum()} of {len(rows)} beyond chance · line: chance, band: up to its 95th percentile"
     facts = facts if images is None else f"n = {images:,} images · {facts}"
-    with sheet(path, _WIDTH, 0.65 + 0.3 * len(rows), title, facts) as figure:
+    with saved_figure(path, _WIDTH, 0.65 + 0.3 * len(rows), title, facts) as figure:
         axes, edge = figure.subplots(), float(np.nanmax([score_F, high_F, np.full(len(rows), 0.05)]))
         place_F = np.arange(len(rows))
         axes.barh(place_F, high_F - chance_F, 0.62, left=chance_F, color=FAINT)
@@ -141,7 +141,7 @@ def leak_worth(path: Path, rows: Sequence[dict[str, Any]], *, title: str, facts:
         raise ValueError(f"leak_worth needs classes, and the same arms in each, got arms {labels}")
     names, arms = printable([str(row["class"]) for row in rows]), printable(labels[0], _LABELS)
     thick = 0.8 / len(arms)
-    with sheet(path, _WIDTH, 0.9 + _tall(names, arms), title, facts) as figure:
+    with saved_figure(path, _WIDTH, 0.9 + _tall(names, arms), title, facts) as figure:
         axes = figure.subplots()
         for place, row in enumerate(rows):
             axes.axhspan(place - 0.5, place + 0.5, color="none" if place % 2 else _BAND, linewidth=0)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from emoexp.figures.sheet import BLUE, DASHED, FAINT, INK, PALETTE, printable, sheet
+from emoexp.figures.style import BLUE, DASHED, FAINT, INK, PALETTE, printable, saved_figure
 from emoexp.metrics.classification import check, precision_recall_steps
 
-_TOGETHER = len(PALETTE)  # more classes than there are colours get a panel each
+_MOST_IN_ONE_PANEL = len(PALETTE)  # more classes than there are colours get a panel each
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def precision_recall(
 
     Micro: all (image, class) pairs in one list. Macro: at each recall the mean precision over the classes
     that have images; the area under it is exactly macro AP. Up to 8 classes share one panel, more get one
-    each. Raises `ValueError` as `metrics.summarise` does.
+    each. Raises `ValueError` as `classification.summarise` does.
     """
     probability_NC, target_N = check(probability_NC, target_N, class_names)
     truth_NC = np.eye(len(class_names), dtype=bool)[target_N]
@@ -50,16 +50,16 @@ def precision_recall(
         f"n = {len(target_N):,} · macro AP {macro.ap:.3f} (chance {macro.prevalence:.3f}) · "
         f"micro AP {micro.ap:.3f} (chance {micro.prevalence:.3f})"
     )
-    if len(classes) <= _TOGETHER:
-        with sheet(path, 8.6, 4.7, title, facts) as figure:
-            _together(figure.subplots(), classes, micro, macro)
+    if len(classes) <= _MOST_IN_ONE_PANEL:
+        with saved_figure(path, 8.6, 4.7, title, facts) as figure:
+            _in_one_panel(figure.subplots(), classes, micro, macro)
         return path
     columns = math.ceil(math.sqrt(1.4 * (len(classes) + 1)))
     rows = math.ceil((len(classes) + 1) / columns)
     facts += " · grey: macro, dashed: prevalence (chance)"
-    with sheet(path, 1.55 * columns + 0.6, 1.65 * rows + 0.4, title, facts) as figure:
+    with saved_figure(path, 1.55 * columns + 0.6, 1.65 * rows + 0.4, title, facts) as figure:
         axes_RC = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        _apart(axes_RC, classes, micro, macro)
+        _in_panels(axes_RC, classes, micro, macro)
         figure.supxlabel("recall")
         figure.supylabel("precision")
     return path
@@ -80,7 +80,7 @@ def _curve(name: str, score_N: np.ndarray, positive_N: np.ndarray) -> Curve:
     return Curve(name, recall_K, precision_K, n, n / len(positive_N))
 
 
-def _together(axes: Axes, classes: Sequence[Curve], micro: Curve, macro: Curve) -> None:
+def _in_one_panel(axes: Axes, classes: Sequence[Curve], micro: Curve, macro: Curve) -> None:
     for curve, colour in zip(classes, PALETTE, strict=False):
         if not curve.n:
             axes.plot([], [], color=FAINT, label=f"AP –        {curve.name} (no images)")
@@ -108,7 +108,7 @@ def _together(axes: Axes, classes: Sequence[Curve], micro: Curve, macro: Curve) 
     )
 
 
-def _apart(axes_RC: np.ndarray, classes: Sequence[Curve], micro: Curve, macro: Curve) -> None:
+def _in_panels(axes_RC: np.ndarray, classes: Sequence[Curve], micro: Curve, macro: Curve) -> None:
     first, *rest = axes_RC.ravel()
     _draw(first, micro, color=INK, linewidth=1.4, label=f"micro {micro.ap:.3f}")
     _draw(first, macro, color=FAINT, linewidth=1.4, label=f"macro {macro.ap:.3f}")

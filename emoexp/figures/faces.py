@@ -1,4 +1,4 @@
-"""Mean faces: what the pictures of a class have in common, and apart from the others'."""
+"""Mean faces: what the pictures of a class have in common, and how they differ from those of other classes."""
 
 import math
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.patches import Rectangle
 
+from emoexp.figures.image_grids import SMOOTH, TOP, axes_in_inches, check_images, fitted_text, width_and_left
 from emoexp.figures.pictures import picture
-from emoexp.figures.sheet import ABSENT, GREY, sheet
-from emoexp.figures.sheets import SMOOTH, TOP, board, checked, framed, words
+from emoexp.figures.style import ABSENT, GREY, saved_figure
 
 COLUMNS = 8
 _SIDE, _GAP, _NAMES, _BETWEEN = 1.2, 0.08, 0.34, 0.14  # inches: picture, between two, text above, between rows
 _LEFT, _SCALE = 0.2, 0.6  # inches: words on the left, colour bar on the right
 _LUMINANCE = (0.299, 0.587, 0.114)  # Rec. 601, of red, green and blue
 _BLOCK_BYTES = 32 << 20
-_AROUND = LinearSegmentedColormap.from_list("deviation", ["#A3380A", "#F0B08C", "#FFFFFF", "#8DBDE0", "#0B4F8A"])
+_COLOURS = LinearSegmentedColormap.from_list("deviation", ["#A3380A", "#F0B08C", "#FFFFFF", "#8DBDE0", "#0B4F8A"])
 
 
 def class_means(
@@ -40,20 +40,20 @@ def class_means(
     Raises:
         ValueError: no class, images of another shape or type, other than one label each, or labels out of range.
     """
-    checked("class_means", image_NCHW, label_N)
+    check_images("class_means", image_NCHW, label_N)
     count_C, mean_CKHW = _means(image_NCHW, np.asarray(label_N), len(class_names))
     deviation_CHW, there_C = _deviations(mean_CKHW, count_C > 0), count_C > 0
     rows = math.ceil(len(class_names) / COLUMNS)
     columns, row = math.ceil(len(class_names) / rows), _NAMES + 2 * _SIDE + _GAP + _BETWEEN
-    width, left = framed(_LEFT + columns * (_SIDE + _GAP) + _SCALE)
+    width, left = width_and_left(_LEFT + columns * (_SIDE + _GAP) + _SCALE)
     height, most, left = TOP + rows * row - _BETWEEN + TOP, _full(deviation_CHW[there_C]), left + _LEFT
     facts = f"n = {len(image_NCHW):,} images · below: luminance minus that of the mean of the class means"
-    with sheet(path, width, height, title, facts, layout=None) as figure:
-        axes = board(figure, width, height)
+    with saved_figure(path, width, height, title, facts, layout=None) as figure:
+        axes = axes_in_inches(figure, width, height)
         for place, name in enumerate(class_names):
             x, y = left + place % columns * (_SIDE + _GAP), TOP + place // columns * row
-            words(axes, x, y + 0.14, name, _SIDE, size=8.5)
-            words(axes, x, y + 0.285, f"n = {count_C[place]:,}", _SIDE, size=7.5, color=GREY)
+            fitted_text(axes, x, y + 0.14, name, _SIDE, size=8.5)
+            fitted_text(axes, x, y + 0.285, f"n = {count_C[place]:,}", _SIDE, size=7.5, color=GREY)
             if there_C[place]:
                 _column(axes, (x, y + _NAMES), mean_CKHW[place], deviation_CHW[place], most)
             else:
@@ -96,7 +96,7 @@ def _column(
     x, y = corner
     picture(axes, corner, np.rint(mean_KHW).astype(np.uint8), _SIDE, interpolation=SMOOTH)
     below = (x, y + _SIDE + _GAP)
-    picture(axes, below, deviation_HW[None], _SIDE, cmap=_AROUND, vmin=-most, vmax=most, interpolation=SMOOTH)
+    picture(axes, below, deviation_HW[None], _SIDE, cmap=_COLOURS, vmin=-most, vmax=most, interpolation=SMOOTH)
 
 
 def _sides(axes: Axes, left: float, corner: tuple[float, float], most: float) -> None:
@@ -107,7 +107,7 @@ def _sides(axes: Axes, left: float, corner: tuple[float, float], most: float) ->
         axes.text(left - 0.06, middle, text, rotation=90, ha="right", va="center", size=8)
     place = axes.inset_axes((x, y + _SIDE + _GAP, 0.1, _SIDE), transform=axes.transData)
     bar = axes.figure.colorbar(
-        ScalarMappable(Normalize(-most, most), _AROUND), cax=place, extend="both", extendfrac=0.06
+        ScalarMappable(Normalize(-most, most), _COLOURS), cax=place, extend="both", extendfrac=0.06
     )
     bar.outline.set_visible(False)
     bar.set_ticks([-most, 0, most], labels=[f"−{most:.0f}", "0", f"+{most:.0f}"])

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from emoexp.figures.sheet import BLUE, GREEN, GREY, INK, ORANGE, PINK, VERMILION, sheet
+from emoexp.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PINK, VERMILION, saved_figure
 
 # label, key of the history, colour, line
 _LOSS = (("train", "train/loss", VERMILION, "--"), ("validation", "val/loss", BLUE, "-"))
@@ -44,7 +44,7 @@ def training(
     best = _highest(epoch_E, column(history, "val/macro_f1")) if best is None else best
     if best is not None and best not in epoch_E:
         raise ValueError(f"best epoch {best} is not in the history (epochs {epoch_E[0]:.0f} to {epoch_E[-1]:.0f})")
-    with sheet(path, 8.2, 6.6, title, _facts(history, best, images)) as figure:
+    with saved_figure(path, 8.2, 6.6, title, _facts(history, best, images)) as figure:
         loss, score, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 4, 1.5))
         panels = ((loss, "loss", _LOSS), (score, "score", _SCORE), (rate, "learning rate", _RATE))
         for axes, label, lines in panels:

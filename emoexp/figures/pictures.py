@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from emoexp.figures.sheet import GREY, printable, sheet
+from emoexp.figures.style import GREY, printable, saved_figure
 from emoexp.metrics.classification import check
 
 MOST, COLUMNS = 32, 8
@@ -30,7 +30,7 @@ def mistakes(
     """The wrong predictions of highest confidence, at most 32, each with truth, prediction, confidence and name.
 
     Images uint8, grey or RGB, of which only those shown are read; index_N: the row of each prediction's image. Raises
-    `ValueError` as `metrics.summarise` does, and for images or names that are not one per row of probabilities.
+    `ValueError` as `classification.summarise` does, and for images or names that are not one per row of probabilities.
     """
     probability_NC, target_N = check(probability_NC, target_N, class_names)
     if not len(index_N) == len(names) == len(target_N):
@@ -43,13 +43,13 @@ def mistakes(
     columns = min(COLUMNS, max(4, len(shown_M)))
     width, height = columns * _CELL + 2 * _MARGIN, max(1, math.ceil(len(shown_M) / columns)) * _ROW + _MARGIN
     label_C = printable(class_names, 13)
-    with sheet(path, width, height, title, facts, layout=None) as figure:
+    with saved_figure(path, width, height, title, facts, layout=None) as figure:
         axes = figure.add_axes((0, 0, 1, height / figure.get_figheight()))
         for place, i in enumerate(shown_M):
-            said = f"→ {label_C[predicted_N[i]]} {confidence_N[i]:.2f}"
+            prediction = f"→ {label_C[predicted_N[i]]} {confidence_N[i]:.2f}"
             corner = (_MARGIN + place % columns * _CELL, place // columns * _ROW + _HEAD)
             picture(axes, corner, np.asarray(image_MCHW[index_N[i]]))
-            _words(axes, corner, label_C[target_N[i]], said, str(names[i]))
+            _write_labels(axes, corner, label_C[target_N[i]], prediction, str(names[i]))
         if not len(shown_M):
             axes.text(width / 2, height / 2, f"No mistakes in {len(target_N):,} images", ha="center", fontsize=12)
         axes.set(xlim=(0, width), ylim=(height, 0))
@@ -73,9 +73,9 @@ def picture(
     )
 
 
-def _words(axes: Axes, corner: tuple[float, float], truth: str, said: str, name: str) -> None:
+def _write_labels(axes: Axes, corner: tuple[float, float], truth: str, prediction: str, name: str) -> None:
     """Two lines above the picture, its name below."""
     x, y = corner
     axes.text(x, y - 0.175, truth, fontsize=7.5)
-    axes.text(x, y - 0.05, said, fontsize=7.5)
+    axes.text(x, y - 0.05, prediction, fontsize=7.5)
     axes.text(x, y + _PICTURE + 0.03, printable([name], 26)[0], fontsize=5.5, color=GREY, va="top")

@@ -22,22 +22,16 @@ def equalise(count_C: Tensor) -> Tensor:
 
 def cap(count_C: Tensor, *, factor: float) -> Tensor:
     """Up to the largest class, but at most `factor` (at least 1) times a class's own images: min(n_max, factor·n_c)."""
-    if factor < 1:
-        raise ValueError(f"imbalance.copies.factor is a multiple of a class's images, at least 1; it is {factor}")
     return torch.minimum(count_C.max(), (count_C.double() * factor).round().long())
 
 
 def floor(count_C: Tensor, *, least: int) -> Tensor:
     """Up to `least` images (at least 1) for every class that has any, and no copies of a class that has them."""
-    if least < 1:
-        raise ValueError(f"imbalance.copies.least is a number of images, at least 1; it is {least}")
     return torch.where(count_C > 0, count_C.clamp(min=least), count_C)
 
 
 def power(count_C: Tensor, *, exponent: float) -> Tensor:
     """n_max·(n_c/n_max)^exponent with an exponent in [0, 1]: 1 changes nothing, 0 equalises."""
-    if not 0 <= exponent <= 1:
-        raise ValueError(f"imbalance.copies.exponent lies in 0..1; it is {exponent}")
     most = count_C.max().double()
     target = (most * (count_C.double() / most) ** exponent).round().long()
     return torch.where(count_C > 0, torch.maximum(target, count_C), count_C)

@@ -174,8 +174,6 @@ def focal_ovr(count_C: Tensor, share_C: Tensor, *, gamma: float, smoothing: floa
 
 def squared_hinge(count_C: Tensor, share_C: Tensor, *, margin: float, smoothing: float) -> Loss:
     """Squared hinge of each class against the rest (L2-SVM): Tang, 2013 (arXiv 1306.0239)."""
-    if margin <= 0:
-        raise ValueError(f"imbalance.loss.margin of squared_hinge is above 0; it is {margin}")
     smoothing_C = _same_smoothing(count_C, smoothing)
     return Loss(hinge, margin_C=torch.full((len(count_C),), margin, dtype=torch.float64), smoothing_C=smoothing_C)
 
@@ -186,8 +184,6 @@ def ldam(count_C: Tensor, share_C: Tensor, *, margin: float, scale: float, smoot
     The target's logit is lowered by scale·margin·(n_min/n_c)^(1/4). `scale` is that of the normalised head
     (`heads.CosineClassifier`), whose logits carry it already; `margin` is a cosine. A margin of 0 is cross-entropy.
     """
-    if margin < 0 or scale <= 0:
-        raise ValueError(f"imbalance.loss.margin is at least 0 and scale above 0; they are {margin} and {scale}")
     least = _counted(count_C).min().double()
     margin_C = scale * margin * (least / count_C.double()) ** 0.25 if margin else None
     why = "rare classes get larger margins" if margin else ""
@@ -201,8 +197,6 @@ def vector_scaling(count_C: Tensor, share_C: Tensor, *, gamma: float, tau: float
     al., ICLR 2021, arXiv 2007.07314, equation 10), at tau 1 balanced softmax (Ren et al., NeurIPS 2020, arXiv
     2007.10740, equation 4); tau 0 is class-dependent temperatures (Ye et al., 2020, arXiv 2001.01385).
     """
-    if gamma < 0 or tau < 0:
-        raise ValueError(f"imbalance.loss.gamma and tau are at least 0; they are {gamma} and {tau}")
     ratio = _counted(count_C).double() / count_C.max()
     return Loss(
         softmax,
@@ -217,15 +211,9 @@ def label_aware_smoothing(count_C: Tensor, share_C: Tensor, *, frequent: float, 
     """Smoothing by class, `frequent` of the largest and `rare` of the smallest: Zhong et al., CVPR 2021 (arXiv
     2104.00466), section 3.2, as the authors' code has it, with a share for all classes, the target's too. shape, of
     what lies between: concave, linear or convex."""
-    if not 0 <= rare <= frequent < 1:
-        raise ValueError(
-            f"imbalance.loss.frequent and rare lie in 0 <= rare <= frequent < 1; they are {frequent} and {rare}"
-        )
     count = _counted(count_C).double()
     t = (count - count.min()) / (count.max() - count.min()).clamp(min=1)
     curves = {"concave": (t * math.pi / 2).sin(), "linear": t, "convex": 1 - (t * math.pi / 2).cos()}
-    if shape not in curves:
-        raise ValueError(f"imbalance.loss.shape is one of {', '.join(curves)}; it is {shape}")
     return Loss(softmax, "frequent classes are smoothed more", smoothing_C=rare + (frequent - rare) * curves[shape])
 
 
@@ -237,21 +225,15 @@ def influence_balanced(
     alpha: a factor, which scales the learning rate of plain gradient descent. detach: no gradient through the
     influence.
     """
-    if epsilon <= 0 or alpha <= 0:
-        raise ValueError(f"imbalance.loss.epsilon and alpha are above 0; they are {epsilon} and {alpha}")
     formula = partial(influence, alpha=alpha, epsilon=epsilon, detach=detach)
     return Loss(formula, "influential samples count less", smoothing_C=_same_smoothing(count_C, smoothing))
 
 
 def _same_smoothing(count_C: Tensor, smoothing: float) -> Tensor | None:
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"imbalance.loss.smoothing lies in 0 <= smoothing < 1; it is {smoothing}")
     return torch.full((len(count_C),), smoothing, dtype=torch.float64) if smoothing else None
 
 
 def _focus(gamma: float) -> Tensor | None:
-    if gamma < 0:
-        raise ValueError(f"imbalance.loss.gamma of a focal loss is at least 0; it is {gamma}")
     return torch.tensor(gamma, dtype=torch.float64) if gamma else None
 
 

@@ -35,23 +35,6 @@ class Mix:
     tau: float = 0.0
     edge: float = 0.0
 
-    def __post_init__(self) -> None:
-        if self.alpha <= 0 or self.beta <= 0:
-            raise ValueError(f"imbalance.mix.alpha and beta are above 0; they are {self.alpha} and {self.beta}")
-        if not 0 < self.probability <= 1 or not 0 <= self.edge < 0.5 or not 0 <= self.tau <= 1:
-            raise ValueError(
-                "imbalance.mix: probability lies above 0 to 1, edge in 0 <= edge < 0.5, tau in 0..1; they are "
-                f"{self.probability}, {self.edge} and {self.tau}"
-            )
-        if self.kappa and (self.kappa <= 1 or self.paste):
-            raise ValueError(f"imbalance.mix.kappa is a ratio above 1 of class counts, of blends; it is {self.kappa}")
-        if bool(self.tau) != bool(self.kappa):
-            idle, other = ("tau", "kappa") if self.tau else ("kappa", "tau")
-            raise ValueError(
-                f"imbalance.mix.{idle}={getattr(self, idle)} does nothing where {other} is 0: raise {other}, or take "
-                f"{idle}=0"
-            )
-
     def acts(self, progress: float) -> bool:
         """Whether images are mixed at a point of the run (0..1)."""
         return self.edge <= progress <= 1 - self.edge

@@ -70,9 +70,8 @@ def logit_adjustment(evidence: Evidence, *, tau: float | None, metric: str) -> F
     best of 0, 0.05, .. 2.
 
     Raises:
-        ValueError: a class that was never drawn, whose prior has no logarithm; a tau below 0 or an unknown metric.
+        ValueError: a class that was never drawn, whose prior has no logarithm.
     """
-    _check("logit_adjustment", metric, tau)
     if missing := torch.nonzero(evidence.prior_C <= 0).flatten().tolist():
         raise ValueError(
             f"imbalance.posthoc=logit_adjustment divides by the prior of each class, which training must have drawn; "
@@ -90,9 +89,8 @@ def tau_norm(evidence: Evidence, *, tau: float | None, metric: str) -> Fitted:
     classes having shorter weights, which depends on the optimizer (Menon et al. 2021): SGD's are, Adam's need not be.
 
     Raises:
-        ValueError: a head that is not linear; a tau below 0 or an unknown metric.
+        ValueError: a head that is not linear.
     """
-    _check("tau_norm", metric, tau)
     if evidence.weight_CF is None:
         raise ValueError(
             "imbalance.posthoc=tau_norm rescales the weights of a linear last layer, and this model's is another. "
@@ -146,8 +144,6 @@ def offsets(evidence: Evidence, *, metric: str, step: float, most: float, rounds
     Raises:
         ValueError: an unknown metric, or a step, reach or number of rounds out of range.
     """
-    _check("offsets", metric)
-    _check_reach(step, most, rounds)
     logits_VC, target_V = evidence.logits_VC.numpy(), evidence.target_V.numpy()
     half = math.floor(most / step + 1e-9)
     count_C = np.bincount(target_V, minlength=logits_VC.shape[1])
@@ -217,29 +213,6 @@ def restored(values: dict[str, Any]) -> Fitted:
             "Fit it again"
         )
     return Fitted(**values)
-
-
-def _check(where: str, metric: str, tau: Any = None) -> None:
-    if metric not in METRICS:
-        raise ValueError(f"imbalance.posthoc.metric of {where} is one of {', '.join(METRICS)}; it is {metric!r}")
-    if tau is not None and not (_is_number(tau) and tau >= 0):
-        raise ValueError(
-            f"imbalance.posthoc.tau of {where} is a number from 0 on, or null for the best on validation; it is {tau!r}"
-        )
-
-
-def _check_reach(step: float, most: float, rounds: int) -> None:
-    if not (_is_number(step) and _is_number(most) and 0 < step <= most <= 10_000 * step):
-        raise ValueError(
-            f"imbalance.posthoc.step and most of offsets are nats, 0 < step <= most <= 10000 step; "
-            f"they are {step!r} and {most!r}"
-        )
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-        raise ValueError(f"imbalance.posthoc.rounds of offsets is a whole number from 1 on; it is {rounds!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _tuned(

@@ -19,7 +19,6 @@ def power(count_C: Tensor, progress: float = 0.0, *, exponent: float) -> Tensor:
 
     Kang et al., ICLR 2020 (arXiv 1910.09217), equation 1. A class without images is never drawn.
     """
-    check_exponent("the exponent of class shares (imbalance.sampling.exponent, imbalance.mix.partner)", exponent)
     share = torch.where(count_C > 0, count_C.double().clamp(min=1) ** exponent, 0.0)
     return share / share.sum()
 
@@ -42,8 +41,6 @@ def progressive(count_C: Tensor, progress: float, *, exponent: float) -> Tensor:
 def repeat_factor(count_C: Tensor, progress: float = 0.0, *, threshold: float | None) -> Tensor:
     """Class shares n_c·max(1, √(threshold/p_c)), with p_c the share of the images: Gupta et al., CVPR 2019 (LVIS, arXiv
     1908.03195), appendix. threshold: in 0..1; None for 1/classes, near what LVIS's 0.001 is to its 1230 classes."""
-    if not (threshold is None or (isinstance(threshold, int | float) and 0 < threshold <= 1)):
-        raise ValueError(f"imbalance.sampling.threshold is a share of the images, above 0 to 1; it is {threshold!r}")
     natural = uniform(count_C)
     limit = 1 / len(count_C) if threshold is None else threshold
     share = natural * (limit / natural.clamp(min=1e-12)).sqrt().clamp(min=1)
@@ -52,16 +49,9 @@ def repeat_factor(count_C: Tensor, progress: float = 0.0, *, threshold: float | 
 
 def effective(count_C: Tensor, beta: float) -> Tensor:
     """Effective number of images E(n) = (1-beta^n)/(1-beta), float64, with E(0) given as 1 so that it can divide."""
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta of the effective number lies in 0 <= beta < 1; it is {beta}")
+    assert 0 <= beta < 1
     count = count_C.double().clamp(min=1)
     return (1 - torch.tensor(beta, dtype=torch.float64) ** count) / (1 - beta)
-
-
-def check_exponent(what: str, exponent: float) -> None:
-    """Raises ValueError for a power of class counts that would be beyond all bounds."""
-    if not -4 <= exponent <= 4:
-        raise ValueError(f"{what} lies in -4..4; it is {exponent}")
 
 
 def is_natural(share_C: Tensor, count_C: Tensor) -> bool:

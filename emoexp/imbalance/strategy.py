@@ -145,8 +145,7 @@ def build(
     label_P = label_N[parent_P]
     count_C = torch.bincount(label_P, minlength=num_classes)
     size = {"pool": len(label_P), "originals": len(label_N)}.get(str(epoch_size), epoch_size)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"imbalance.epoch_size is pool, originals or a number of draws above 0; it is {epoch_size!r}")
+    assert isinstance(size, int) and size >= 1
     per_epoch = tuple(columns.in_epoch(count_C, epoch, epochs) for epoch in range(epochs))
     if columns.mix and not any(epoch.mix for epoch in per_epoch):
         raise ValueError(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from emoexp.imbalance.sampling import check_exponent, effective
+from emoexp.imbalance.sampling import effective
 
 
 def none(count_C: Tensor) -> Tensor:
@@ -14,7 +14,6 @@ def none(count_C: Tensor) -> Tensor:
 def power(count_C: Tensor, *, exponent: float) -> Tensor:
     """n_c^-exponent, with an exponent in -4..4: 1 is inverse frequency (King and Zeng, 2001), 1/2 its square root (as
     sampling: Mahajan et al., ECCV 2018)."""
-    check_exponent("imbalance.weights.exponent", exponent)
     return count_C.double().clamp(min=1) ** -exponent
 
 

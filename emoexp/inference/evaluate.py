@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from emoexp.config import build, build_data
+from emoexp.config import build_data, option
+from emoexp.config.data import LongTail, Split
 from emoexp.config.schema import Node
-from emoexp.data.dataset import PARTS, Dataset, Source
+from emoexp.data.dataset import PARTS, Source
 from emoexp.inference import results
 from emoexp.inference.trained import TrainedModel, load
 from emoexp.runs.files import write_json
@@ -75,7 +76,7 @@ def part_of(plain: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
     """The images to judge, loaded as the model saw its own, and the indices of the part asked for."""
     spec = trained.spec
     cache = build_data.folder_of(plain["cache"])
-    source = build_data.read(plain["data"], plain["allow"], spec["image_size"], spec["channels"], cache)
+    source: Source = plain["data"].build(image_size=spec["image_size"], channels=spec["channels"], cache=cache)
     for note in source.notes:
         log.info("data   %s", note)
     if plain["part"] == "all":
@@ -84,17 +85,14 @@ def part_of(plain: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
         raise ValueError(f"part is train, val, test or all; it is {plain['part']}")
     given = np.flatnonzero(source.part == PARTS.index(plain["part"]))
     made = yaml.safe_load((trained.folder / "config.yaml").read_text())
-    split = plain.get("split") or made["split"]
-    if plain["part"] != "train" and len(given) and split.get("mode") == "official" and not shared(split, source):
+    split: Split = plain.get("split") or option.read(Split, made["split"], "split", plain["allow"], kept=True)
+    if plain["part"] != "train" and len(given) and split.keeps_parts(source):
         return source, given  # also of a set that has only this part
-    long = made["data"] if made["data"]["name"] == plain["data"]["name"] else plain["data"]  # of the training part
-    dataset: Dataset = build_data.with_long_tail(build.instantiate(split, plain["allow"], source=source), long)
+    tail: LongTail = plain["data"].long_tail
+    if made["data"]["name"] == plain["data"].name:  # the run's own, of the training part
+        tail = LongTail.kept(made["data"])
+    dataset = build_data.with_long_tail(split.build(source), tail)
     return dataset, dataset.where(plain["part"])
-
-
-def shared(split: Node, source: Source) -> bool:
-    """Whether a training's validation part was drawn from the test part of such a source."""
-    return split.get("val_from") == "test" and bool((source.part == 0).any()) and not (source.part == 1).any()
 
 
 def matched(theirs: tuple[str, ...], ours: list[str], renamed: dict[str, str]) -> np.ndarray:

@@ -1,17 +1,22 @@
-"""How sure are these numbers? Intervals for metrics of one test part, and for the difference of two models
-on it.
+"""How sure are these numbers? Intervals for the metrics of one test part, and for the difference of two models, or of
+two arms of several seeds each, on it: the only bootstrap of the package.
 
-All speak of other images of the same kind for this one trained model; how a model varies with its seed is
-another question.
+Each test image is drawn again with replacement (Efron 1979), stratified: each class's images are drawn among
+themselves, so that every class keeps its number of images. The plain bootstrap loses a class of m images in a share
+e^-m of the resamples (5 % for m = 3), which makes recall and average precision undefined there. The price: the
+intervals hold for a test part of these class proportions, and do not include the chance in the proportions themselves.
 """
 
-from statistics import NormalDist
+from collections.abc import Iterator
 
 import numpy as np
 
 from emoexp.metrics.classification import check, rates
 
 _CELLS_AT_ONCE = 2**19  # images x resamples held at a time: 4 MB, about a core's cache
+_DIFFERENCE_CELLS_AT_ONCE = 2**20  # resamples x (images + cells of all confusions) held at a time
+_OF_PROBABILITIES = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall", "macro_ap")
+_OF_PREDICTIONS = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall")  # those that a confusion decides
 
 
 def bootstrap(
@@ -22,19 +27,12 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals (Efron 1979) of accuracy, macro_f1, balanced_accuracy, worst_recall and
-    macro_ap, each (low, high).
+    """Percentile intervals of accuracy, macro_f1, balanced_accuracy, worst_recall and macro_ap, each (low, high).
 
-    Stratified: each class's test images are drawn with replacement among themselves, so that every class
-    keeps its number. The plain bootstrap loses a class of m images in a share e^-m of the resamples (5 %
-    for m = 3), which makes recall and AP undefined there. The price: the intervals hold for a test part of
-    these class proportions, and accuracy, micro and precision-like metrics do not include the chance in the
-    proportions themselves.
-
-    Read with care: a class of one image cannot vary; and `worst_recall` is a minimum, which resampling
-    lowers, so that its interval lies low (its point may even stand above it) where several classes are
-    close to the worst. Raises `ValueError` as `metrics.summarise`, and for `resamples` < 1 or a `level`
-    outside (0, 1).
+    They speak of other images of the same kind for this one trained model; how a model varies with its seed is another
+    question. A class of one image cannot vary. `worst_recall` is a minimum, which resampling lowers: its interval lies
+    low, and the value itself may lie above it, where several classes are close to the worst. Raises `ValueError` as
+    `classification.summarise`, and for `resamples` < 1 or a `level` outside (0, 1).
     """
     num_classes = np.shape(probability_NC)[1]
     probability_NC, target_N = check(probability_NC, target_N, [str(c) for c in range(num_classes)])
@@ -42,18 +40,60 @@ def bootstrap(
     by_class_N = np.argsort(target_N, kind="stable")
     probability_NC, target_N = probability_NC[by_class_N], target_N[by_class_N]
     count_C = np.bincount(target_N, minlength=num_classes)
-    ranking = [_Ranking(probability_NC[:, c], target_N == c) for c in np.flatnonzero(count_C)]
-    said_NC = np.eye(num_classes)[probability_NC.argmax(axis=1)]
+    rankings = [_Ranking(probability_NC[:, c], target_N == c) for c in np.flatnonzero(count_C)]
+    predicted_NC = np.eye(num_classes)[probability_NC.argmax(axis=1)]
     rng = np.random.default_rng(seed)
-    step = max(1, _CELLS_AT_ONCE // len(target_N))
-    found: dict[str, list[np.ndarray]] = {}
-    for start in range(0, resamples, step):
-        weight_NR = _stratified_weights(count_C, min(step, resamples - start), rng)
-        value_of = rates(_weighted_confusions(weight_NR, said_NC, count_C))
-        value_of["macro_ap"] = np.mean([one.average_precision(weight_NR) for one in ranking], axis=0)
-        for name in ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall", "macro_ap"):
-            found.setdefault(name, []).append(value_of[name])
-    return {name: _percentiles(np.concatenate(value_R), level) for name, value_R in found.items()}
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in _OF_PROBABILITIES}
+    for size in _blocks(resamples, _CELLS_AT_ONCE // len(target_N)):
+        weight_NR = _stratified_weights(count_C, size, rng)
+        value_of = rates(_weighted_confusions(weight_NR, predicted_NC, count_C))
+        value_of["macro_ap"] = np.mean([one.average_precision(weight_NR) for one in rankings], axis=0)
+        for name in _OF_PROBABILITIES:
+            drawn[name].append(value_of[name])
+    return {name: _percentiles(value_R, level) for name, value_R in drawn.items()}
+
+
+def difference_intervals(
+    predicted_a_SN: np.ndarray,
+    predicted_b_SN: np.ndarray,
+    target_N: np.ndarray,
+    num_classes: int,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Percentile intervals of arm a minus arm b, each the mean over its S seeds: {metric: {"images" | "seeds" | "both":
+    (low, high)}} for accuracy, macro_f1, balanced_accuracy and worst_recall.
+
+    predicted_*_SN: the class that each seed's model predicts for each of the N test images, int, seeds and images in
+    the same order for a and b. Three questions: "images" draws the test images again, the same ones for all models.
+    "seeds" draws pairs of seeds again. "both" draws pairs of seeds and, independently, images, which all seeds share
+    (the two are crossed: Owen 2007, "The pigeonhole bootstrap", whose variance is rather too large than too small).
+
+    S seeds drawn from S vary too little, by a factor of about sqrt((S - 1) / S), and one seed does not vary at all, so
+    that "both" is then "images"; over seeds alone, trust the t interval of `compare.paired`. Raises `ValueError` for
+    shapes that do not fit, labels outside 0..C-1, `resamples` < 1 and a `level` outside (0, 1).
+    """
+    _check_settings(resamples, level)
+    predicted_a_SN, predicted_b_SN, target_N = map(np.asarray, (predicted_a_SN, predicted_b_SN, target_N))
+    _check_predictions(predicted_a_SN, predicted_b_SN, target_N, num_classes)
+    seeds, rng = len(predicted_a_SN), np.random.default_rng(seed)
+    models = _Models(np.concatenate([predicted_a_SN, predicted_b_SN]), target_N, num_classes)
+    observed_of = models.differences(models.observed_weights())
+    drawn: dict[str, dict[str, list[np.ndarray]]] = {
+        name: {"images": [], "seeds": [], "both": []} for name in _OF_PREDICTIONS
+    }
+    for size in _blocks(resamples, _DIFFERENCE_CELLS_AT_ONCE // models.cells):
+        pick_RS = rng.integers(0, seeds, size=(size, seeds))
+        for name, difference_RS in models.differences(models.drawn_weights(size, rng)).items():
+            drawn[name]["images"].append(difference_RS.mean(axis=1))
+            drawn[name]["seeds"].append(observed_of[name][0][pick_RS].mean(axis=1))
+            drawn[name]["both"].append(np.take_along_axis(difference_RS, pick_RS, axis=1).mean(axis=1))
+    return {
+        name: {which: _percentiles(value_R, level) for which, value_R in of_metric.items()}
+        for name, of_metric in drawn.items()
+    }
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -67,51 +107,17 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     _check_settings(1, level)
     if n == 0:
         return 0.0, 1.0
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    middle = (successes + z2 / 2) / (n + z2)
-    half = (z2 * successes * (n - successes) / n + z2**2 / 4) ** 0.5 / (n + z2)
-    low = 0.0 if successes == 0 else middle - half  # exact at the ends, where rounding would leave 1e-17
-    high = 1.0 if successes == n else middle + half
-    return low, high
+    from scipy.stats import binomtest  # takes 0.3 s, which no training has to wait for before its end
+
+    interval = binomtest(successes, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def paired_difference(
-    predicted_a_N: np.ndarray,
-    predicted_b_N: np.ndarray,
-    target_N: np.ndarray,
-    num_classes: int,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, dict[str, float]]:
-    """Model a minus model b on the same images: {"accuracy" | "macro_f1" | "balanced_accuracy":
-    {"difference", "low", "high"}}.
-
-    One resample judges both models, so that what is hard for both cancels. Stratified like `bootstrap`,
-    which for predictions alone is one multinomial draw per true class over the pairs (class said by a,
-    class said by b). Raises `ValueError` for shapes that differ, labels outside 0..C-1, no images, and
-    settings as in `bootstrap`.
-    """
-    _check_settings(resamples, level)
-    parts = [np.asarray(part) for part in (target_N, predicted_a_N, predicted_b_N)]
-    if len({part.shape for part in parts}) != 1 or parts[0].ndim != 1 or parts[0].size == 0:
-        raise ValueError(
-            "paired_difference: one label and two predictions per image are needed, got shapes "
-            f"{[part.shape for part in parts]} for truth, a and b"
-        )
-    if any(part.min() < 0 or part.max() >= num_classes for part in parts):
-        raise ValueError(f"paired_difference: classes must be from 0 to {num_classes - 1}")
-    joint_CCC = np.zeros((num_classes,) * 3, dtype=np.int64)
-    np.add.at(joint_CCC, tuple(part.astype(np.int64) for part in parts), 1)
-    rng = np.random.default_rng(seed)
-    drawn_RCCC = np.stack([_redraw(cell_CC, resamples, rng) for cell_CC in joint_CCC], axis=1)
-    observed, drawn = _difference(joint_CCC), _difference(drawn_RCCC)
-    answer = {}
-    for name in ("accuracy", "macro_f1", "balanced_accuracy"):
-        low, high = _percentiles(drawn[name], level)
-        answer[name] = {"difference": float(observed[name]), "low": low, "high": high}
-    return answer
+def _blocks(resamples: int, most: int) -> Iterator[int]:
+    """Numbers of resamples that are held at a time; they sum to all of them."""
+    most = max(1, most)
+    for start in range(0, resamples, most):
+        yield min(most, resamples - start)
 
 
 class _Ranking:
@@ -140,45 +146,68 @@ class _Ranking:
         return (weight_PR * precision_PR).sum(axis=0) / hit_PR[-1]
 
 
+def _times_drawn(drawn_RM: np.ndarray, num_images: int) -> np.ndarray:
+    """How often each image was drawn in each resample, R x images. drawn_RM: positions of the M images drawn."""
+    row_R1 = np.arange(len(drawn_RM))[:, None]
+    cell_RM = drawn_RM + row_R1 * num_images
+    return np.bincount(cell_RM.ravel(), minlength=cell_RM.shape[0] * num_images).reshape(-1, num_images)
+
+
 def _stratified_weights(count_C: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each image (sorted by class) is drawn, N x R: per class, as many draws with replacement as
     it has images.
     """
-    column_R = np.arange(resamples)
-    blocks = []
-    for count in count_C[count_C > 0]:
-        drawn_MR = rng.integers(0, count, size=(count, resamples))
-        cell_MR = drawn_MR * resamples + column_R
-        blocks.append(np.bincount(cell_MR.ravel(), minlength=count * resamples).reshape(count, resamples))
-    return np.concatenate(blocks).astype(np.float64)
+    blocks = [
+        _times_drawn(rng.integers(0, count, size=(count, resamples)).T, count).T for count in count_C[count_C > 0]
+    ]
+    return np.concatenate(blocks).astype(np.float64, order="C")
 
 
-def _weighted_confusions(weight_NR: np.ndarray, said_NC: np.ndarray, count_C: np.ndarray) -> np.ndarray:
-    """One confusion per resample, R x C x C, of images sorted by class, of which `said_NC` holds the
+def _weighted_confusions(weight_NR: np.ndarray, predicted_NC: np.ndarray, count_C: np.ndarray) -> np.ndarray:
+    """One confusion per resample, R x C x C, of images sorted by class, of which `predicted_NC` holds the
     prediction one-hot.
     """
     end_C = np.cumsum(count_C)
-    rows = [weight_NR[end - n : end].T @ said_NC[end - n : end] for end, n in zip(end_C, count_C, strict=True)]
+    rows = [weight_NR[end - n : end].T @ predicted_NC[end - n : end] for end, n in zip(end_C, count_C, strict=True)]
     return np.stack(rows, axis=1)
 
 
-def _redraw(cell_CC: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    n = int(cell_CC.sum())
-    share = cell_CC.ravel() / max(n, 1)
-    drawn = np.zeros((resamples, share.size), dtype=np.int64)
-    used = np.flatnonzero(share)  # the last share of a multinomial absorbs rounding, so it must be a real one
-    if n:
-        drawn[:, used] = rng.multinomial(n, share[used], size=resamples)
-    return drawn.reshape(resamples, *cell_CC.shape)
+class _Models:
+    """What 2S models predict for the same images, class by class: the S models of arm a, then those of b, seed by
+    seed.
+    """
+
+    def __init__(self, predicted_MN: np.ndarray, target_N: np.ndarray, num_classes: int) -> None:
+        count_C = np.bincount(target_N.astype(np.int64), minlength=num_classes)
+        self.present_C, self.num_classes, self.num_models = np.flatnonzero(count_C), num_classes, len(predicted_MN)
+        self.counts = [int(count_C[c]) for c in self.present_C]
+        one_hot_CC = np.eye(num_classes, dtype=np.float32)  # sums of whole numbers: exact below 2^24 images
+        self.predicted = [
+            one_hot_CC[predicted_MN[:, target_N == c].T].reshape(n, -1)
+            for c, n in zip(self.present_C, self.counts, strict=True)
+        ]
+        self.cells = len(target_N) + self.num_models * num_classes**2  # numbers that one resample needs
+
+    def observed_weights(self) -> list[np.ndarray]:
+        """Weights of the images as they are, 1 x N_c for each class c that has any."""
+        return [np.ones((1, n), dtype=np.float32) for n in self.counts]
+
+    def drawn_weights(self, resamples: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """How often each image is drawn, R x N_c for each class: as many draws with replacement as it has images."""
+        drawn = [_times_drawn(rng.integers(0, n, size=(resamples, n)), n) for n in self.counts]
+        return [weight_RN.astype(np.float32) for weight_RN in drawn]
+
+    def differences(self, weights: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """Metrics of arm a minus those of b under image weights: R x S for each metric."""
+        confusion_RMCC = np.zeros((len(weights[0]), self.num_models, self.num_classes, self.num_classes))
+        for c, weight_RN, predicted_NK in zip(self.present_C, weights, self.predicted, strict=True):
+            confusion_RMCC[:, :, c] = (weight_RN @ predicted_NK).reshape(-1, self.num_models, self.num_classes)
+        value_of, seeds = rates(confusion_RMCC), self.num_models // 2
+        return {name: value_of[name][:, :seeds] - value_of[name][:, seeds:] for name in _OF_PREDICTIONS}
 
 
-def _difference(joint_XCCC: np.ndarray) -> dict[str, np.ndarray]:
-    a, b = rates(joint_XCCC.sum(axis=-1)), rates(joint_XCCC.sum(axis=-2))
-    return {name: a[name] - b[name] for name in a}
-
-
-def _percentiles(value_R: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(value_R, [(1 - level) / 2, (1 + level) / 2])
+def _percentiles(parts: list[np.ndarray], level: float) -> tuple[float, float]:
+    low, high = np.quantile(np.concatenate(parts), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -187,3 +216,17 @@ def _check_settings(resamples: int, level: float) -> None:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
     if not 0 < level < 1:
         raise ValueError(f"level is the share of certainty and must lie between 0 and 1, such as 0.95; got {level}")
+
+
+def _check_predictions(a_SN: np.ndarray, b_SN: np.ndarray, target_N: np.ndarray, num_classes: int) -> None:
+    if a_SN.shape != b_SN.shape or a_SN.ndim != 2 or a_SN.shape[1:] != target_N.shape or not a_SN.size:
+        raise ValueError(
+            "difference_intervals: predictions of both arms S x N and labels N are needed, got "
+            f"{a_SN.shape}, {b_SN.shape} and {target_N.shape}"
+        )
+    for labels in (a_SN, b_SN, target_N):
+        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= num_classes:
+            raise ValueError(
+                f"difference_intervals: classes must be from 0 to {num_classes - 1}, whole numbers; got "
+                f"{labels.dtype} from {labels.min()} to {labels.max()}"
+            )

@@ -1,6 +1,6 @@
-"""How good are these probabilities? Metrics of a set of labelled images; a confusion's rows are the truth.
+"""How good are these probabilities? Metrics of a set of labelled images; the rows of a confusion are true classes.
 
-Absent classes. A class may have no image in the set that is judged. One rule holds everywhere:
+Absent classes. A class may have no image in the set. One rule holds everywhere:
 
 * recall and average precision of such a class do not exist: they are `None`, and the class is left out of
   balanced accuracy, worst recall, G-mean and macro AP, which are means (or minima) over the classes that
@@ -168,7 +168,7 @@ def summarise(
         "micro_ap": average_precision(probability_NC.ravel(), truth_NC.ravel()),
         "per_class": _per_class(confusion_CC, ap_C, class_names),
         "confusion": confusion_CC.tolist(),
-        "majority": _always(majority, count_C, class_names),
+        "majority": _majority_baseline(majority, count_C, class_names),
         "absent": [name for name, n in zip(class_names, count_C, strict=True) if n == 0],
     }
 
@@ -177,7 +177,7 @@ def flat(summary: dict[str, Any], prefix: str) -> dict[str, float]:
     """A summary's numbers under names that MLflow takes: `test/macro_f1`, `test/recall/<slug>`,
     `test/majority/accuracy`.
 
-    A summary with "interval" ({metric: (low, high)}, as `statistics.bootstrap` gives) adds
+    A summary with "interval" ({metric: (low, high)}, as `bootstrap.bootstrap` gives) adds
     `test/macro_f1_low` and `_high`. What does not exist (recall of an absent class) is left out, never
     written as 0.
     """
@@ -204,7 +204,7 @@ def check(
             f"and one label per image, got {probability_NC.shape} and {target_N.shape}"
         )
     if len(target_N) == 0:
-        raise ValueError("metrics: there is no image to judge (0 rows); give a part that has images")
+        raise ValueError("metrics: there is no image to evaluate (0 rows); give a part that has images")
     _check_labels(target_N, len(class_names), "true")
     wrong_N = ~(np.isfinite(probability_NC).all(axis=1) & (np.abs(probability_NC.sum(axis=1) - 1.0) <= 0.01))
     wrong_N |= (probability_NC < 0).any(axis=1)
@@ -237,7 +237,7 @@ def _per_class(
     }
 
 
-def _always(majority: int | None, count_C: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+def _majority_baseline(majority: int | None, count_C: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     chosen = int(count_C.argmax()) if majority is None else int(majority)
     if not 0 <= chosen < len(class_names):
         raise ValueError(f"majority must be a class from 0 to {len(class_names) - 1}, got {majority}")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emoexp.models.limits import check_image_size, check_sizes
+from emoexp.models.limits import check_image_size
 from emoexp.models.network import Network
 
 WIDTHS = (16, 32, 64)  # channels of the three stages; the last two halve the side
@@ -21,7 +21,7 @@ class CifarResNet(Network):
     depth: layers with weights, 6n + 2.
 
     Raises:
-        ValueError: another depth, an image smaller than 8 pixels, or a size below 1.
+        ValueError: an image smaller than 8 pixels.
     """
 
     def __init__(
@@ -34,10 +34,7 @@ class CifarResNet(Network):
         depth: int = 32,
     ) -> None:
         super().__init__()
-        check_sizes("resnet32", num_classes=num_classes, channels=channels, depth=depth)
         check_image_size("resnet32", image_size, least=8)
-        if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"architecture resnet32: depth is 6n + 2, such as 20, 32, 44 or 56; it is {depth}")
         self.stem = nn.Sequential(_convolution(channels, WIDTHS[0], 1), nn.BatchNorm2d(WIDTHS[0]), activation())
         blocks, inputs = [], WIDTHS[0]
         for width in WIDTHS:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from emoexp.models.limits import check_image_size, check_share, check_sizes
+from emoexp.models.limits import check_image_size
 from emoexp.models.network import Network
 
 
@@ -18,7 +18,7 @@ class EmotionCNN(Network):
     same, and one draw a map is many times cheaper than one a pixel.
 
     Raises:
-        ValueError: an image smaller than 2^blocks pixels, no widths, or a size or probability out of range.
+        ValueError: an image smaller than 2^blocks pixels.
     """
 
     def __init__(
@@ -34,8 +34,6 @@ class EmotionCNN(Network):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        check_sizes("emotion_cnn", num_classes=num_classes, channels=channels, dense=dense, widths=widths)
-        check_share("emotion_cnn", conv_dropout=conv_dropout, dropout=dropout)
         check_image_size("emotion_cnn", image_size, least=2 ** len(widths))
         inputs = (channels, *widths[:-1])
         self.blocks = nn.Sequential(

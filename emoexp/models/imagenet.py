@@ -15,16 +15,6 @@ STEMS = ("small", "imagenet")
 REPLACED = (nn.ReLU, nn.Hardswish)
 
 
-def check_stem(where: str, stem: str) -> None:
-    """The stem must be one that there is.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if stem not in STEMS:
-        raise ValueError(f"architecture {where}: stem is one of {', '.join(STEMS)}; it is {stem!r}")
-
-
 def replace_activations(network: nn.Module, activation: Callable[[], nn.Module]) -> None:
     """Put `activation` in place of every ReLU and hard-swish.
 

@@ -39,15 +39,11 @@ class Mish(nn.Module):
 
     kernel: "auto", the compiled form where there is one, else the algebraic; "algebraic"; or "native",
     torch's.
-
-    Raises:
-        ValueError: another kernel.
     """
 
     def __init__(self, kernel: str = "auto") -> None:
         super().__init__()
-        if kernel not in KERNELS:
-            raise ValueError(f"activation mish: kernel is one of {', '.join(KERNELS)}; it is {kernel!r}")
+        assert kernel in KERNELS
         self.kernel = kernel
 
     def forward(self, x: Tensor) -> Tensor:

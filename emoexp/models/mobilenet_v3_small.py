@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
 from emoexp.models import imagenet
-from emoexp.models.limits import check_image_size, check_share, check_sizes
+from emoexp.models.limits import check_image_size
 from emoexp.models.network import Network
 
 
@@ -19,7 +19,7 @@ class MobileNetV3Small(Network):
     behind for hundreds of steps.
 
     Raises:
-        ValueError: another stem, a size or share out of range, or weights that cannot be fetched.
+        ValueError: an image smaller than 8 pixels, or weights that cannot be fetched.
     """
 
     def __init__(
@@ -35,10 +35,8 @@ class MobileNetV3Small(Network):
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        check_sizes("mobilenet_v3_small", num_classes=num_classes, channels=channels)
-        check_share("mobilenet_v3_small", dropout=dropout, norm_momentum=norm_momentum)
         check_image_size("mobilenet_v3_small", image_size, least=8)
-        imagenet.check_stem("mobilenet_v3_small", stem)
+        assert stem in imagenet.STEMS
         network = mobilenet_v3_small(num_classes=num_classes)
         # torchvision's drops in place, which destroys what ReLU and ELU keep for their gradient
         network.classifier[2] = nn.Dropout(dropout)

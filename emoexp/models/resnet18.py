@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
 from emoexp.models import imagenet
-from emoexp.models.limits import check_image_size, check_sizes
+from emoexp.models.limits import check_image_size
 from emoexp.models.network import Network
 
 
@@ -18,7 +18,7 @@ class ResNet18(Network):
     and a small stem; grey images get the sum of the stem's colour kernels.
 
     Raises:
-        ValueError: another stem, a size below 1, or weights that cannot be fetched.
+        ValueError: an image smaller than 8 pixels, or weights that cannot be fetched.
     """
 
     def __init__(
@@ -32,9 +32,8 @@ class ResNet18(Network):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes("resnet18", num_classes=num_classes, channels=channels)
         check_image_size("resnet18", image_size, least=8)
-        imagenet.check_stem("resnet18", stem)
+        assert stem in imagenet.STEMS
         network = resnet18(num_classes=num_classes)
         if stem == "small":
             network.conv1 = imagenet.fresh_stem(channels, 64, kernel=3, stride=1)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from emoexp.models.limits import check_image_size, check_sizes
+from emoexp.models.limits import check_image_size
 from emoexp.models.network import Network
 
 
@@ -12,7 +12,7 @@ class ShallowCNN(Network):
     """3x3 convolution to `width` channels, activation, 2x2 max pool, dense layer, activation, dense layer.
 
     Raises:
-        ValueError: an image of one pixel, or a size below 1.
+        ValueError: an image of one pixel.
     """
 
     def __init__(
@@ -26,7 +26,6 @@ class ShallowCNN(Network):
         dense: int = 128,
     ) -> None:
         super().__init__()
-        check_sizes("shallow_cnn", num_classes=num_classes, channels=channels, width=width, dense=dense)
         check_image_size("shallow_cnn", image_size, least=2)
         side = image_size // 2
         self.convolution = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), activation(), nn.MaxPool2d(2))

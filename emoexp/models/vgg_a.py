@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
-from emoexp.models.limits import check_image_size, check_share, check_sizes
+from emoexp.models.limits import check_image_size
 from emoexp.models.network import Network
 
 # widths of the convolutions between the max pools
@@ -17,7 +17,7 @@ class VGGA(Network):
     The weights are drawn as He et al. (ICCV 2015) do, so that a network without batch norm starts to learn.
 
     Raises:
-        ValueError: an image smaller than 32 pixels, or a size or probability out of range.
+        ValueError: an image smaller than 32 pixels.
     """
 
     def __init__(
@@ -32,8 +32,6 @@ class VGGA(Network):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes("vgg_a", num_classes=num_classes, channels=channels, dense=dense)
-        check_share("vgg_a", dropout=dropout)
         check_image_size("vgg_a", image_size, least=2 ** len(STAGES))
         self.convolutions = nn.Sequential(*_convolutions(channels, activation, batch_norm))
         side = image_size // 2 ** len(STAGES)

@@ -1,1 +1,1 @@
-"""Pages of tables and figures, as Markdown and HTML."""
+"""Pages of tables and figures, as Markdown, HTML and LaTeX."""

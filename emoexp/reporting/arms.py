@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp.metrics import classification, compare
+from emoexp.metrics import bootstrap, classification, compare
 from emoexp.metrics.compare import METRICS, Difference, Spread
 from emoexp.reporting.collect import FinishedRun
 
@@ -153,7 +153,7 @@ def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Differ
 
 
 def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> dict[str, Any]:
-    """compare.intervals of two arms; empty where predictions were not kept, or not of the same images in order."""
+    """The bootstrap's intervals of two arms; empty unless both kept predictions of the same images in one order."""
     seeds = [seed for seed in arm.runs if seed in base.runs]
     one = [found for seed in seeds if (found := arm.runs[seed].predictions) is not None]
     other = [found for seed in seeds if (found := base.runs[seed].predictions) is not None]
@@ -167,7 +167,8 @@ def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> 
     keep_N = first.clean_N if part == "test_clean" else np.ones(len(first.target_N), bool)
     a_SN = np.stack([found.predicted_N[keep_N] for found in one])
     b_SN = np.stack([found.predicted_N[keep_N] for found in other])
-    return compare.intervals(a_SN, b_SN, first.target_N[keep_N], first.num_classes, resamples=resamples, level=level)
+    target_N = first.target_N[keep_N]
+    return bootstrap.difference_intervals(a_SN, b_SN, target_N, first.num_classes, resamples=resamples, level=level)
 
 
 def precision_recall(run: FinishedRun, class_index: int) -> tuple[np.ndarray, np.ndarray] | None:

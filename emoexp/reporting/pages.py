@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emoexp.pages import page
+from emoexp.pages import html, latex, markdown
 from emoexp.pages.page import Page, Picture, Section, Table
 from emoexp.runs import files, tables
 
@@ -57,7 +57,11 @@ def write(folder: Path, report: Report) -> None:
     rows["runs"] = report.runs
     for name, lines in rows.items():
         tables.write_table(folder / "tables" / f"{name}.csv", lines)
-    texts = {"md": page.markdown(report.page), "tex": latex(report), "html": page.web(report.page)}
+    texts = {
+        "md": markdown.write(report.page),
+        "tex": latex.write(report.title, report.tables),
+        "html": html.write(report.page),
+    }
     for name, text in texts.items():
         files.write_text(folder / f"report.{name}", text)
     summary = {
@@ -74,28 +78,3 @@ def write(folder: Path, report: Report) -> None:
     stale += [folder / "figures" / f"{name}.png" for name in _FIGURES if f"{name}.png" not in figures]
     for path in stale:
         path.unlink(missing_ok=True)
-
-
-def latex(report: Report) -> str:
-    """The tables as LaTeX, for \\usepackage{booktabs}."""
-    parts = [f"% {_tex(report.title)}; needs \\usepackage{{booktabs}}"]
-    for table in report.tables:
-        if not table.shown:
-            continue
-        columns = list(dict.fromkeys(key for row in table.shown for key in row))
-        parts += ["", "\\begin{table}", "\\centering\\small", f"\\caption{{{_tex(table.title)}. {_tex(table.note)}}}"]
-        parts += [f"\\begin{{tabular}}{{{'l' + 'r' * (len(columns) - 1)}}}", "\\toprule"]
-        parts += [" & ".join(map(_tex, columns)) + " \\\\", "\\midrule"]
-        parts += [" & ".join(_tex(row.get(key, "–")) for key in columns) + " \\\\" for row in table.shown]
-        parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
-    return "\n".join(parts) + "\n"
-
-
-_TEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "–": "--"}
-_TEX |= {"<": "$<$", ">": "$>$", "−": "$-$"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
-_TEX |= {"[": "{[}", "]": "{]}"}  # \\ and \midrule would take a bracket after them for their own
-
-
-def _tex(text: str) -> str:
-    """Text that LaTeX shows as it is."""
-    return "".join(_TEX.get(letter, letter) for letter in " ".join(str(text).split()))

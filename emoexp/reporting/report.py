@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emoexp import tracking
-from emoexp.config import build
 from emoexp.config.schema import Node
 from emoexp.metrics.compare import METRICS
-from emoexp.pages.page import markdown_table
+from emoexp.pages import markdown
 from emoexp.reporting import arms as comparing
 from emoexp.reporting import collect, folds, pages, pictures, protocols, tables
 from emoexp.reporting.arms import Arm, Comparison
@@ -100,7 +99,7 @@ def find_runs(options: Node, words: list[str]) -> Subject:
 
 def settings_of(options: Node) -> Settings:
     """Where MLflow is."""
-    settings: Settings = build.instantiate(options["tracking"], [])
+    settings: Settings = options["tracking"].build()
     return settings
 
 
@@ -204,7 +203,7 @@ def facts(subject: Subject, arms: list[Arm], base: Arm, options: Node) -> list[t
 
 def print_summary(result: Report, subject: Subject) -> None:
     """The first table and the sentences, and what was left out, on the terminal."""
-    log.info("%s\n\n%s\n", result.title, markdown_table(result.tables[0]))
+    log.info("%s\n\n%s\n", result.title, markdown.write_table(result.tables[0]))
     for text in result.sentences:
         log.info("- %s", text)
     for what, why in result.left_out:

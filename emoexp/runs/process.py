@@ -14,7 +14,6 @@ from typing import Any
 from tqdm import tqdm
 
 from emoexp import tracking
-from emoexp.config import build
 from emoexp.config.schema import Machine
 from emoexp.runs.folder import Run
 from emoexp.tracking import Tracker
@@ -93,8 +92,7 @@ def mirror(run: Run, machine: Machine) -> None:
 
 def tracking_settings(machine: Machine) -> tracking.Settings:
     """The tracking of a configuration."""
-    settings: tracking.Settings = build.instantiate(machine.tracking, machine.allow)
-    return settings
+    return machine.tracking.build()
 
 
 @contextmanager

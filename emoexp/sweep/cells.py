@@ -111,9 +111,9 @@ def sweep_name(title: str, cells: list[Cell], axes: Iterable[str], settings: Swe
         and not any(key == axis or key.startswith(f"{axis}.") for axis in varied)
     }
     if settings.tune.lr:
-        shared["tune"] = dataclasses.asdict(settings.tune)
+        shared["tune"] = settings.tune.plain()
     digest = hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return naming.safe(f"{title}-{cells[0].experiment.data['name']}") + f"-{digest}"
+    return naming.safe(f"{title}-{cells[0].experiment.data.name}") + f"-{digest}"
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -145,7 +145,7 @@ class SweepFolder:
         tags["axis.seed"] = ", ".join(map(str, sorted({cell.experiment.seed for cell in plan.cells})))
         manifest = {
             "run": plan.name,
-            "params": {"data": plan.cells[0].experiment.data["name"]},  # MLflow lets none change; a sweep may grow
+            "params": {"data": plan.cells[0].experiment.data.name},  # MLflow lets none change; a sweep may grow
             "tags": tags,
             "settings": dataclasses.asdict(plan.settings),
         }

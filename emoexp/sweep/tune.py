@@ -15,14 +15,14 @@ def search_cells(plan: Plan) -> dict[tuple[str, ...], list[Cell]]:
     cells: dict[tuple[str, ...], list[Cell]] = {}
     for cell in plan.cells:
         if cell.arm not in cells:
-            cells[cell.arm] = [_search_cell(cell, rate, tune.seed, tune.epochs) for rate in tune.lr]
+            cells[cell.arm] = [_search_cell(cell, rate, tune.seed, tune.epochs) for rate in tune.lr or ()]
     return cells
 
 
 def _search_cell(cell: Cell, rate: float, seed: int, epochs: int | None) -> Cell:
     epochs = epochs or cell.experiment.epochs
     words = [f"optimizer.lr={rate}", f"seed={seed}", f"epochs={epochs}"]
-    optimizer = {**cell.experiment.optimizer, "lr": rate}
+    optimizer = cell.experiment.optimizer.having(lr=rate)
     search = cell.with_experiment(words, seed=seed, epochs=epochs, optimizer=optimizer)
     return dataclasses.replace(search, axes={**cell.axes, "optimizer.lr": str(rate)})
 
@@ -39,7 +39,7 @@ def with_best_rates(plan: Plan, folders: Mapping[str, str | None]) -> list[Cell 
 
 
 def _with_rate(cell: Cell, rate: float) -> Cell:
-    tuned = cell.with_experiment([f"optimizer.lr={rate}"], optimizer={**cell.experiment.optimizer, "lr": rate})
+    tuned = cell.with_experiment([f"optimizer.lr={rate}"], optimizer=cell.experiment.optimizer.having(lr=rate))
     return dataclasses.replace(tuned, chosen={"optimizer.lr": rate})
 
 
@@ -56,7 +56,7 @@ def _scores(cells: Iterable[Cell], folders: Mapping[str, str | None]) -> Iterato
         record = kept.record_of(label) if label else kept.latest_finished(Path(cell.machine.outputs), cell.name)
         score = validation_score(record, cell.experiment.monitor) if record and record.is_finished else None
         if score is not None:
-            yield score, -float(cell.experiment.optimizer["lr"])
+            yield score, -float(cell.experiment.optimizer.lr)
 
 
 def validation_score(record: RunRecord, monitor: str) -> float | None:

@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from emoexp.config import build, build_data, build_strategy, build_training, naming
+from emoexp.config import build_data, build_strategy, build_training, naming
 from emoexp.config.schema import Experiment, Machine
 from emoexp.sweep.cells import BUSY, DONE, FAILED, FOUND, Cell, Outcome
 
@@ -71,9 +71,9 @@ _loaded: dict[str, Any] = {}  # the last images that were read, by what describe
 
 def _load(experiment: Experiment, machine: Machine) -> Any:
     """The images of a configuration, kept from one cell to the next."""
-    values = [experiment.data, experiment.split, experiment.image_size, experiment.channels, machine.cache]
-    copies = experiment.imbalance["copies"] if experiment.protocol == "leaky" else None
-    key = json.dumps([*values, experiment.protocol, copies])
+    values = [experiment.data.plain(), experiment.split.plain(), experiment.image_size, experiment.channels]
+    copies = experiment.imbalance.copies.plain() if experiment.protocol == "leaky" else None
+    key = json.dumps([*values, machine.cache, experiment.protocol, copies])
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = build_data.load_data(experiment, machine)
@@ -125,7 +125,7 @@ def _prepare(cell: Cell) -> tuple[Any, Any, Any]:
     machine.prepare(device, settings.threads, experiment.precision, experiment.deterministic)
     mish.prepare(settings.cache)
     data = _load(experiment, settings)
-    return device, data, build_strategy.build_strategy(experiment, settings, data)
+    return device, data, build_strategy.build_strategy(experiment, data)
 
 
 def _find_run(cell: Cell) -> tuple[str, bool, str]:
@@ -158,7 +158,7 @@ def preflight(cells: list[Cell], timed: bool) -> list[Preflight]:
     built: dict[str, tuple[str | None, float | None]] = {}  # the error and the seconds an image, of all seeds
     found = []
     for cell in cells:
-        key = json.dumps(asdict(cell.experiment) | {"seed": 0}, sort_keys=True, default=str)
+        key = json.dumps(cell.experiment.plain() | {"seed": 0}, sort_keys=True, default=str)
         run = ("", False, "")
         try:
             if key not in built:
@@ -201,8 +201,8 @@ def _build(cell: Cell, timed: bool) -> float | None:
     device, data, strategy = _prepare(cell)
     experiment, machine = cell.experiment, cell.machine
     recipe = build_training.train_setup(experiment, machine, data, strategy, resident(data.images, device), device)
-    state = build_training.initial_state(experiment, machine, data, device)
-    build.instantiate(machine.tracking, machine.allow)
+    state = build_training.initial_state(experiment, data, device)
+    machine.tracking.build()
     clock: list[float] = []
 
     def count(step: int, steps: int) -> bool:

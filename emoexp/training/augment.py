@@ -37,19 +37,6 @@ class Policy:
     erase_area: float = 0.0
     translate_step: float = 0.0
 
-    def __post_init__(self) -> None:
-        limits = {"flip": 1, "rotate": 180, "translate": 1, "scale": 0.9, "shear": 60}
-        limits |= {"brightness": 1, "contrast": 1, "erase": 1, "erase_area": 1, "translate_step": 1}
-        for name, most in limits.items():
-            value = getattr(self, name)
-            if not 0 <= value <= most:
-                raise ValueError(f"augmentation: {name} lies in 0..{most}; it is {value}")
-        if 0 < self.translate < self.translate_step:
-            raise ValueError(
-                f"augmentation: translate_step={self.translate_step} is larger than translate={self.translate}, so "
-                "that nothing would move; take a smaller translate_step, 0 for shifts of any size"
-            )
-
     @property
     def idle(self) -> bool:
         """Whether every image stays as it is."""

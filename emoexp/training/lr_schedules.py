@@ -61,19 +61,7 @@ def steps(
     As the code of Cao et al. (NeurIPS 2019, arXiv 1906.07413) has it: all steps of epoch e, from 0, take (e+1)/W of the
     rate in a warm-up of W epochs, so that its last epoch has the whole rate. A milestone inside an epoch counts from
     the step that passes it on.
-
-    Raises:
-        ValueError: shares that are none or do not rise, or another number of factors than of shares.
     """
-    if not 0 <= warmup <= 1 or list(at) != sorted(at) or not all(0 < share <= 1 for share in at):
-        raise ValueError(
-            f"scheduler.warmup and scheduler.at are shares of training, in 0..1, those of at rising; they are {warmup} "
-            f"and {list(at)}"
-        )
-    if len(factors) != len(at):
-        raise ValueError(
-            f"scheduler.factors has one factor for each share of scheduler.at; they are {list(factors)} and {list(at)}"
-        )
     passed = [factor for share, factor in zip(at, factors, strict=True) if done >= share * total - 1e-9]
     rising = warmup * total
     return (passed or [1.0])[-1] * min(1.0, (math.floor(done) + 1) / max(rising, 1e-9))

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emoexp.config import build
 from emoexp.config.schema import Experiment, Machine
 from emoexp.data.dataset import Dataset
 from emoexp.imbalance import ledger, posthoc
@@ -37,16 +36,16 @@ def fit(
     Returns:
         What was fitted, for metrics.json; empty where nothing is to be.
     """
-    node = experiment.imbalance["posthoc"]
-    if node["name"] == "none":
+    column = experiment.imbalance.posthoc
+    if column.name == "none":
         return {}
     prior_C = ledger.effective_prior(setup.samples.strategy.per_epoch[best["epoch"] - 1])
-    fitted = build.instantiate(node, machine.allow)(evidence(model, setup, data, prior_C))
+    fitted = column.build()(evidence(model, setup, data, prior_C))
     model.classifier = posthoc.apply(model.classifier, fitted)
     checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.kept(fitted)})
-    told = {"name": node["name"], **fitted.told}
+    told = {"name": column.name, **fitted.told}
     numbers = [f"{key} {value:.3g}" for key, value in told.items() if isinstance(value, float)]
-    log.info("fitted %s on validation (%s): %s", node["name"], told.get("metric", ""), ", ".join(numbers))
+    log.info("fitted %s on validation (%s): %s", column.name, told.get("metric", ""), ", ".join(numbers))
     return told
 
 

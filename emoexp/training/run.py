@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +65,9 @@ def train(
     machines.prepare(device, machine.threads, experiment.precision, experiment.deterministic)
     mish.prepare(machine.cache)
     data = load(experiment, machine)
-    strategy = build_strategy.build_strategy(experiment, machine, data)
+    strategy = build_strategy.build_strategy(experiment, data)
     name, made_by = naming.name(experiment), manifest(experiment, data, strategy, device, machine)
-    whole = asdict(experiment) | asdict(machine)
+    whole = experiment.plain() | machine.plain()
     with open_run(Path(machine.outputs), name, made_by, whole, machine.resume) as run:
         opened(run)
         run.add_to_sweep(machine.sweep)
@@ -100,7 +99,7 @@ def train(
                     raise KeyboardInterrupt from None
             machines.give_back()
             metrics = conclude(run, experiment, machine, setup, state.history, data)
-            if machine.tracking.get("log_model"):
+            if machine.tracking.keeps_model:
                 with run.timed("export"):
                     export(run, machine)
             run.write("seconds.json", run.seconds)
@@ -122,18 +121,18 @@ def begin(
 ) -> tuple[TrainSetup, TrainState]:
     """Keep what is known before training, build what it needs, and go on from the last checkpoint if there is one."""
     log.info("run    %s", run.folder)
-    record_leaks(run, data, near_duplicates.known(data, build_data.folder_of(machine.cache)))
+    record_leaks(run, data, near_duplicates.load(data, build_data.folder_of(machine.cache)))
     np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
     record_ledger(run, strategy, data, build_strategy.heuristics(experiment, strategy))
     setup = build_training.train_setup(experiment, machine, data, strategy, resident(data.images, device), device)
-    state = build_training.initial_state(experiment, machine, data, device)
+    state = build_training.initial_state(experiment, data, device)
     last = run.folder / "last.pt"
     if last.is_file():
         state.restore(checkpoint.load(last), device)
         log.info("going on from epoch %d, step %d", state.epoch + 1, state.step)
     size = f"{sum(p.numel() for p in state.model.parameters()):,} parameters"
-    where = f"{experiment.activation['name']} on {device} with {torch.get_num_threads()} threads"
-    log.info("model  %s, %s, %s", experiment.architecture["name"], size, where)
+    where = f"{experiment.activation.name} on {device} with {torch.get_num_threads()} threads"
+    log.info("model  %s, %s, %s", experiment.architecture.name, size, where)
     return setup, state
 
 
@@ -141,7 +140,7 @@ def manifest(
     experiment: Experiment, data: Dataset, strategy: Strategy, device: torch.device, machine: Machine
 ) -> dict[str, Any]:
     """What made a run: its configuration and what a configuration cannot know."""
-    chosen = asdict(experiment)
+    chosen = experiment.plain()
     chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in naming.PATHS}
     return plain(
         {
@@ -155,7 +154,7 @@ def manifest(
                 "data_notes": " ".join(data.notes),
                 "double_correction": ledger.warning(strategy, data.class_names) or "no",
                 "heuristics": "; ".join(build_strategy.heuristics(experiment, strategy)) or "none",
-                "leaks": leaks.told(leaks.count(data, None)),
+                "leaks": leaks.summary(leaks.count(data, None)),
                 **({"protocol": leaky_protocol.MARK} if data.leaky else {}),
             },
         }

@@ -6,7 +6,7 @@ from typing import Any
 
 from emoexp.data import leaks
 from emoexp.data.dataset import Dataset
-from emoexp.data.near_duplicates import Twins
+from emoexp.data.near_duplicates import NearDuplicates
 from emoexp.imbalance import ledger
 from emoexp.imbalance.strategy import Strategy
 from emoexp.runs.folder import Run
@@ -16,7 +16,7 @@ from emoexp.training.loop import EpochResult
 log = logging.getLogger("emoexp")
 
 
-def record_leaks(run: Run, data: Dataset, near: Twins | None) -> None:
+def record_leaks(run: Run, data: Dataset, near: NearDuplicates | None) -> None:
     """Say what was loaded, what was repaired, dropped or missing, and what leaks from part to part; keep the leaks.
 
     near: near duplicates, None where nobody has searched.

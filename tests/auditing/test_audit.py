@@ -14,7 +14,7 @@ from PIL import Image
 
 from emoexp import cli
 from emoexp.auditing import audit
-from emoexp.auditing.subject import KINDS
+from emoexp.auditing.findings import KINDS
 from emoexp.config import checks, schema
 from emoexp.training import run as training
 

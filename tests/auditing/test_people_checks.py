@@ -16,9 +16,9 @@ from emoexp.auditing.checks.people import (
     NO_NUMBERS,
     NUMBERED,
     across_parts,
-    frames,
-    predicts_label,
+    label_by_person,
     suggested_pattern,
+    video_frames,
 )
 from emoexp.data.readers.facial_expressions import identities
 
@@ -53,7 +53,7 @@ def test_people_in_several_parts_against_a_loop(rows):
 def test_the_person_tells_the_label_by_hand():
     identity = np.array([0, 0, 0, 1, 1, 2, -1, -1, 3, 3])
     label = np.array([1, 1, 1, 0, 1, 2, 0, 0, 0, 0])
-    found = predicts_label(identity, label)
+    found = label_by_person(identity, label)
     assert (found.people, found.several, found.single_label) == (4, 3, 2)
     # person 0: all right; person 1: each from the other, both wrong; 2: alone, guessed 0, wrong; the rest right
     assert found.accuracy == pytest.approx(0.7) and found.majority_accuracy == pytest.approx(0.5)
@@ -71,7 +71,7 @@ def test_the_person_tells_the_label_against_a_loop(rows):
         best = others.most_common(2)
         clear = len(best) == 1 or (len(best) == 2 and best[0][1] > best[1][1])
         guess.append(best[0][0] if clear else majority)
-    found = predicts_label(identity, label)
+    found = label_by_person(identity, label)
     labels = np.unique(label)
     assert found.accuracy == pytest.approx(accuracy_score(label, guess))
     assert found.macro_f1 == pytest.approx(f1_score(label, guess, labels=labels, average="macro", zero_division=0))
@@ -79,11 +79,11 @@ def test_the_person_tells_the_label_against_a_loop(rows):
 
 
 def test_without_people_it_is_the_majority():
-    found = predicts_label(np.full(5, -1), np.array([2, 2, 2, 0, 0]))
+    found = label_by_person(np.full(5, -1), np.array([2, 2, 2, 0, 0]))
     assert (found.people, found.several, found.single_label) == (0, 0, 0)
     assert found.accuracy == found.majority_accuracy == 0.6 and found.macro_f1 == found.majority_macro_f1
     with pytest.raises(ValueError, match="at least one image"):
-        predicts_label(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        label_by_person(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def faces(number: int, seed: int) -> np.ndarray:
@@ -109,14 +109,14 @@ def test_frames_of_videos_are_found():
     names, image_NCHW = videos(8, 6)
     part = np.zeros(len(names), np.int8)
     part[:3], part[6:12] = 2, 1
-    found = frames(names, part, image_NCHW)
+    found = video_frames(names, part, image_NCHW)
     assert found.neighbours == 8 * 5 and found.crossing == 1 and found.verdict == FRAMES
     assert found.near > 0.95 and found.apart < 0.4
 
 
 def test_one_video_alone_is_found():
     names, image_NCHW = videos(1, 30)
-    found = frames(names, np.zeros(30, np.int8), image_NCHW)
+    found = video_frames(names, np.zeros(30, np.int8), image_NCHW)
     assert found.verdict == FRAMES and found.neighbours == 29 and found.apart > 0.4
 
 
@@ -124,14 +124,14 @@ def test_the_order_of_names_does_not_matter():
     names, image_NCHW = videos(5, 6)
     order = np.random.default_rng(0).permutation(len(names))
     part = (np.arange(len(names)) % 3).astype(np.int8)
-    moved = frames([names[index] for index in order], part[order], image_NCHW[order])
-    assert moved == frames(names, part, image_NCHW)
+    moved = video_frames([names[index] for index in order], part[order], image_NCHW[order])
+    assert moved == video_frames(names, part, image_NCHW)
 
 
 @pytest.mark.parametrize("form", ["train/angry/Training_{:05d}.png", "lfw/George_W_Bush_{:04d}.jpg", "{}.png"])
 def test_numbered_files_are_no_frames(form):
     names = [form.format(number) for number in range(1, 41)]
-    found = frames(names, np.zeros(40, np.int8), pictures(faces(40, 0)))
+    found = video_frames(names, np.zeros(40, np.int8), pictures(faces(40, 0)))
     assert found.neighbours == 39 and found.verdict == NUMBERED and abs(found.near) < 0.3
 
 
@@ -139,9 +139,9 @@ def test_one_person_alike_everywhere_is_no_video():
     """Pictures of one person are alike, but neighbours not more than others; and equal pictures tell nothing."""
     face = faces(1, 9)
     names = [f"George_W_Bush_{number:04d}.jpg" for number in range(40)]
-    found = frames(names, np.zeros(40, np.int8), pictures(face + 0.5 * faces(40, 0)))
+    found = video_frames(names, np.zeros(40, np.int8), pictures(face + 0.5 * faces(40, 0)))
     assert found.verdict == NUMBERED and found.near > 0.5
-    equal = frames(names, np.zeros(40, np.int8), np.repeat(pictures(face), 40, axis=0))
+    equal = video_frames(names, np.zeros(40, np.int8), np.repeat(pictures(face), 40, axis=0))
     assert equal.verdict == NUMBERED and equal.near == pytest.approx(1)
 
 
@@ -149,17 +149,17 @@ def test_what_counts_as_neighbours():
     names = ["a/x_1.png", "a/x_2.png", "a/x_4.png", "b/x_3.png", "a/y_3.png", "a/x_3.jpg", "a/x.png", "a/z1_9.png"]
     names += ["a/z2_9.png", "a/q_9b.png", "a/q_10b.png", "a/q_11.png"]
     image = pictures(faces(len(names), 0))
-    assert frames(names, np.zeros(len(names), np.int8), image).neighbours == 2  # x 1-2 and q 9b-10b
-    none = frames(["a.png", "b.png", "c/7.png"], np.zeros(3, np.int8), image[:3])
+    assert video_frames(names, np.zeros(len(names), np.int8), image).neighbours == 2  # x 1-2 and q 9b-10b
+    none = video_frames(["a.png", "b.png", "c/7.png"], np.zeros(3, np.int8), image[:3])
     assert none.neighbours == 0 and none.verdict == NO_NUMBERS and math.isnan(none.near) and math.isnan(none.apart)
-    assert frames([], np.zeros(0, np.int8), image[:0]).verdict == NO_NUMBERS
-    two = frames(["1.png", "2.png"], np.array([0, 2], np.int8), image[:2])
+    assert video_frames([], np.zeros(0, np.int8), image[:0]).verdict == NO_NUMBERS
+    two = video_frames(["1.png", "2.png"], np.array([0, 2], np.int8), image[:2])
     assert two.crossing == 1 and math.isnan(two.apart) and two.verdict == NUMBERED
 
 
 def test_correlations_are_those_of_numpy():
     image_NCHW = pictures(faces(4, 0))
-    found = frames([f"{number}.png" for number in (1, 2, 8, 9)], np.zeros(4, np.int8), image_NCHW)
+    found = video_frames([f"{number}.png" for number in (1, 2, 8, 9)], np.zeros(4, np.int8), image_NCHW)
     r_NN = np.corrcoef(image_NCHW.reshape(4, -1))
     assert found.near == pytest.approx((r_NN[0, 1] + r_NN[2, 3]) / 2, abs=1e-5)
     assert found.apart == pytest.approx((r_NN[0, 2] + r_NN[2, 0]) / 2, abs=1e-5)

@@ -21,7 +21,6 @@ from strategies import (
     GROUPS,
     base,
     begun,
-    build,
     data,
     differ,
     experiment,
@@ -37,8 +36,8 @@ from strategies import (
 )
 from torch import Tensor
 
-from emoexp.config import build as building
-from emoexp.config import build_training, checks, options, schema
+from emoexp.config import build_training, option, options
+from emoexp.config.imbalance import Posthoc
 from emoexp.config.schema import Experiment, Node
 from emoexp.imbalance import ledger, mixing, posthoc
 from emoexp.imbalance.posthoc import Evidence
@@ -125,7 +124,6 @@ def killed_at(epoch: int | None, steps: int) -> Iterator[None]:
         patch.setattr(training, "stop_on_signal", stop_on_signal)
         patch.setattr(loop, "train_epoch", train_epoch)
         patch.setattr(checkpointer, "EVERY_S", 0)
-        patch.setattr(building, "instantiate", build)
         patch.setattr(os, "fsync", lambda *ignored: None)
         patch.setattr(results, "write", lambda *ignored: None)
         patch.setattr(conclude, "draw", lambda *ignored: None)
@@ -149,7 +147,7 @@ def left_by(made: Experiment, folder: Path, *kills: tuple[int | None, int]) -> P
 )
 def test_resumed_is_undisturbed_bit_for_bit(columns, tmp_path):
     made = experiment(columns, augmentation=options.option("augmentation", "light"))
-    made.imbalance["epoch_size"] = "originals"
+    made = dataclasses.replace(made, imbalance=dataclasses.replace(made.imbalance, epoch_size="originals"))
     recipe, _ = begun(made)
     first, steps = recipe.samples.strategy.second_stage_start or 2, recipe.steps
     last = (
@@ -210,7 +208,7 @@ def test_no_two_options_of_a_column_are_one(column):
 
 def keys_of(column: str, name: str) -> Iterator[str]:
     for key in options.option(GROUPS[column], name):
-        if key not in ("name", "_target_", "_partial_") and (column != "optimizer" or key in SHARPNESS):
+        if key != "name" and (column != "optimizer" or key in SHARPNESS):
             yield key
     if "@transform" in (options.text(GROUPS[column], name) or ""):
         yield "transform"
@@ -220,7 +218,7 @@ def other_values(column: str, name: str, key: str) -> list[Any]:
     """Values that a key could have instead: numbers near and far, the words of its comment, the other options."""
     value = node(column, name)[key]
     if isinstance(value, dict):
-        group = schema.GROUPS[f"imbalance.{column}.{key}"]
+        group = options.GROUPS[f"imbalance.{column}.{key}"]
         return [options.option(group, other) for other in options.listed(group)]
     if isinstance(value, bool):
         return [not value]
@@ -247,7 +245,6 @@ def that_matter(column: str, name: str, key: str, beside: dict[str, Any]) -> Ite
 
     for value in other_values(column, name, key):
         with contextlib.suppress(ValueError):  # no value of this key
-            checks.check_types(column, node(column, name, **{key: value}), options.option(GROUPS[column], name))
             begun(made(**{key: value}))
             if differ(come_of(**{key: value}), come_of()):
                 yield value
@@ -344,7 +341,7 @@ def carried(seen: Evidence, fit: Node) -> Tensor:
     bias_C = (seen.logits_VC - seen.feature_VF @ seen.weight_CF.T)[0]
     head.load_state_dict({"weight": seen.weight_CF, "bias": bias_C})
     with torch.no_grad():
-        fitted = build(fit, [])(seen)
+        fitted = option.read(Posthoc, fit, "imbalance.posthoc").build()(seen)
         return posthoc.apply(head, fitted)(seen.feature_VF).softmax(1)
 
 
@@ -452,7 +449,8 @@ def test_three_times_the_validation_images_are_the_same_to_a_fit(name):
 
 @pytest.mark.parametrize("name", options.listed("optimizer"))
 def test_three_times_the_images_have_the_same_tail(name):
-    tails = [build_training.sharpness_of(node("optimizer", name), torch.tensor(count)) for count in (SQUARES, MORE)]
+    optimizer = experiment({"optimizer": name}).optimizer
+    tails = [build_training.sharpness_of(optimizer, torch.tensor(count)) for count in (SQUARES, MORE)]
     assert str(tails[0]) == str(tails[1]) and (tails[0] is None) == (node("optimizer", name)["rho"] == 0)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from emoexp.config import build, build_model, build_training, options
+from emoexp.config import build_training, options
 from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import ledger, mixing, sampling
 from emoexp.models import heads
@@ -106,7 +106,7 @@ def test_squared_hinge_by_hand():
 def cosines(count, scale, **keys):
     """LDAM of two cosines, 0.6 and 0.2, through its own head."""
     made = experiment({"loss": node("loss", "ldam", scale=scale, **keys)})
-    assert build_model.head_of(made) == {"kind": "normalised", "scale": scale}
+    assert made.imbalance.head().plain() == {"kind": "normalised", "scale": scale}
     head = heads.CosineClassifier(2, 2, scale=scale)
     head.load_state_dict({"weight": torch.tensor([[3.0, 4.0], [0.4, math.sqrt(3.84)]])})
     logits = head(torch.tensor([[7.0, 0.0]] * 2)).detach()
@@ -577,10 +577,11 @@ def test_a_batch_without_the_tail_takes_the_optimizers_step():
 
 
 def test_the_tail_is_what_lies_below_a_part_of_the_mean():
-    found = build_training.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([36, 12, 5, 1]))
+    sam_tail = experiment({"optimizer": "sam_tail"}).optimizer
+    found = build_training.sharpness_of(sam_tail, torch.tensor([36, 12, 5, 1]))
     assert found.rho == 0.05 and found.tail_C.tolist() == [0, 0, 1, 1]  # the mean is 13.5
     with pytest.raises(ValueError, match=r"optimizer\.tail=0\.5: no class"):
-        build_training.sharpness_of(node("optimizer", "sam_tail"), torch.tensor([9, 9, 9]))
+        build_training.sharpness_of(sam_tail, torch.tensor([9, 9, 9]))
 
 
 def norms(model):
@@ -721,7 +722,7 @@ def test_a_second_part_has_a_rate_of_its_own():
     one = rates()
     assert one[4] == pytest.approx(0.04) == one[0]  # the cycle begins anew
     assert rates(rate=0.1)[:4] == one[:4] and rates(rate=0.1)[4] == pytest.approx(0.1 * one[4])
-    assert rates(retrain="none")[4] == build.instantiate(onecycle, [])(4, 5, [])  # else it goes on
+    assert rates(retrain="none")[4] == onecycle.build()(4, 5, [])  # else it goes on
 
 
 # fits after training

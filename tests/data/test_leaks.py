@@ -1,4 +1,4 @@
-"""Leaks: counted by hand on small sets, dropped, refused; near duplicates kept and found again; repeats and balance."""
+"""Leaks: counted by hand on small sets, dropped, refused; near duplicates in the cache; duplicates; class balance."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_splits import made
 
-from emoexp.auditing.checks import repeats, standouts
+from emoexp.auditing.checks import duplicate_groups, image_quality
 from emoexp.config import build_data
 from emoexp.data import leaks, near_duplicates, near_search, splits
 from emoexp.data.dataset import Dataset
@@ -35,10 +35,10 @@ def test_the_same_pixels_are_counted_by_part_and_class():
     assert found["val"] == {"n": 3, "exact": 1, "per_class": {"exact": [0, 1]}}
     assert found["test"] == {"n": 4, "exact": 2, "per_class": {"exact": [1, 1]}}
     assert (~LEAKY.clean("test")).sum() == 2
-    assert leaks.told(found) == "val: 1 also stand in an earlier part; test: 2 also stand in an earlier part"
+    assert leaks.summary(found) == "val: 1 also stand in an earlier part; test: 2 also stand in an earlier part"
     clean = leaks.count(dataset(list(range(11))), np.arange(11))
     assert clean["test"] == {"n": 4, "exact": 0, "near": 0, "per_class": {"exact": [0, 0], "near": [0, 0]}}
-    assert leaks.told(clean) == "none"
+    assert leaks.summary(clean) == "none"
 
 
 def test_near_duplicates_and_people_are_counted_beside_the_exact_ones():
@@ -56,7 +56,7 @@ def test_dropping_takes_out_of_earlier_parts_only():
     data = splits.split(source, mode="official", val=0.1, test=0.2, seed=0)
     out = leaks.drop(data, np.unique(data.digest, return_inverse=True)[1])
     assert np.flatnonzero(out.part < 0).tolist() == [1, 4, 5]
-    assert leaks.told(leaks.count(out, None)) == "none" and out.clean("test").all() and out.clean("val").all()
+    assert leaks.summary(leaks.count(out, None)) == "none" and out.clean("test").all() and out.clean("val").all()
     assert "1 images of training and 2 of validation" in out.notes[-1]
     assert out.counts("train").sum() == 4 and out.fingerprint["images"] == data.fingerprint["images"]
     assert leaks.drop(out, None) is out
@@ -85,19 +85,9 @@ def test_what_shows_and_what_was_shown_are_as_a_naive_count_says(rows):
     assert leaks.shown_before(group, part).tolist() == [
         p > 0 and any(h == g and 0 <= q < p for h, q in pairs) for g, p in pairs
     ]
-    assert leaks.shows(group, part).tolist() == [p >= 0 and any(h == g and q > p for h, q in pairs) for g, p in pairs]
-
-
-@given(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=20))
-def test_components_are_those_of_scipy(links):
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    ends = np.array(links, dtype=np.int64).reshape(-1, 2)
-    ours = near_duplicates.components(ends[:, 0], ends[:, 1], 15)
-    matrix = coo_matrix((np.ones(len(ends)), ends.T), shape=(15, 15))
-    theirs = connected_components(matrix, directed=False)[1]
-    assert len(set(zip(ours.tolist(), theirs.tolist(), strict=True))) == ours.max() + 1 == theirs.max() + 1
+    assert leaks.shown_later(group, part).tolist() == [
+        p >= 0 and any(h == g and q > p for h, q in pairs) for g, p in pairs
+    ]
 
 
 def pictures(number: int) -> np.ndarray:
@@ -108,7 +98,7 @@ def pictures(number: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC))
 
 
-def with_twin() -> Dataset:
+def with_near_duplicate() -> Dataset:
     """Twelve pictures, the last of them (test) the first (train) mirrored and a little brighter."""
     from emoexp.data.dataset import digests
 
@@ -120,45 +110,43 @@ def with_twin() -> Dataset:
 
 
 def test_near_duplicates_are_searched_once_and_kept(tmp_path, monkeypatch):
-    data, cache = with_twin(), str(tmp_path / "cache")
-    assert near_duplicates.known(data, cache) is None and near_duplicates.known(data, None) is None
-    found = near_duplicates.searched(data, cache)
+    data, cache = with_near_duplicate(), str(tmp_path / "cache")
+    assert near_duplicates.load(data, cache) is None and near_duplicates.load(data, None) is None
+    found = near_duplicates.find(data, cache)
     assert (found.pairs.first.tolist(), found.pairs.second.tolist()) == ([0], [11]) and found.pairs.mirrored.all()
     assert found.group_N[0] == found.group_N[11] and len(np.unique(found.group_N)) == 11
     monkeypatch.setattr(near_search, "search", None)
-    again = near_duplicates.known(data, cache)
+    again = near_duplicates.load(data, cache)
     assert again is not None and again.group_N.tolist() == found.group_N.tolist()
     other = dataclasses.replace(data, digest=data.digest[::-1].copy())
-    assert near_duplicates.known(other, cache) is not None  # the same pictures
+    assert near_duplicates.load(other, cache) is not None  # the same pictures
     assert leaks.count(data, found.group_N)["test"]["near"] == 1
 
 
 def test_policies_search_where_they_must(tmp_path):
-    data, cache = with_twin(), str(tmp_path / "cache")
-    assert build_data.without_leaks(data, "warn", cache) is data and near_duplicates.known(data, cache) is None
+    data, cache = with_near_duplicate(), str(tmp_path / "cache")
+    assert build_data.without_leaks(data, "warn", cache) is data and near_duplicates.load(data, cache) is None
     dropped = build_data.without_leaks(data, "drop", cache)
-    assert dropped.part[0] == -1 and near_duplicates.known(data, cache) is not None
+    assert dropped.part[0] == -1 and near_duplicates.load(data, cache) is not None
     with pytest.raises(ValueError, match="nearly so"):
         build_data.without_leaks(data, "refuse", cache)
-    with pytest.raises(ValueError, match=r"data\.leaks is one of warn, drop, refuse; it is no"):
-        build_data.without_leaks(data, "no", cache)
 
 
 def test_an_unwritable_cache_costs_a_search_and_no_more(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert len(near_duplicates.searched(with_twin(), str(blocked / "cache")).pairs.first) == 1
+    assert len(near_duplicates.find(with_near_duplicate(), str(blocked / "cache")).pairs.first) == 1
 
 
-def test_repeats_by_hand():
+def test_duplicate_groups_by_hand():
     group = np.array([0, 0, 0, 1, 1, 2, 3])
     label = np.array([0, 0, 1, 1, 1, 0, 1])
-    found = repeats.describe(group, label, np.array([0, 2, 0, 0, 1, 0, 2]), 2)
+    found = duplicate_groups.count_duplicates(group, label, np.array([0, 2, 0, 0, 1, 0, 2]), 2)
     assert (found.groups, found.images, found.surplus) == (2, 5, 3)
     assert found.surplus_C.tolist() == [1, 1] and found.across[("train", "test")] == 1
     assert found.across[("train", "val")] == 1 and found.across[("val", "test")] == 0
     assert [one.tolist() for one in found.conflicts] == [[0, 1, 2]]
-    none = repeats.describe(np.arange(3), np.zeros(3, int), np.zeros(3, int), 2)
+    none = duplicate_groups.count_duplicates(np.arange(3), np.zeros(3, int), np.zeros(3, int), 2)
     assert (none.groups, none.surplus, none.conflicts) == (0, 0, ())
 
 
@@ -184,16 +172,16 @@ def test_images_for_is_the_smallest_number_that_does(half):
     assert width(need) <= half < width(need - 1)
 
 
-def test_standouts_by_hand():
+def test_image_quality_by_hand():
     images = np.zeros((4, 1, 8, 8), np.uint8)
     images[1] = np.arange(64).reshape(8, 8) // 4
     images[2] = np.arange(64).reshape(8, 8) * 4
     images[3, :, ::2] = 255
-    flat, nearly = standouts.blank(images)
+    flat, nearly = image_quality.blank(images)
     assert flat.tolist() == [0] and nearly.tolist() == [1]
     width, height = np.array([48, 48, 30, 0, 100]), np.array([48, 20, 30, 0, 48])
-    assert standouts.enlarged(width, height, 40).tolist() == [1, 2]
-    assert standouts.oddly_shaped(width, height).tolist() == [1, 4]
-    assert standouts.other_sizes(width, height)[1].tolist() == []  # mixed sizes: none is wrong
-    usual, other = standouts.other_sizes(np.r_[np.full(30, 48), 47], np.full(31, 48))
+    assert image_quality.enlarged(width, height, 40).tolist() == [1, 2]
+    assert image_quality.elongated(width, height).tolist() == [1, 4]
+    assert image_quality.other_sizes(width, height)[1].tolist() == []  # mixed sizes: none is wrong
+    usual, other = image_quality.other_sizes(np.r_[np.full(30, 48), 47], np.full(31, 48))
     assert usual == (48, 48) and other.tolist() == [30]

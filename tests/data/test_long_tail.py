@@ -177,11 +177,6 @@ def test_any_image_may_stay():
     [
         ({"factor": 41.0}, r"factor=41 leaves no training image of c: the largest class has 40, .* at most 40"),
         ({"profile": "step", "factor": 50.0}, "leaves no training image of b, c"),
-        ({"factor": 0.01}, r"factor is the largest class over the smallest.*it is 0\.01"),
-        ({"factor": math.inf}, "it is inf"),
-        ({"profile": "linear"}, r"profile is one of none, exponential, step; it is linear"),
-        ({"seed": -1}, "seed is a whole number from 0 on; it is -1"),
-        ({"profile": "none", "factor": 0.0}, "from 1 on; it is 0"),
     ],
 )
 def test_what_cannot_be_cut_is_named(keys, told):
@@ -217,7 +212,7 @@ def words(pictures, base, *others: str) -> list[str]:
 @pytest.mark.parametrize("name", ["faces", "folder", "fer2013", "facial_expressions"])
 def test_names_of_old_runs_stand(name):
     node = checked(f"data={name}")[0]
-    assert node.data["long_tail"] == {"profile": "none", "factor": 100.0, "seed": 0}
+    assert node.data.long_tail.plain() == {"profile": "none", "factor": 100.0, "seed": 0}
     known = {"name": name} if name != "faces" else None
     assert naming.choices(node).get("data") == known
     if name == "faces":
@@ -302,8 +297,8 @@ def test_an_audit_shows_the_tail(pictures, tmp_path):
         ),
         ("data.long_tail.factor=10.0", r"long_tail\.factor=10\.0 does nothing where data\.long_tail\.profile is none"),
         ("data.long_tail.seed=3", r"long_tail\.seed=3 does nothing"),
-        ("data.long_tail=exponential", r"data\.long_tail is a node of profile, factor, seed; it is 'exponential'"),
-        ("data.long_tail.factor=many", r"data\.long_tail\.factor is a number; it is 'many'"),
+        ("data.long_tail=exponential", r"data\.long_tail is a node of profile, factor, seed; it is exponential"),
+        ("data.long_tail.factor=many", r"data\.long_tail\.factor is a number from 1 on; it is many"),
         ("data.long_tail.seed=0.5", r"data\.long_tail\.seed is a whole number"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from emoexp.data import near_search
+from emoexp.data import groups, near_search
 
 
 def picture(number: int, side: int = 48) -> np.ndarray:
@@ -135,9 +135,7 @@ def test_thousands_of_one_picture_stay_bounded(monkeypatch):
     rng = np.random.default_rng(0)
     same = [np.clip(CROWD[0] + rng.normal(0, 4, (48, 48)), 0, 255).astype(np.uint8) for _ in range(150)]
     found = near_search.search(stacked(same))
-    from emoexp.data import near_duplicates
-
-    assert len(found.first) <= 150 * 8 and near_duplicates.components(found.first, found.second, 150).max() == 0
+    assert len(found.first) <= 150 * 8 and groups.connected(found.first, found.second, 150).max() == 0
 
 
 @pytest.mark.parametrize(
@@ -149,10 +147,10 @@ def test_bad_input_is_named(shape, threshold, why):
         near_search.search(np.zeros(shape, np.uint8), threshold=threshold)
 
 
-def test_progress_is_told():
-    told: list[float] = []
-    near_search.search(stacked(CROWD), told=told.append)
-    assert told[-1] == 1 and told == sorted(told)
+def test_progress_is_reported():
+    shares: list[float] = []
+    near_search.search(stacked(CROWD), progress=shares.append)
+    assert shares[-1] == 1 and shares == sorted(shares)
 
 
 def warped(pixels: np.ndarray, zoom: float, degrees: float) -> np.ndarray:
@@ -183,7 +181,7 @@ def test_the_first_sieve_is_the_best_of_all_offsets_and_mirrored(monkeypatch):
     """Worked out one descriptor at a time, each mirrored picture mirrored first, in blocks that end unevenly."""
     monkeypatch.setattr(near_search, "_ROWS", 7)
     monkeypatch.setattr(near_search, "_COLUMNS", 11)
-    monkeypatch.setattr(near_search, "SIEVE", 0.3)
+    monkeypatch.setattr(near_search, "CANDIDATE_SIMILARITY", 0.3)
     cells = near_search._reduced(stacked(CROWD))[1]
     whole = [
         [near_search.torch.cat(near_search._descriptors(turned, *o), 1) for o in near_search._OFFSETS]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from emoexp.data import splits
@@ -294,8 +293,6 @@ def test_identity_is_the_pattern_s_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        ({"a/1.png": b"x"}, {"identity": "("}, "no regular expression"),
-        ({"a/1.png": b"x"}, {"identity": "a"}, "0 groups"),
         ({"1.png": b"x"}, {}, "outside of class folders"),
         ({"train/a/1.png": b"x", "b/1.png": b"x"}, {}, "are these classes or parts"),
         ({"train/1.png": b"x", "train/a/1.png": b"x"}, {}, "in train itself"),
@@ -438,18 +435,6 @@ def test_no_legend_or_two_are_refused(tmp_path: Path) -> None:
     lay_out(tmp_path, {"legend.csv": b"x", "data/legend.csv": b"x"})
     with pytest.raises(ValueError, match="2 of them"):
         legend(tmp_path)
-
-
-@pytest.mark.parametrize("option", ["faces", "fer2013", "facial_expressions", "folder"])
-def test_configuration_names_each_parameter_of_its_reader(option: str) -> None:
-    import importlib
-    import inspect
-
-    keys = yaml.safe_load((ROOT / "conf" / "data" / f"{option}.yaml").read_text())
-    module, function = keys.pop("_target_").rsplit(".", 1)
-    assert keys.pop("name") == option
-    wanted = set(inspect.signature(getattr(importlib.import_module(module), function)).parameters)
-    assert set(keys) == wanted - {"image_size", "channels", "cache"} | {"leaks", "long_tail"}
 
 
 def real(name: str) -> Path:

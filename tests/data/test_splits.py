@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emoexp.data import splits
+from emoexp.data import groups, splits
 from emoexp.data.dataset import PARTS, Dataset, Source, digests
 
 
@@ -192,7 +192,7 @@ def test_validation_from_test_keeps_together_what_belongs_together() -> None:
     source = made(np.tile([0, 1], 150), pixels, identity, part=np.repeat([0, 2], [100, 200]))
     for seed in range(5):
         data = from_test(source, 0.3, seed)
-        group = splits.groups(source.digest[100:], source.identity[100:])  # type: ignore[index]
+        group = groups.same_pixels_or_person(source.digest[100:], source.identity[100:])  # type: ignore[index]
         assert all(len(set(data.part[100:][group == g].tolist())) == 1 for g in np.unique(group))
         assert (data.part[:100] == 0).all() and abs(len(data.where("val")) - 60) <= 6
 
@@ -200,8 +200,6 @@ def test_validation_from_test_keeps_together_what_belongs_together() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"val_from": "val"}, r"split\.val_from is one of train, test; it is 'val'"),
-        ({"mode": "stratified", "val_from": "test"}, "is for split=official"),
         ({"val_from": "test"}, "data=made has none; leave split.val_from=train"),
     ],
 )
@@ -244,22 +242,13 @@ def test_fingerprint_statistics_are_those_of_the_training_pixels() -> None:
     assert found["counts"] == {"train": [35, 35], "val": [5, 5], "test": [10, 10]}
 
 
-def test_groups_are_chained_through_pixels_and_people() -> None:
-    digest = np.array([b"a", b"a", b"b", b"b", b"c", b"d", b"e"])
-    identity = np.array([0, 1, 1, 2, 2, -1, -1])
-    assert splits.groups(digest, identity).tolist() == [0, 0, 0, 0, 0, 1, 2]
-    assert splits.groups(digest, None).tolist() == [0, 0, 1, 1, 2, 3, 4]
-
-
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
         ([0] * 9, {}, "only one class"),
         ([0] * 9 + [2] * 9, {}, "no image of class b"),
         ([0] * 9 + [1] * 2, {}, "val holds no image of b"),
-        ([0, 1] * 9, {"mode": "random"}, "official, stratified, identity"),
         ([0, 1] * 9, {"mode": "identity"}, "split=stratified"),
-        ([0, 1] * 9, {"val": 0.5, "test": 0.5}, "leave something for training"),
     ],
 )
 def test_what_cannot_be_split_is_refused(labels: list[int], options: dict, message: str) -> None:
@@ -286,7 +275,7 @@ def test_every_image_is_tested_in_one_fold_and_nobody_stands_in_two(source, fold
     tested = np.stack([data.part == 2 for data in made_of])
     assert (tested.sum(0) == 1).all()
     assert all((made_of[fold].part == 1).tolist() == tested[(fold + 1) % folds].tolist() for fold in range(folds))
-    group = splits.groups(source.digest, source.identity)
+    group = groups.same_pixels_or_person(source.digest, source.identity)
     fold_of = tested.argmax(0)
     assert all(len(set(fold_of[group == g].tolist())) == 1 for g in np.unique(group))
 
@@ -300,12 +289,6 @@ def test_folds_are_of_equal_size_by_class_and_do_not_depend_on_order():
     assert again.part.tolist() == splits.kfold(source, folds=5, fold=2, seed=3).part[order].tolist()
     assert again.fingerprint["images"] == splits.kfold(source, folds=5, fold=0, seed=9).fingerprint["images"]
     assert again.fingerprint["content"] != splits.kfold(source, folds=5, fold=0, seed=3).fingerprint["content"]
-
-
-@pytest.mark.parametrize(("folds", "fold"), [(2, 0), (5, 5), (5, -1)])
-def test_impossible_folds_are_named(folds, fold):
-    with pytest.raises(ValueError, match=r"split\.folds is at least 3"):
-        splits.kfold(made(np.repeat([0, 1], 30)), folds=folds, fold=fold, seed=0)
 
 
 def test_a_class_of_fewer_people_than_folds_is_refused():

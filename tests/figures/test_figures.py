@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn import metrics as oracle
 
 from emoexp import figures
-from emoexp.figures import curves, sheet
+from emoexp.figures import curves, style
 from emoexp.metrics import classification
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -135,7 +135,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
             super().__init__(figsize=figsize, layout=layout)
             kept.append(self)
 
-    monkeypatch.setattr(sheet, "Figure", Kept)
+    monkeypatch.setattr(style, "Figure", Kept)
     return kept
 
 
@@ -183,7 +183,7 @@ def test_texts_of_neighbouring_pictures_do_not_overlap(size: int, tmp_path: Path
 def test_drawing_changes_no_setting_of_matplotlib(draw: Callable[[Path, int], Path], tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     draw(tmp_path / "a.png", 2)
-    with pytest.raises(ZeroDivisionError), sheet.sheet(tmp_path / "b.png", 3, 3, "x", "y"):
+    with pytest.raises(ZeroDivisionError), style.saved_figure(tmp_path / "b.png", 3, 3, "x", "y"):
         raise ZeroDivisionError
     assert dict(matplotlib.rcParams) == before
     assert not (tmp_path / "b.png").exists()
@@ -220,7 +220,7 @@ def test_the_confusion_shows_counts_and_shares_of_each_row(tmp_path: Path, drawn
 
 def test_letters_on_dark_cells_are_white(tmp_path: Path, drawn: list[Figure]) -> None:
     figures.confusion(tmp_path / "a.png", np.array([[9, 1], [4, 6]]), ["a", "b"], "x")
-    assert [text.get_color() for text in drawn[0].axes[1].texts] == ["white", sheet.INK, sheet.INK, sheet.INK]
+    assert [text.get_color() for text in drawn[0].axes[1].texts] == ["white", style.INK, style.INK, style.INK]
 
 
 def test_a_confusion_without_images_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
@@ -383,11 +383,11 @@ def test_hostile_names_stand_in_the_figure_as_they_are(tmp_path: Path, drawn: li
 
 
 def test_printable_names_are_short_single_lines_that_differ() -> None:
-    assert sheet.printable(["happy", "a\n b"]) == ["happy", "a b"]
-    assert sheet.printable(["0123456789abcdefghij"], 9) == ["0123…ghij"]
-    alike = sheet.printable(["surprise " + "very " * 9 + end for end in ("much", "very much", "too much")], 18)
+    assert style.printable(["happy", "a\n b"]) == ["happy", "a b"]
+    assert style.printable(["0123456789abcdefghij"], 9) == ["0123…ghij"]
+    alike = style.printable(["surprise " + "very " * 9 + end for end in ("much", "very much", "too much")], 18)
     assert len(set(alike)) == 3 and max(map(len, alike)) <= 18
-    assert sheet.printable(["", " "]) == ["~0", "~1"]
+    assert style.printable(["", " "]) == ["~0", "~1"]
 
 
 @pytest.mark.parametrize("title", ["", "$a$ " * 60, "x" * 300, "emotion_cnn · мish · 怒り"])

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from emoexp import figures
-from emoexp.figures import faces, sheet, sheets
+from emoexp.figures import faces, image_grids, style
 from emoexp.metrics.class_balance import expected_interval
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -48,12 +48,14 @@ def draw_means(path: Path, num: int) -> Path:
 
 def draw_sheet(path: Path, num: int) -> Path:
     captions = [f"{name}\n{name} · train" for name in names(num)]
-    return figures.sheet_of(path, images(num, 3 if num == 10 else 1), captions, title="odd", facts=f"{num} of 999")
+    return figures.image_grid(path, images(num, 3 if num == 10 else 1), captions, title="odd", facts=f"{num} of 999")
 
 
 def draw_pairs(path: Path, num: int) -> Path:
     captions = [f"{name} | {name}\n0.987 mirrored" for name in names(num)]
-    return figures.pairs(path, images(num), images(num, 3, 20), captions, title="twins", facts=f"{num} of 999 pairs")
+    return figures.image_pairs(
+        path, images(num), images(num, 3, 20), captions, title="twins", facts=f"{num} of 999 pairs"
+    )
 
 
 def draw_counts(path: Path, num: int) -> Path:
@@ -102,7 +104,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
             super().__init__(figsize=figsize, layout=layout)
             kept.append(self)
 
-    monkeypatch.setattr(sheet, "Figure", Kept)
+    monkeypatch.setattr(style, "Figure", Kept)
     return kept
 
 
@@ -214,7 +216,7 @@ def test_means_stand_in_rows_of_at_most_eight(tmp_path: Path, drawn: list[Figure
 
 def test_a_sheet_shows_pictures_in_order_with_their_captions(tmp_path: Path, drawn: list[Figure]):
     image_NCHW = images(5, 3)
-    figures.sheet_of(
+    figures.image_grid(
         tmp_path / "a.png", image_NCHW, ["one", "", "3\n4", "\n6", "x" * 99], title="t", facts="f", columns=3
     )
     for shown, image_CHW in zip(pixels(drawn[0]), image_NCHW, strict=True):
@@ -228,41 +230,41 @@ def test_a_sheet_shows_pictures_in_order_with_their_captions(tmp_path: Path, dra
 def test_a_sheet_spends_no_room_on_captions_that_are_not_there(tmp_path: Path):
     heights = []
     for caption in ("", "one", "one\ntwo"):
-        path = figures.sheet_of(tmp_path / "a.png", images(24), [caption] * 24, title="t", facts="f")
+        path = figures.image_grid(tmp_path / "a.png", images(24), [caption] * 24, title="t", facts="f")
         with Image.open(path) as picture:
             heights.append(picture.height)
     assert heights[0] < heights[1] < heights[2]
 
 
 def test_a_sheet_fills_its_last_row(tmp_path: Path, drawn: list[Figure]):
-    figures.sheet_of(tmp_path / "a.png", images(26), [""] * 26, title="t", facts="f")
+    figures.image_grid(tmp_path / "a.png", images(26), [""] * 26, title="t", facts="f")
     rows = [image.get_extent()[3] for image in drawn[0].axes[0].images]
     assert sorted(rows.count(row) for row in set(rows)) == [8, 9, 9]
 
 
 def test_more_than_a_sheet_holds_is_said_and_not_read(tmp_path: Path, drawn: list[Figure], monkeypatch):
-    monkeypatch.setattr(sheets, "MOST", 20)
-    figures.sheet_of(tmp_path / "a.png", images(30), [""] * 30, title="t", facts="30 of 999")
-    figures.pairs(tmp_path / "a.png", images(60), images(60), [""] * 60, title="t", facts="60 of 999 pairs")
+    monkeypatch.setattr(image_grids, "MOST", 20)
+    figures.image_grid(tmp_path / "a.png", images(30), [""] * 30, title="t", facts="30 of 999")
+    figures.image_pairs(tmp_path / "a.png", images(60), images(60), [""] * 60, title="t", facts="60 of 999 pairs")
     assert [len(one.axes[0].images) for one in drawn] == [20, 2 * 48]
     assert "30 of 999 · 20 of 30 shown" in heading(drawn[0])
     assert "60 of 999 pairs · 48 of 60 shown" in heading(drawn[1])
 
 
 def test_hundreds_of_pictures(tmp_path: Path, drawn: list[Figure]):
-    figures.sheet_of(tmp_path / "a.png", images(300, 3, 16), ["happy\n"] * 300, title="t", facts="f")
+    figures.image_grid(tmp_path / "a.png", images(300, 3, 16), ["happy\n"] * 300, title="t", facts="f")
     assert len(drawn[0].axes[0].images) == 300
 
 
 def test_nothing_to_show_says_so(tmp_path: Path, drawn: list[Figure]):
-    figures.sheet_of(tmp_path / "a.png", images(0), [], title="t", facts="0 of 0")
-    figures.pairs(tmp_path / "a.png", images(0), images(0), [], title="t", facts="0 of 0")
+    figures.image_grid(tmp_path / "a.png", images(0), [], title="t", facts="0 of 0")
+    figures.image_pairs(tmp_path / "a.png", images(0), images(0), [], title="t", facts="0 of 0")
     assert [texts(one) for one in drawn] == [["none"], ["none"]]
 
 
 def test_the_two_of_a_pair_are_closer_than_pairs_and_on_one_ground(tmp_path: Path, drawn: list[Figure]):
     left, right = images(3), images(3, 3, 12)
-    figures.pairs(tmp_path / "a.png", left, right, ["a | b\n0.9"] * 3, title="t", facts="f")
+    figures.image_pairs(tmp_path / "a.png", left, right, ["a | b\n0.9"] * 3, title="t", facts="f")
     shown = pixels(drawn[0])
     assert all(np.array_equal(shown[2 * k], left[k, 0]) for k in range(3))
     assert all(np.array_equal(shown[2 * k + 1], right[k].transpose(1, 2, 0)) for k in range(3))
@@ -312,7 +314,7 @@ def test_confounds_are_sorted_and_judged_by_chance(tmp_path: Path, drawn: list[F
     chance, *dots = drawn[0].axes[0].lines
     assert list(chance.get_xdata()) == [0.125] * 4
     assert [dot.get_xdata()[0] for dot in dots[:3]] == [0.4, 0.145, 0.1]
-    assert [dot.get_color() for dot in dots[:2]] == [sheet.VERMILION, sheet.GREY]
+    assert [dot.get_color() for dot in dots[:2]] == [style.VERMILION, style.GREY]
     (bands,) = drawn[0].axes[0].containers
     assert [bar.get_width() for bar in bands] == pytest.approx([0.025, 0.025, 0.015, 0.025])
     assert "1 of 4 beyond chance" in heading(drawn[0]) and "n =" not in heading(drawn[0])
@@ -333,12 +335,18 @@ def test_leaks_show_every_arm_of_every_class_with_interval_and_n(tmp_path: Path,
 
 ARM = {"label": "a", "recall": 0.5, "low": 0.4, "high": 0.6, "n": 3}
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "type": (lambda p: figures.sheet_of(p, np.zeros((1, 1, 8, 8)), [""], title="t", facts="f"), r"uint8.*float64"),
-    "channels": (lambda p: figures.sheet_of(p, images(1, 2), [""], title="t", facts="f"), r"\(1, 2, 8, 8\)"),
-    "captions": (lambda p: figures.sheet_of(p, images(2), [""], title="t", facts="f"), "2 images.*got 1"),
-    "columns": (lambda p: figures.sheet_of(p, images(1), [""], title="t", facts="f", columns=0), "got 0"),
-    "right": (lambda p: figures.pairs(p, images(2), images(1), ["", ""], title="t", facts="f"), "right: 1 images"),
-    "left": (lambda p: figures.pairs(p, images(2)[0], images(2), ["", ""], title="t", facts="f"), "left.*(1, 8, 8)"),
+    "type": (lambda p: figures.image_grid(p, np.zeros((1, 1, 8, 8)), [""], title="t", facts="f"), r"uint8.*float64"),
+    "channels": (lambda p: figures.image_grid(p, images(1, 2), [""], title="t", facts="f"), r"\(1, 2, 8, 8\)"),
+    "captions": (lambda p: figures.image_grid(p, images(2), [""], title="t", facts="f"), "2 images.*got 1"),
+    "columns": (lambda p: figures.image_grid(p, images(1), [""], title="t", facts="f", columns=0), "got 0"),
+    "right": (
+        lambda p: figures.image_pairs(p, images(2), images(1), ["", ""], title="t", facts="f"),
+        "right: 1 images",
+    ),
+    "left": (
+        lambda p: figures.image_pairs(p, images(2)[0], images(2), ["", ""], title="t", facts="f"),
+        "left.*(1, 8, 8)",
+    ),
     "labels": (lambda p: figures.class_means(p, images(2), np.array([0]), ["a"]), "2 images.*got 1"),
     "label": (lambda p: figures.class_means(p, images(2), np.array([0, 2]), ["a", "b"]), r"0 to 1, got \[0 2\]"),
     "negative": (lambda p: figures.class_means(p, images(1), np.array([-1]), ["a", "b"]), r"0 to 1, got \[-1\]"),

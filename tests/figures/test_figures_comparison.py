@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn import metrics as oracle
 
 from emoexp import figures
-from emoexp.figures import sheet
+from emoexp.figures import style
 from emoexp.metrics import classification
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -104,7 +104,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
             super().__init__(figsize=figsize, layout=layout)
             kept.append(self)
 
-    monkeypatch.setattr(sheet, "Figure", Kept)
+    monkeypatch.setattr(style, "Figure", Kept)
     return kept
 
 
@@ -172,7 +172,7 @@ def test_a_difference_has_its_interval_its_verdict_and_the_line_of_none(tmp_path
     assert points(axes, "o") == [[1.2], [-1.1], [0.3], [-0.7]]
     assert texts(axes) == said
     colours = [text.get_color() for text in axes.texts]
-    assert len(set(colours[:3])) == 3 and colours[2] == colours[3] == sheet.GREY
+    assert len(set(colours[:3])) == 3 and colours[2] == colours[3] == style.GREY
     for text, dot in zip(axes.texts, [line for line in axes.lines if line.get_marker() == "o"], strict=True):
         assert text.get_color() == dot.get_color()
     ends_at = [axes.transData.transform((end, 0))[0] for end in (1.9, -0.2, 1.0, -0.7)]
@@ -248,7 +248,7 @@ def test_recalls_are_percent_and_a_missing_one_is_a_dash(tmp_path: Path, drawn: 
     figures.recalls(tmp_path / "a.png", ["relu", "mish"], ["happy", "disgust"], recall, [7215, 436], "x")
     (axes,) = drawn[0].axes
     assert texts(axes) == ["0", "56", "100", "–"]
-    assert [text.get_color() for text in axes.texts] == [sheet.INK, sheet.INK, "white", sheet.INK]
+    assert [text.get_color() for text in axes.texts] == [style.INK, style.INK, "white", style.INK]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["happy\n7,215", "disgust\n436"]
     assert rows(axes) == ["relu", "mish"]
     assert axes.images[0].get_clim() == (0, 1)
@@ -333,7 +333,7 @@ def test_more_than_four_arms_get_a_panel_each(count: int, tmp_path: Path, drawn:
     assert len(shown) == (1 if count == 4 else 5)
     if count == 5:
         ap = [np.mean([area(curve) for curve in of_arm]) for of_arm in steps(5)]
-        names = sheet.printable(arms(5), 34)
+        names = style.printable(arms(5), 34)
         titles = [axes.get_title(loc="left") for axes in shown]
         assert titles == [f"{name}\nAP {value:.3f}" for name, value in zip(names, ap, strict=True)]
         assert [len(axes.lines) for axes in shown] == [5] * 5  # all arms, two seeds, their mean, chance

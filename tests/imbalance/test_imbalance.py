@@ -81,12 +81,6 @@ def test_lineage(counts, seed):
         assert uses.max() - uses.min() <= 1  # parents are cycled evenly
 
 
-@pytest.mark.parametrize(("function", "keys"), [(copies.cap, {"factor": 0.5}), (copies.power, {"exponent": 1.5})])
-def test_copies_refuse_nonsense(function, keys):
-    with pytest.raises(ValueError, match=f"imbalance.copies.{next(iter(keys))}"):
-        function(N, **keys)
-
-
 # sampling
 
 
@@ -244,11 +238,6 @@ def test_loss_gradients(name):
     assert torch.autograd.gradcheck(wrapped, LOGITS.double().requires_grad_())
 
 
-def test_smoothing_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"imbalance\.loss\.smoothing"):
-        cross_entropy(1.0)
-
-
 # ledger
 
 ROWS = {
@@ -308,12 +297,6 @@ def test_ledger_rows_by_hand():
 @pytest.mark.parametrize(("size", "draws"), [("pool", 130), ("originals", 100), (37, 37)])
 def test_epoch_size(size, draws):
     assert plan(N, cap4, epoch_size=size).epoch_size == draws
-
-
-@pytest.mark.parametrize("size", ["all", 0, -3, 2.5, True])
-def test_epoch_size_refuses_nonsense(size):
-    with pytest.raises(ValueError, match=r"imbalance\.epoch_size"):
-        plan(N, epoch_size=size)
 
 
 @pytest.mark.parametrize("row", ["crt", "lws", "mislas", "drw", "drs", "ldam_drw", "influence_balanced"])
@@ -387,14 +370,14 @@ def test_heuristics_of_all_columns_are_named():
     [
         (
             {"sampling": {"name": "power", "exponent": 100.0}},
-            r"imbalance\.sampling\.exponent.* lies in -4\.\.4; it is 100",
+            r"imbalance\.sampling\.exponent is a number from -4 to 4; it is 100",
         ),
         (
             {"weights": {"name": "inverse", "exponent": 500.0}},
-            r"imbalance\.weights\.exponent lies in -4\.\.4; it is 500",
+            r"imbalance\.weights\.exponent is a number from -4 to 4; it is 500",
         ),
-        ({"mix": {"name": "cmo", "partner": -9.0}}, r"imbalance\.mix\.partner\) lies in -4\.\.4"),
-        ({"mix": {"name": "mixup", "alpha": 0.0, "beta": 0.0}}, "alpha and beta are above 0"),
+        ({"mix": {"name": "cmo", "partner": -9.0}}, r"imbalance\.mix\.partner is a number from -4 to 4"),
+        ({"mix": {"name": "mixup", "alpha": 0.0, "beta": 0.0}}, r"imbalance\.mix\.alpha is a number above 0; it is 0"),
         ({"mix": {"name": "remix", "tau": 0.0}}, r"kappa=3\.0 does nothing where tau is 0"),
         ({"mix": {"name": "remix", "kappa": 0.0}}, r"tau=0\.5 does nothing where kappa is 0"),
         ({"mix": {"name": "cmo", "edge": 0.4}}, "mixes in none of the 2 epochs: lower imbalance.mix.edge"),
@@ -406,7 +389,7 @@ def test_what_would_silence_a_column_or_leave_all_bounds_is_refused(keys, said):
 
 
 def test_only_classes_that_are_there_are_the_tail():
-    usual = node("optimizer", "sam_tail")
+    usual = experiment({"optimizer": "sam_tail"}).optimizer
     with pytest.raises(ValueError, match="no class has fewer images than that times the mean of all, 20,"):
         build_training.sharpness_of(usual, torch.tensor([20, 20, 0]))
     found = build_training.sharpness_of(usual, torch.tensor([50, 2, 0]))

@@ -1,24 +1,28 @@
 """Intervals against scipy, against a plain bootstrap with scikit-learn, and against formulas."""
 
 import time
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy import stats
 from sklearn import metrics as oracle
 
+from emoexp.metrics import bootstrap as bootstrapping
 from emoexp.metrics.bootstrap import (
     _Ranking,
     _stratified_weights,
     _weighted_confusions,
     bootstrap,
-    paired_difference,
+    difference_intervals,
     wilson,
 )
-from emoexp.metrics.classification import confusion, summarise
+from emoexp.metrics.classification import confusion, rates, summarise
 
+JUDGED = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall")
+WAYS = ("images", "seeds", "both")
 NAMES = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall", "macro_ap")
 
 
@@ -30,12 +34,16 @@ def judged(count_C: tuple[int, ...], skill: float, seed: int) -> tuple[np.ndarra
     return score_NC / score_NC.sum(axis=1, keepdims=True), target_N
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 500), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
-def test_wilson_equals_scipy(n: int, data: st.DataObject, level: float) -> None:
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 5000), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_wilson_is_the_formula(n: int, data: st.DataObject, level: float) -> None:
     successes = data.draw(st.integers(0, n))
-    expected = binomtest(successes, n).proportion_ci(level, method="wilson")
-    assert wilson(successes, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    middle = (successes + z2 / 2) / (n + z2)
+    half = (z2 * successes * (n - successes) / n + z2**2 / 4) ** 0.5 / (n + z2)
+    low, high = wilson(successes, n, level)
+    assert (low, high) == pytest.approx((middle - half, middle + half), rel=1e-12, abs=1e-15)
+    assert (low == 0 or successes > 0) and (high == 1 or successes < n)
 
 
 def test_wilson_of_all_none_and_nothing() -> None:
@@ -138,38 +146,16 @@ def test_bootstrap_of_the_fer2013_test_parts_takes_less_than_a_second() -> None:
     assert time.process_time() - began < 1.0
 
 
-def test_paired_difference_of_a_model_with_itself_is_nothing() -> None:
-    probability_NC, target_N = judged((30, 10), 1.0, seed=5)
-    predicted_N = probability_NC.argmax(axis=1)
-    found = paired_difference(predicted_N, predicted_N, target_N, 2)
-    assert all(row == {"difference": 0.0, "low": 0.0, "high": 0.0} for row in found.values())
-
-
-def test_paired_difference_equals_the_metrics_difference_and_turns_with_the_models() -> None:
-    (a_NC, target_N), (b_NC, _) = judged((300, 40, 90), 1.5, seed=6), judged((300, 40, 90), 0.8, seed=7)
-    a_N, b_N = a_NC.argmax(axis=1), np.where(np.arange(430) % 2, a_NC.argmax(axis=1), b_NC.argmax(axis=1))
-    found, turned = paired_difference(a_N, b_N, target_N, 3), paired_difference(b_N, a_N, target_N, 3)
-    expected = {
-        "accuracy": oracle.accuracy_score(target_N, a_N) - oracle.accuracy_score(target_N, b_N),
-        "macro_f1": oracle.f1_score(target_N, a_N, average="macro") - oracle.f1_score(target_N, b_N, average="macro"),
-        "balanced_accuracy": oracle.balanced_accuracy_score(target_N, a_N)
-        - oracle.balanced_accuracy_score(target_N, b_N),
-    }
-    for name, difference in expected.items():
-        assert found[name]["difference"] == pytest.approx(difference) == pytest.approx(-turned[name]["difference"])
-        assert found[name]["low"] < difference < found[name]["high"]
-        assert turned[name]["low"] == pytest.approx(-found[name]["high"], abs=0.02)
-
-
-def test_paired_difference_has_the_width_of_the_formula_which_knows_the_pairs() -> None:
+def test_a_difference_over_images_has_the_width_of_the_formula_which_knows_the_pairs() -> None:
     """Per true class the difference of hits is -1, 0 or 1; its stratified variance is exact."""
     (a_NC, target_N), (b_NC, _) = judged((600, 200), 1.5, seed=8), judged((600, 200), 1.5, seed=9)
     a_N = a_NC.argmax(axis=1)
     b_N = np.where(np.arange(800) % 4 == 0, b_NC.argmax(axis=1), a_N)  # like each other in three of four images
     step_N = (a_N == target_N).astype(float) - (b_N == target_N)
     variance = sum((target_N == c).sum() * step_N[target_N == c].var() for c in range(2)) / 800**2
-    found = paired_difference(a_N, b_N, target_N, 2, resamples=4000)["accuracy"]
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * variance**0.5, rel=0.08)
+    low, high = difference_intervals(a_N[None], b_N[None], target_N, 2, resamples=4000)["accuracy"]["images"]
+    assert high - low == pytest.approx(2 * 1.96 * variance**0.5, rel=0.08)
+    assert (low + high) / 2 == pytest.approx(step_N.mean(), abs=0.1 * (high - low))
 
 
 def test_bad_settings_are_named() -> None:
@@ -182,7 +168,179 @@ def test_bad_settings_are_named() -> None:
         wilson(6, 5)
     with pytest.raises(ValueError, match="softmax"):
         bootstrap(case[0] * 9, case[1])
-    with pytest.raises(ValueError, match=r"\[\(2,\), \(3,\), \(2,\)\]"):
-        paired_difference(np.zeros(3, int), np.zeros(2, int), np.zeros(2, int), 2)
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        paired_difference(np.array([2]), np.array([0]), np.array([0]), 2)
+
+
+def models(accuracy: float, seeds: int, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Predictions that are the truth in this share of images, else one of four classes by chance."""
+    right = rng.random((seeds, len(target))) < accuracy
+    return np.where(right, target, rng.integers(0, 4, (seeds, len(target))))
+
+
+def test_intervals_of_images_are_scipys_paired_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    target = np.zeros(300, int)  # of one class, the stratified bootstrap is the plain one
+    a, b = models(0.7, 1, target, rng), models(0.6, 1, target, rng)
+    found = difference_intervals(a, b, target, 4, resamples=4000)["accuracy"]
+
+    def difference(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+        return (x == 0).mean(axis) - (y == 0).mean(axis)
+
+    oracle = stats.bootstrap(
+        (a[0], b[0]), difference, paired=True, vectorized=True, n_resamples=4000, method="percentile", rng=rng
+    ).confidence_interval
+    assert found["images"] == pytest.approx((oracle.low, oracle.high), abs=0.01)
+    seen = (a == 0).mean() - (b == 0).mean()
+    assert found["seeds"] == pytest.approx((seen, seen))  # one seed: nothing to draw among
+    assert found["both"] == found["images"]
+
+
+def test_intervals_over_seeds_have_the_width_of_the_formula() -> None:
+    """S draws of S seeds: variance (S - 1) / S of that of the mean, and more seeds than 5 make it about normal."""
+    rng = np.random.default_rng(7)
+    target = rng.integers(0, 4, 150)
+    a, b = models(0.7, 12, target, rng), models(0.5, 12, target, rng)
+    low, high = difference_intervals(a, b, target, 4, resamples=6000)["accuracy"]["seeds"]
+    delta = (a == target).mean(axis=1) - (b == target).mean(axis=1)
+    assert high - low == pytest.approx(2 * 1.96 * (delta.var() / 12) ** 0.5, rel=0.05)
+    assert (low + high) / 2 == pytest.approx(delta.mean(), abs=0.1 * (high - low))
+
+
+def test_intervals_agree_with_resampling_by_hand() -> None:
+    """Class 2 has no image, and class 3 has few: as `metrics` counts them."""
+    rng = np.random.default_rng(2)
+    target = rng.permutation(np.repeat([0, 1, 3], (60, 50, 10)))
+    a, b = models(0.7, 3, target, rng), models(0.5, 3, target, rng)
+    found = difference_intervals(a, b, target, 4, resamples=4000, seed=5)
+    places = [np.flatnonzero(target == c) for c in (0, 1, 3)]
+    drawn = {which: {name: [] for name in JUDGED} for which in WAYS}
+
+    def judge(which: str, images: np.ndarray, picked: np.ndarray) -> None:
+        confusions = [[confusion(target[images], arm[s][images], 4) for s in picked] for arm in (a, b)]
+        value_of = rates(np.array(confusions))
+        for name in JUDGED:
+            drawn[which][name].append(value_of[name][0].mean() - value_of[name][1].mean())
+
+    for _ in range(600):
+        images = np.concatenate([rng.choice(place, len(place)) for place in places])
+        seeds = rng.integers(0, 3, 3)
+        judge("images", images, np.arange(3))
+        judge("seeds", np.arange(120), seeds)
+        judge("both", images, seeds)
+    for which in WAYS:
+        for name in JUDGED:
+            ends = np.quantile(drawn[which][name], [0.025, 0.975])
+            expected = pytest.approx(ends, abs=0.15 * (ends[1] - ends[0]) + 1e-9)
+            assert found[name][which] == expected, (which, name)
+
+
+def test_intervals_turn_round_with_the_arms_and_vanish_for_equal_ones() -> None:
+    rng = np.random.default_rng(3)
+    target = rng.integers(0, 4, 200)
+    a, b = models(0.7, 4, target, rng), models(0.5, 4, target, rng)
+    one, other = (
+        difference_intervals(a, b, target, 4, resamples=500),
+        difference_intervals(b, a, target, 4, resamples=500),
+    )
+    assert set(one) == set(JUDGED) and all(set(row) == set(WAYS) for row in one.values())
+    equal = difference_intervals(a, a, target, 4, resamples=50)
+    for metric in JUDGED:
+        for which in WAYS:
+            low, high = one[metric][which]
+            assert other[metric][which] == (pytest.approx(-high), pytest.approx(-low)) and low > 0
+            assert equal[metric][which] == (0.0, 0.0)
+    width = {which: high - low for which, (low, high) in one["macro_f1"].items()}
+    assert width["both"] > max(width["images"], width["seeds"])
+
+
+def test_intervals_are_a_function_of_their_seed_and_narrow_with_less_certainty() -> None:
+    rng = np.random.default_rng(8)
+    target = rng.integers(0, 4, 100)
+    case = models(0.7, 3, target, rng), models(0.5, 3, target, rng), target, 4
+    again = difference_intervals(*case, resamples=200, seed=1)
+    assert (
+        again
+        == difference_intervals(*case, resamples=200, seed=1)
+        != difference_intervals(*case, resamples=200, seed=2)
+    )
+    wide, narrow = (difference_intervals(*case, resamples=400, level=level)["accuracy"] for level in (0.95, 0.5))
+    assert all(wide[way][0] < narrow[way][0] < narrow[way][1] < wide[way][1] for way in ("images", "both"))
+
+
+def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(9)
+    target = rng.integers(0, 4, 100)
+    case = models(0.7, 3, target, rng), models(0.5, 3, target, rng), target, 4
+    at_once = difference_intervals(*case, resamples=4000)["accuracy"]
+    monkeypatch.setattr(
+        bootstrapping, "_DIFFERENCE_CELLS_AT_ONCE", 30 * (100 + 6 * 16)
+    )  # 30 at a time, 10 in the last block
+    in_blocks = difference_intervals(*case, resamples=4000)["accuracy"]
+    for which in WAYS:
+        width = at_once[which][1] - at_once[which][0]
+        assert in_blocks[which] == pytest.approx(at_once[which], abs=0.1 * width), which
+
+
+def test_intervals_over_images_cover() -> None:
+    """They hold the true difference of two models about 19 times in 20."""
+    rng = np.random.default_rng(4)
+    target = np.repeat(np.arange(4), 60)
+    true = 0.75 * (0.7 - 0.6)  # a wrong guess is right by chance once in four
+    found = [
+        difference_intervals(models(0.7, 1, target, rng), models(0.6, 1, target, rng), target, 4, resamples=300)[
+            "accuracy"
+        ]
+        for _ in range(300)
+    ]
+    assert 0.91 <= np.mean([one["images"][0] <= true <= one["images"][1] for one in found]) <= 0.985
+
+
+def test_only_intervals_over_both_cover_where_seeds_and_images_differ() -> None:
+    """Two arms that are alike on average; a seed is skilled or not, and an image suits one arm or the other."""
+    rng, target = np.random.default_rng(5), np.zeros(150, int)
+    held = dict.fromkeys(WAYS, 0)
+    for _ in range(300):
+        suits_N = rng.normal(0, 1.0, 150)
+        said = [
+            (rng.normal(size=(8, 150)) > rng.normal(0, 0.45, (8, 1)) + side * suits_N).astype(int) for side in (1, -1)
+        ]
+        found = difference_intervals(said[0], said[1], target, 2, resamples=300)["accuracy"]
+        for which in WAYS:
+            held[which] += found[which][0] <= 0 <= found[which][1]
+    assert held["both"] >= 0.9 * 300
+    assert held["images"] < 0.86 * 300 and held["seeds"] < 0.88 * 300
+
+
+@pytest.mark.slow
+def test_intervals_of_six_seeds_on_the_fer2013_test_part_take_less_than_a_second() -> None:
+    rng = np.random.default_rng(0)
+    target = np.repeat(np.arange(7), (491, 55, 528, 879, 594, 416, 626))
+    case = [np.where(rng.random((6, 3589)) < 0.7, target, rng.integers(0, 7, (6, 3589))) for _ in range(2)]
+    began = time.process_time()
+    difference_intervals(*case, target, 7)
+    assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "target"),
+    [((2, 5), (3, 5), 5), ((2, 5), (2, 5), 4), ((0, 5), (0, 5), 5), ((2, 0), (2, 0), 0), ((5,), (5,), 5)],
+)
+def test_shapes_that_do_not_fit_are_refused(a: tuple[int, ...], b: tuple[int, ...], target: int) -> None:
+    with pytest.raises(ValueError, match="predictions of both arms"):
+        difference_intervals(np.zeros(a, int), np.zeros(b, int), np.zeros(target, int), 4)
+
+
+@pytest.mark.parametrize("wrong", [4, -1, 0.5])
+def test_classes_out_of_range_are_refused(wrong: float) -> None:
+    for place in range(3):
+        parts = [np.zeros((1, 5), int), np.zeros((1, 5), int), np.zeros(5, int)]
+        parts[place] = np.full(parts[place].shape, wrong)
+        with pytest.raises(ValueError, match="classes must be from 0 to 3, whole numbers; got"):
+            difference_intervals(*parts, 4)
+
+
+def test_bad_settings_of_intervals_are_named() -> None:
+    nothing = np.zeros((1, 5), int), np.zeros((1, 5), int), np.zeros(5, int), 4
+    with pytest.raises(ValueError, match="resamples must be at least 1, got 0"):
+        difference_intervals(*nothing, resamples=0)
+    with pytest.raises(ValueError, match=r"such as 0.95; got 95"):
+        difference_intervals(*nothing, level=95)

@@ -283,7 +283,7 @@ GOOD = np.array([[0.5, 0.5], [0.25, 0.75]])
         (GOOD, np.array([0, 1]), ["a", "a"], r"more than one of \['a'\]"),
         (np.array([[0.5, 0.5], [np.nan, 1.0]]), np.array([0, 1]), ["a", "b"], "first is row 1"),
         (np.array([[3.0, -2.0], [0.5, 0.5]]), np.array([0, 1]), ["a", "b"], "softmax"),
-        (np.zeros((0, 2)), np.zeros(0, dtype=int), ["a", "b"], "no image to judge"),
+        (np.zeros((0, 2)), np.zeros(0, dtype=int), ["a", "b"], "no image to evaluate"),
     ],
 )
 def test_bad_input_is_named(

@@ -119,11 +119,6 @@ def test_module_runs_the_form_that_it_says(monkeypatch: pytest.MonkeyPatch) -> N
     assert called == ["compiled", "compiled"]
 
 
-def test_another_kernel_is_refused() -> None:
-    with pytest.raises(ValueError, match="kernel is one of auto, algebraic, native; it is 'fast'"):
-        Mish("fast")
-
-
 def layouts() -> dict[str, Tensor]:
     x = torch.randn(2, 6, 4, 8)
     return {

@@ -161,9 +161,3 @@ def test_a_file_put_in_place_is_used(hub: Path) -> None:
     torch.save(learnt, hub / "resnet18-f37072fd.pth")
     network = ResNet18(stem="imagenet", pretrained=True, **COMMON)
     assert torch.equal(network.network.conv1.weight, learnt["conv1.weight"])
-
-
-@pytest.mark.parametrize("made, name", [(ResNet18, "resnet18"), (MobileNetV3Small, "mobilenet_v3_small")])
-def test_another_stem_is_refused(made: Any, name: str) -> None:
-    with pytest.raises(ValueError, match=f"architecture {name}: stem is one of small, imagenet; it is 'tiny'"):
-        made(stem="tiny", **COMMON)

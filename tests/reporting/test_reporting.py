@@ -12,8 +12,9 @@ import pytest
 from run_folders import CLASSES, write_run
 
 from emoexp import report as entry
+from emoexp.config.tracking import NoTracking
 from emoexp.metrics import classification, compare
-from emoexp.pages.page import markdown_table
+from emoexp.pages import markdown
 from emoexp.reporting import arms as comparing
 from emoexp.reporting import collect, folds, pages, report
 from emoexp.runs import kept
@@ -34,7 +35,7 @@ OPTIONS = {
     "filter": None,
     "outputs": "outputs",
     "out": None,
-    "tracking": {"name": "none", "_target_": "emoexp.tracking.Settings", "kind": "none"},
+    "tracking": NoTracking(name="none", kind="none"),
 }
 
 
@@ -337,7 +338,7 @@ def test_odd_labels_break_no_page(tmp_path, odd):
     table = Table("t", odd, odd, [{"arm": odd, "x": 1}], [{"arm": odd, "x": "1"}])
     page = pages.Report(odd, [(odd, odd)], [odd], [table], [], [(odd, odd)])
     pages.write(tmp_path, page)
-    assert markdown_table(table).splitlines()[2].replace("\\|", "").count("|") == 3
+    assert markdown.write_table(table).splitlines()[2].replace("\\|", "").count("|") == 3
     reader = Reader()
     reader.feed((tmp_path / "report.html").read_text())
     assert reader.open == [] and "script" not in reader.tags

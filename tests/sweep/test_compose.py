@@ -88,7 +88,7 @@ def test_cells_that_differ_in_their_seed_alone_are_composed_once(monkeypatch):
 
 def test_a_seed_that_other_values_follow_is_composed_anew():
     plan = planned("seed=range(3)", "data.seed=${seed}")
-    assert [cell.experiment.data["seed"] for cell in plan.cells] == [0, 1, 2]
+    assert [cell.experiment.data.seed for cell in plan.cells] == [0, 1, 2]
 
 
 def test_every_wrong_cell_is_named_and_nothing_is_planned():
@@ -97,7 +97,9 @@ def test_every_wrong_cell_is_named_and_nothing_is_planned():
     text = str(caught.value)
     assert "nothing was started; 7 cells are wrong" in text
     assert (
-        "mosh" in text and "epochs is at least 1; it is 0" in text and "optimizer.lr is a number; it is 'abc'" in text
+        "mosh" in text
+        and "epochs is a whole number from 1 on; it is 0" in text
+        and "optimizer.lr is a number above 0; it is abc" in text
     )
 
 
@@ -110,14 +112,14 @@ def test_what_is_about_the_whole_sweep_cannot_be_swept(word):
 @pytest.mark.parametrize(
     ("word", "text"),
     [
-        ("workers=0", "workers is at least 1"),
-        ("time_limit=0", "time_limit is minutes above 0"),
-        ("on_error=ignore", "on_error is continue or stop"),
+        ("workers=0", "workers is a whole number from 1 on; it is 0"),
+        ("time_limit=0", "time_limit is a number above 0, or null; it is 0"),
+        ("on_error=ignore", "on_error is one of continue, stop; it is ignore"),
         ("tune.lr=0.1", "tune.lr is a list"),
         ("tune.lr=[]", "tune.lr is a list"),
         ("tune.lr=[0.1] monitor=epoch patience=null", "monitor=epoch is the same for all"),
         ("tune.lr=[0.1,-1]", "tune.lr is a list"),
-        ("tune.epochs=0", "tune.epochs at least 1"),
+        ("tune.epochs=0", "tune.epochs is a whole number from 1 on, or null; it is 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(word, text):
@@ -183,9 +185,9 @@ def test_every_arm_gets_the_same_search_with_a_seed_of_its_own(plan, tmp_path):
     found = tune.search_cells(with_search(plan, tmp_path, epochs=4))
     assert list(found) == [("relu",), ("mish",)]
     for tried in found.values():
-        assert [cell.experiment.optimizer["lr"] for cell in tried] == [0.001, 0.01, 0.1]
+        assert [cell.experiment.optimizer.lr for cell in tried] == [0.001, 0.01, 0.1]
         assert {(cell.experiment.seed, cell.experiment.epochs) for cell in tried} == {(1000, 4)}
-        assert all(f"optimizer.lr={cell.experiment.optimizer['lr']}" in cell.overrides for cell in tried)
+        assert all(f"optimizer.lr={cell.experiment.optimizer.lr}" in cell.overrides for cell in tried)
     assert len({cell.name for tried in found.values() for cell in tried}) == 6
 
 
@@ -195,13 +197,13 @@ def test_the_best_on_validation_is_chosen_for_all_seeds_of_an_arm(plan, tmp_path
         write_finished(cell, **{"val/macro_f1": value})
     relu, mish = tune.with_best_rates(tuned, {})[:3], tune.with_best_rates(tuned, {})[3:]
     assert mish == [None] * 3  # nothing of its search is there
-    assert [cell.experiment.optimizer["lr"] for cell in relu] == [0.01] * 3 and [c.experiment.seed for c in relu] == [
+    assert [cell.experiment.optimizer.lr for cell in relu] == [0.01] * 3 and [c.experiment.seed for c in relu] == [
         0,
         1,
         2,
     ]
     assert all(cell.chosen == {"optimizer.lr": 0.01} and cell.arm == ("relu",) for cell in relu)
-    assert tuned.cells[0].experiment.optimizer["lr"] == 0.003  # the tuned one is as it was
+    assert tuned.cells[0].experiment.optimizer.lr == 0.003  # the tuned one is as it was
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_ties_take_the_smallest_losses_are_minimised_and_nan_never_wins(plan, tm
     tuned = with_search(planned("seed=0", f"monitor={monitor}", "tracking=none"), tmp_path)
     for cell, value in zip(tune.search_cells(tuned)[()], values, strict=True):
         write_finished(cell, **{monitor: value})
-    assert tune.with_best_rates(tuned, {})[0].experiment.optimizer["lr"] == best
+    assert tune.with_best_rates(tuned, {})[0].experiment.optimizer.lr == best
 
 
 def test_cells_keep_what_is_known_of_them(plan, tmp_path):

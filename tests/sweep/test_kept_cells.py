@@ -115,9 +115,9 @@ def test_a_search_takes_kept_runs_into_account(tmp_path):
     table = kept.write(
         tmp_path / "results", "search", [RunFolder(path) for path in folders], {path.name: [0] for path in folders}
     )
-    assert tune.with_best_rates(plan, {})[0].experiment.optimizer["lr"] == 0.01
+    assert tune.with_best_rates(plan, {})[0].experiment.optimizer.lr == 0.01
     labels = {folders[2].name: f"{table}:{folders[2].name}", folders[1].name: str(tmp_path / "gone")}
-    assert tune.with_best_rates(plan, labels)[0].experiment.optimizer["lr"] == 0.1
+    assert tune.with_best_rates(plan, labels)[0].experiment.optimizer.lr == 0.1
 
 
 def run_keep(monkeypatch, *words: object) -> int:

@@ -105,7 +105,7 @@ def train_at_once(cell: Cell) -> Outcome:
     folder = Path(cell.machine.outputs) / cell.name
     if folder.is_dir():
         return Outcome(FOUND, str(folder))
-    write_run(folder, **{"val/macro_f1": float(cell.experiment.optimizer["lr"])})
+    write_run(folder, **{"val/macro_f1": float(cell.experiment.optimizer.lr)})
     return Outcome(DONE, str(folder), 1.0, 0.5)
 
 
@@ -261,7 +261,7 @@ def test_a_search_runs_first_and_its_choice_is_what_is_compared(plan, tmp_path, 
     assert run_sweep(tuned, tmp_path, monkeypatch, workers) == supervise.EXIT_ALL
     tried, compared = workers.trained[:4], workers.trained[4:]
     assert {cell.experiment.seed for cell in tried} == {1000}
-    assert [(cell.experiment.seed, cell.experiment.optimizer["lr"]) for cell in compared] == [(0, 0.01), (1, 0.01)] * 2
+    assert [(cell.experiment.seed, cell.experiment.optimizer.lr) for cell in compared] == [(0, 0.01), (1, 0.01)] * 2
     rows = table_of(tuned, tmp_path)
     assert all(rows[cell.name]["chosen"] == {"optimizer.lr": 0.01} for cell in compared)
     assert run_sweep(tuned, tmp_path, monkeypatch, again := FakeWorkers(train_at_once)) == supervise.EXIT_ALL
@@ -314,11 +314,11 @@ def test_a_search_counts_the_runs_that_this_sweep_found(plan, tmp_path, monkeypa
     tuned = with_search(plan, tmp_path)
     for tried in (cell for cells in tune.search_cells(tuned).values() for cell in cells):
         train_at_once(tried)
-        rate = float(tried.experiment.optimizer["lr"])
+        rate = float(tried.experiment.optimizer.lr)
         write_run(Path(tried.machine.outputs) / f"{tried.name}.2", started=2.0, **{"val/macro_f1": 1 - rate})
     workers = FakeWorkers(train_at_once)  # what it finds are the first folders
     run_sweep(tuned, tmp_path, monkeypatch, workers)
-    assert {cell.experiment.optimizer["lr"] for cell in workers.trained if cell.experiment.seed != 1000} == {0.01}
+    assert {cell.experiment.optimizer.lr for cell in workers.trained if cell.experiment.seed != 1000} == {0.01}
 
 
 def test_a_learning_rate_is_swept_or_searched_not_both():
@@ -363,7 +363,7 @@ def test_the_seed_of_a_search_is_in_range():
 )
 def test_a_value_that_follows_the_seed_does_in_every_cell(word):
     plan = planned("seed=0,1,2", word, "tracking=none")
-    assert [cell.experiment.data["seed"] for cell in plan.cells] == [0, 1, 2]
+    assert [cell.experiment.data.seed for cell in plan.cells] == [0, 1, 2]
 
 
 def test_ablations_are_swept_one_at_a_time():

@@ -9,7 +9,7 @@ import torch
 from composing import checked
 from PIL import Image
 
-from emoexp.config import build, build_data, build_training, options
+from emoexp.config import build_data, build_training, options
 from emoexp.inference import results
 from emoexp.runs import checkpoint
 from emoexp.training import conclude, run
@@ -63,12 +63,12 @@ def asked(pictures: Path, base: Path, *words: str):
 def test_the_recipe_is_the_published_one():
     experiment = checked("experiment=cifar10_lt")[0]
     node = experiment.optimizer
-    assert (node["lr"], node["momentum"], node["nesterov"], node["weight_decay"]) == (0.1, 0.9, False, 2e-4)
+    assert (node.lr, node.momentum, node.nesterov, node.weight_decay) == (0.1, 0.9, False, 2e-4)
     assert (experiment.epochs, experiment.batch_size, experiment.image_size, experiment.channels) == (200, 128, 32, 3)
     assert (experiment.monitor, experiment.patience, experiment.clip_norm) == ("epoch", None, None)
     tail = {"profile": "exponential", "factor": 100.0, "seed": 0}
-    assert experiment.data["long_tail"] == tail and experiment.split["val_from"] == "test"
-    schedule = [build.instantiate(experiment.scheduler, [])(epoch, 200, []) for epoch in range(200)]
+    assert experiment.data.long_tail.plain() == tail and experiment.split.val_from == "test"
+    schedule = [experiment.scheduler.build()(epoch, 200, []) for epoch in range(200)]
     assert schedule[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and set(schedule[4:160]) == {1.0}
     assert set(schedule[160:180]) == {0.01} and set(schedule[180:]) == {0.0001}
 
@@ -76,7 +76,7 @@ def test_the_recipe_is_the_published_one():
 def test_one_group_of_parameters_decays_and_the_network_is_resnet32(pictures, tmp_path):
     experiment, place = asked(pictures, tmp_path, "architecture.depth=32")
     data = build_data.load_data(experiment, place)
-    state = build_training.initial_state(experiment, place, data, torch.device("cpu"))
+    state = build_training.initial_state(experiment, data, torch.device("cpu"))
     (group,) = state.optimizer.param_groups
     assert group["weight_decay"] == 2e-4 and sum(p.numel() for p in group["params"]) == 464_154
 

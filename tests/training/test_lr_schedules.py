@@ -78,20 +78,6 @@ def test_steps_without_warmup_and_milestones_are_constant():
     assert {lr_schedules.steps(e / 3, 10, [], warmup=0.0, at=[], factors=[]) for e in range(30)} == {1.0}
 
 
-@pytest.mark.parametrize(
-    ("keys", "told"),
-    [
-        ({"at": [0.9, 0.8]}, "those of at rising"),
-        ({"at": [0.8, 160]}, "shares of training"),
-        ({"warmup": 5}, "shares of training"),
-        ({"factors": [0.1]}, "one factor for each share"),
-    ],
-)
-def test_steps_that_cannot_be_are_named(keys, told):
-    with pytest.raises(ValueError, match=told):
-        lr_schedules.steps(0.0, 10, [], **(LDAM | keys))
-
-
 @pytest.mark.parametrize("patience", [0, 1, 3])
 def test_plateau_is_torchs(patience):
     values = [0.1, 0.3, 0.2, 0.25, 0.3, 0.29, 0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.2, 0.1]

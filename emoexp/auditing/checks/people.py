@@ -1,4 +1,4 @@
-"""People and sequences: who stands in several parts, how far knowing the person tells the label, video frames.
+"""People and sequences: who is in several parts, how well the person predicts the label, frames of videos.
 
 Identities are int64 N, equal for pictures of one person, -1 where unknown. Unknown people are never the same.
 """
@@ -34,8 +34,8 @@ _GENERIC = frozenset(
 
 
 @dataclass(frozen=True)
-class Shared:
-    """Images of one part whose person stands in an earlier part.
+class KnownPeople:
+    """Images of one part that show a person whom an earlier part shows too.
 
     images: images of the part. shared, share: how many, and of all 0..1 (0 in an empty part). images_by_class,
     shared_by_class: int64 C. share_by_class: float64 C, NaN where the part has no image of a class.
@@ -50,18 +50,18 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Across:
-    """people: known ones in any part. in_several: those in more than one part. val, test: see `Shared`."""
+class PeopleAcrossParts:
+    """people: known ones in any part. in_several: those in more than one part. val, test: see `KnownPeople`."""
 
     people: int
     in_several: int
-    val: Shared
-    test: Shared
+    val: KnownPeople
+    test: KnownPeople
 
 
 @dataclass(frozen=True)
-class Told:
-    """How far the person tells the label.
+class LabelByPerson:
+    """How well the person predicts the label.
 
     people: known ones. several: with more than one image. single_label: of these, with one and the same label on all.
     accuracy, macro_f1: of guessing each image's label from the same person's other images. majority_accuracy,
@@ -78,8 +78,8 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Whether files that count are frames of videos.
+class VideoFrames:
+    """Whether files with running numbers are frames of videos.
 
     neighbours: pairs of files that differ by one in their running number. crossing: those of them in different parts.
     near, apart: median normalised cross-correlation, -1..1, of neighbours and of pairs of the same folders further
@@ -94,8 +94,10 @@ class Frames:
     verdict: str
 
 
-def across_parts(identity_N: np.ndarray, part_N: np.ndarray, label_N: np.ndarray, num_classes: int) -> Across:
-    """Count people who stand in several parts, and the images of val and test that show them.
+def across_parts(
+    identity_N: np.ndarray, part_N: np.ndarray, label_N: np.ndarray, num_classes: int
+) -> PeopleAcrossParts:
+    """Count people who are in several parts, and the images of val and test that show them.
 
     Args:
         part_N: position in PARTS; -1 is left out and counts nowhere.
@@ -103,28 +105,28 @@ def across_parts(identity_N: np.ndarray, part_N: np.ndarray, label_N: np.ndarray
     """
     known = np.flatnonzero((identity_N >= 0) & (part_N >= 0))
     person, place = np.unique(identity_N[known], return_inverse=True)
-    stands_GP = np.zeros((len(person), len(PARTS)), bool)
-    stands_GP[place, part_N[known]] = True
+    present_GP = np.zeros((len(person), len(PARTS)), bool)
+    present_GP[place, part_N[known]] = True
     earlier_N = np.zeros(len(identity_N), bool)
-    earlier_N[known] = stands_GP.argmax(axis=1)[place] < part_N[known]
-    return Across(
+    earlier_N[known] = present_GP.argmax(axis=1)[place] < part_N[known]
+    return PeopleAcrossParts(
         people=len(person),
-        in_several=int((stands_GP.sum(axis=1) > 1).sum()),
-        val=_shared(label_N[part_N == 1], earlier_N[part_N == 1], num_classes),
-        test=_shared(label_N[part_N == 2], earlier_N[part_N == 2], num_classes),
+        in_several=int((present_GP.sum(axis=1) > 1).sum()),
+        val=_known_people(label_N[part_N == 1], earlier_N[part_N == 1], num_classes),
+        test=_known_people(label_N[part_N == 2], earlier_N[part_N == 2], num_classes),
     )
 
 
-def _shared(label_M: np.ndarray, earlier_M: np.ndarray, num_classes: int) -> Shared:
+def _known_people(label_M: np.ndarray, earlier_M: np.ndarray, num_classes: int) -> KnownPeople:
     count_C = np.bincount(label_M, minlength=num_classes)
     shared_C = np.bincount(label_M[earlier_M], minlength=num_classes)
     share_C = np.full(num_classes, np.nan)
     np.divide(shared_C, count_C, out=share_C, where=count_C > 0)
     shared = int(earlier_M.sum())
-    return Shared(len(label_M), shared, shared / max(len(label_M), 1), count_C, shared_C, share_C)
+    return KnownPeople(len(label_M), shared, shared / max(len(label_M), 1), count_C, shared_C, share_C)
 
 
-def predicts_label(identity_N: np.ndarray, label_N: np.ndarray) -> Told:
+def label_by_person(identity_N: np.ndarray, label_N: np.ndarray) -> LabelByPerson:
     """Guess each image's label from the same person's other images.
 
     The guess is the most frequent label of the others; where several are, where there is no other and where the person
@@ -135,7 +137,7 @@ def predicts_label(identity_N: np.ndarray, label_N: np.ndarray) -> Told:
         ValueError: no image.
     """
     if len(label_N) == 0:
-        raise ValueError("predicts_label needs at least one image, got none")
+        raise ValueError("label_by_person needs at least one image, got none")
     class_K, label = np.unique(label_N, return_inverse=True)
     num_classes, known = len(class_K), np.flatnonzero(identity_N >= 0)
     person = np.unique(identity_N[known], return_inverse=True)[1]
@@ -147,22 +149,23 @@ def predicts_label(identity_N: np.ndarray, label_N: np.ndarray) -> Told:
     others_MK[np.arange(len(known)), label[known]] -= 1
     clear_M = (others_MK == others_MK.max(axis=1, keepdims=True)).sum(axis=1) == 1
     guess_N[known[clear_M]] = others_MK.argmax(axis=1)[clear_M]
-    told = classification.from_confusion(classification.confusion(label, guess_N, num_classes))
-    always = classification.from_confusion(classification.confusion(label, np.full(len(label), majority), num_classes))
+    guessed = classification.from_confusion(classification.confusion(label, guess_N, num_classes))
+    always_N = np.full(len(label), majority)
+    always = classification.from_confusion(classification.confusion(label, always_N, num_classes))
     several_G = count_GK.sum(axis=1) > 1
-    return Told(
+    return LabelByPerson(
         people=len(count_GK),
         several=int(several_G.sum()),
         single_label=int(((count_GK > 0).sum(axis=1) == 1)[several_G].sum()),
-        accuracy=told["accuracy"],
-        macro_f1=told["macro_f1"],
+        accuracy=guessed["accuracy"],
+        macro_f1=guessed["macro_f1"],
         majority_accuracy=always["accuracy"],
         majority_macro_f1=always["macro_f1"],
     )
 
 
-def frames(names: Sequence[str], part_N: np.ndarray, image_NCHW: np.ndarray) -> Frames:
-    """Find files that count, and judge from the pictures whether they are frames of videos.
+def video_frames(names: Sequence[str], part_N: np.ndarray, image_NCHW: np.ndarray) -> VideoFrames:
+    """Find files with running numbers, and decide from the pictures whether they are frames of videos.
 
     Neighbours are names of one folder that are equal but for the last number of the stem, which differs by one. At
     most 2,000 of them are compared, evenly chosen, each with a second pair: the first of the two, and the picture
@@ -171,11 +174,11 @@ def frames(names: Sequence[str], part_N: np.ndarray, image_NCHW: np.ndarray) -> 
     Args:
         names: with forward slashes. part_N: position in PARTS, -1 left out. image_NCHW: uint8, read blockwise.
     """
-    key = [_running(str(name)) for name in names]
+    key = [_running_number(str(name)) for name in names]
     order = np.array(sorted(range(len(key)), key=lambda index: key[index]), np.int64)
     next_to = [place for place in range(len(order) - 1) if _is_next(key[order[place]], key[order[place + 1]])]
     if not next_to:
-        return Frames(0, 0, float("nan"), float("nan"), NO_NUMBERS)
+        return VideoFrames(0, 0, float("nan"), float("nan"), NO_NUMBERS)
     place_M = np.array(next_to)
     crossing = int((part_N[order[place_M]] != part_N[order[place_M + 1]]).sum())
     chosen_M = place_M[np.unique(np.linspace(0, len(place_M) - 1, _PAIRS).round().astype(np.int64))]
@@ -186,10 +189,10 @@ def frames(names: Sequence[str], part_N: np.ndarray, image_NCHW: np.ndarray) -> 
     if apart_M.any():
         apart = float(np.median(_correlations(image_NCHW, order[chosen_M[apart_M]], order[far_M[apart_M]])))
     verdict = FRAMES if 1 - near <= (1 - apart) / 2 > _ALIKE else NUMBERED
-    return Frames(len(place_M), crossing, near, apart, verdict)
+    return VideoFrames(len(place_M), crossing, near, apart, verdict)
 
 
-def _running(name: str) -> tuple[str, str, str, int]:
+def _running_number(name: str) -> tuple[str, str, str, int]:
     """Folder, name before and after the running number, and the number; -1 without one."""
     path = PurePosixPath(name)
     match = _LAST_NUMBER.match(path.stem)

@@ -60,7 +60,6 @@ def load(*, image_size: int, channels: int, cache: str | None, root: str, on_cor
             missing or unreadable images.
     """
     path = archive.existing(root, "facial_expressions", _WHAT)
-    images.check_policy(on_corrupt)
     request = {"image_size": image_size, "channels": channels, "on_corrupt": on_corrupt}
 
     def build(room: Room) -> Source:

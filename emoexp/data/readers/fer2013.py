@@ -71,7 +71,6 @@ def load(*, image_size: int, channels: int, cache: str | None, root: str, strict
             numbers), and with `strict` an altered copy.
     """
     path = archive.existing(root, "fer2013", _WHAT)
-    images.check_policy(on_corrupt)
     request = {"image_size": image_size, "channels": channels, "on_corrupt": on_corrupt}
 
     def build(room: Room) -> Source:

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from emoexp.figures.sheet import ABSENT, FAINT, INK, printable, sheet
+from emoexp.figures.style import ABSENT, FAINT, INK, printable, saved_figure
 from emoexp.metrics.classification import from_confusion, worst_class
 
 _BLUES = LinearSegmentedColormap.from_list("emoexp", ["#FFFFFF", "#BBD6EA", "#4A92C5", "#0B3C6B"])
-_SHADES = _BLUES.with_extremes(bad=ABSENT)
+_COLOURS = _BLUES.with_extremes(bad=ABSENT)
 _FEW = 12  # up to so many classes the names below a panel lie slanted and the letters are large
 _DARK = 0.18  # relative luminance below which white letters stand out better than black ones
 
@@ -20,7 +20,7 @@ _DARK = 0.18  # relative luminance below which white letters stand out better th
 def confusion(path: Path, confusion_CC: np.ndarray, class_names: Sequence[str], title: str) -> Path:
     """Counts, and beside them each row's shares in percent (the diagonal is the recall); rows are the truth.
 
-    Counts are shaded by their root, so that rare classes are seen too. A class without images has no
+    The colour of a count follows its root, so that rare classes are seen too. A class without images has no
     shares: its row is grey. Raises `ValueError` for a confusion without images.
     """
     confusion_CC = np.asarray(confusion_CC)
@@ -35,10 +35,10 @@ def confusion(path: Path, confusion_CC: np.ndarray, class_names: Sequence[str], 
         f"balanced accuracy {score['balanced_accuracy']:.3f} · worst recall {score['worst_recall']:.3f} "
         f"({names[worst_class(confusion_CC)]})"
     )
-    with sheet(path, 2 * side + 1.6, side + 0.6, title, facts, "compressed") as figure:
+    with saved_figure(path, 2 * side + 1.6, side + 0.6, title, facts, "compressed") as figure:
         left, right = figure.subplots(1, 2)
-        shade_CC = np.sqrt(confusion_CC / confusion_CC.max())
-        _panel(left, shade_CC, [f"{count:,}" for count in confusion_CC.flat], names)
+        intensity_CC = np.sqrt(confusion_CC / confusion_CC.max())
+        _panel(left, intensity_CC, [f"{count:,}" for count in confusion_CC.flat], names)
         _panel(right, share_CC, [_percent(share) for share in share_CC.flat], names)
         left.set_yticks(range(size), [f"{name}  {n:,}" for name, n in zip(names, count_C, strict=True)])
         left.set_title("images")
@@ -46,11 +46,11 @@ def confusion(path: Path, confusion_CC: np.ndarray, class_names: Sequence[str], 
     return path
 
 
-def _panel(axes: Axes, shade_CC: np.ndarray, text: Sequence[str], names: Sequence[str]) -> None:
+def _panel(axes: Axes, intensity_CC: np.ndarray, text: Sequence[str], names: Sequence[str]) -> None:
     size, few = len(names), len(names) <= _FEW
-    shade_CC = np.ma.masked_invalid(shade_CC)
-    axes.imshow(shade_CC, cmap=_SHADES, vmin=0, vmax=1)
-    dark_CC = _SHADES(shade_CC)[..., :3] ** 2.2 @ (0.2126, 0.7152, 0.0722) < _DARK
+    intensity_CC = np.ma.masked_invalid(intensity_CC)
+    axes.imshow(intensity_CC, cmap=_COLOURS, vmin=0, vmax=1)
+    dark_CC = _COLOURS(intensity_CC)[..., :3] ** 2.2 @ (0.2126, 0.7152, 0.0722) < _DARK
     for place, cell in enumerate(text):
         row, column = divmod(place, size)
         ink = FAINT if cell == "0" else "white" if dark_CC[row, column] else INK

@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures, or pairs of them, each with a few words."""
+"""Grids of many pictures, or of pairs of them, each with a short caption."""
 
 import math
 from collections.abc import Sequence, Sized
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from emoexp.figures.pictures import picture
-from emoexp.figures.sheet import GREY, printable, sheet
+from emoexp.figures.style import GREY, printable, saved_figure
 
 MOST, MOST_PAIRS, PAIRS = 480, 48, 4  # pictures and pairs that a figure shows; pairs a row
 TOP = 0.06  # inches below the heading; so are all below
@@ -19,13 +19,13 @@ _SIDE, _GAP = 0.86, 0.06  # of a picture; between two
 _HALF, _SEAM = 1.2, 0.03  # of a picture in a pair; between its two
 _PAD, _APART = 0.07, 0.13  # around a pair; to the next
 _LINE, _SIZE, _FOOT = 0.125, 6.5, 0.04  # of a line of a caption; of its letters, in points; below a caption
-_LEAST, _EDGE = 4.2, 0.01  # width, for the heading; share of it on either side, as sheet has it
+_LEAST, _EDGE = 4.2, 0.01  # width, for the heading; share of it on either side, as the heading has it
 _LETTERS = 60  # of a line of a caption, before it is cut to its width
 _TINT = "#F1F1F1"
 SMOOTH = "hanning"  # faces of 48 pixels are told better by eye than in squares
 
 
-def sheet_of(
+def image_grid(
     path: Path, image_NCHW: np.ndarray, captions: Sequence[str], *, title: str, facts: str, columns: int = 12
 ) -> Path:
     """Pictures in their order, each above its caption of up to two lines: the first 480, as the facts then say.
@@ -39,26 +39,27 @@ def sheet_of(
     Raises:
         ValueError: images of another shape or type, other than one caption for each, or no columns.
     """
-    checked("sheet_of", image_NCHW, captions)
+    check_images("image_grid", image_NCHW, captions)
     if columns < 1:
-        raise ValueError(f"sheet_of needs at least 1 column, got {columns}")
+        raise ValueError(f"image_grid needs at least 1 column, got {columns}")
     shown = captions[:MOST]
     rows = max(1, math.ceil(len(shown) / columns))
-    columns, row = max(1, math.ceil(len(shown) / rows)), _SIDE + _GAP + _caption(shown)
-    width, left = framed(columns * (_SIDE + _GAP) - _GAP)
+    columns, row = max(1, math.ceil(len(shown) / rows)), _SIDE + _GAP + _caption_height(shown)
+    width, left = width_and_left(columns * (_SIDE + _GAP) - _GAP)
     height = TOP + rows * row + TOP - _GAP
-    with sheet(path, width, height, title, _cut(facts, len(captions), len(shown)), layout=None) as figure:
-        axes = board(figure, width, height)
+    facts = _facts_if_cut(facts, len(captions), len(shown))
+    with saved_figure(path, width, height, title, facts, layout=None) as figure:
+        axes = axes_in_inches(figure, width, height)
         for place, caption in enumerate(shown):
             corner = (left + place % columns * (_SIDE + _GAP), TOP + place // columns * row)
             picture(axes, corner, np.asarray(image_NCHW[place]), _SIDE, interpolation=SMOOTH)
-            _below(axes, corner, caption, _SIDE)
+            _caption_below(axes, corner, caption, _SIDE)
         if not len(shown):
-            _none(axes, width, height)
+            _write_none(axes, width, height)
     return path
 
 
-def pairs(
+def image_pairs(
     path: Path,
     left_NCHW: np.ndarray,
     right_NCHW: np.ndarray,
@@ -78,28 +79,33 @@ def pairs(
     Raises:
         ValueError: images of another shape or type, or other than one caption for each pair.
     """
-    checked("pairs, left", left_NCHW, captions)
-    checked("pairs, right", right_NCHW, captions)
+    check_images("image_pairs, left", left_NCHW, captions)
+    check_images("image_pairs, right", right_NCHW, captions)
     shown = captions[:MOST_PAIRS]
     rows, inner = max(1, math.ceil(len(shown) / PAIRS)), 2 * _HALF + _SEAM
-    columns, cell, row = max(1, math.ceil(len(shown) / rows)), inner + 2 * _PAD, _HALF + 2 * _PAD + _caption(shown)
-    width, left = framed(columns * (cell + _APART) - _APART)
+    columns, cell, row = (
+        max(1, math.ceil(len(shown) / rows)),
+        inner + 2 * _PAD,
+        _HALF + 2 * _PAD + _caption_height(shown),
+    )
+    width, left = width_and_left(columns * (cell + _APART) - _APART)
     height = TOP + rows * (row + _APART) - _APART + TOP
-    with sheet(path, width, height, title, _cut(facts, len(captions), len(shown)), layout=None) as figure:
-        axes = board(figure, width, height)
+    facts = _facts_if_cut(facts, len(captions), len(shown))
+    with saved_figure(path, width, height, title, facts, layout=None) as figure:
+        axes = axes_in_inches(figure, width, height)
         for place, caption in enumerate(shown):
             x, y = left + place % columns * (cell + _APART), TOP + place // columns * (row + _APART)
             axes.add_patch(Rectangle((x, y), cell, row, facecolor=_TINT, zorder=-1))
             x, y = x + _PAD, y + _PAD
             for start, image_NCHW in ((x, left_NCHW), (x + _HALF + _SEAM, right_NCHW)):
                 picture(axes, (start, y), np.asarray(image_NCHW[place]), _HALF, interpolation=SMOOTH)
-            _below(axes, (x, y + _HALF - _SIDE), caption, inner)
+            _caption_below(axes, (x, y + _HALF - _SIDE), caption, inner)
         if not len(shown):
-            _none(axes, width, height)
+            _write_none(axes, width, height)
     return path
 
 
-def checked(what: str, image_NCHW: np.ndarray, each: Sized) -> None:
+def check_images(what: str, image_NCHW: np.ndarray, each: Sized) -> None:
     """Raise `ValueError` unless these are uint8 images of 1 or 3 channels, one for each of the others."""
     if image_NCHW.ndim != 4 or image_NCHW.shape[1] not in (1, 3) or image_NCHW.dtype != np.uint8:
         raise ValueError(
@@ -109,13 +115,13 @@ def checked(what: str, image_NCHW: np.ndarray, each: Sized) -> None:
         raise ValueError(f"{what}: {len(image_NCHW)} images need as many captions or labels, got {len(each)}")
 
 
-def framed(content: float) -> tuple[float, float]:
+def width_and_left(content: float) -> tuple[float, float]:
     """Width of a figure in inches, and where its content starts: below the heading's first letter."""
     width = max(_LEAST, content / (1 - 2 * _EDGE))
     return width, _EDGE * width
 
 
-def board(figure: Figure, width: float, height: float) -> Axes:
+def axes_in_inches(figure: Figure, width: float, height: float) -> Axes:
     """Axes below the heading in inches, from the upper left corner."""
     axes = figure.add_axes((0, 0, width / figure.get_figwidth(), height / figure.get_figheight()))
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -123,7 +129,7 @@ def board(figure: Figure, width: float, height: float) -> Axes:
     return axes
 
 
-def words(axes: Axes, x: float, y: float, text: str, room: float, **look: Any) -> None:
+def fitted_text(axes: Axes, x: float, y: float, text: str, room: float, **look: Any) -> None:
     """Text that is cut until it is at most `room` inches wide, whatever its letters are; nothing for a blank one."""
     if not text.strip():
         return
@@ -134,21 +140,21 @@ def words(axes: Axes, x: float, y: float, text: str, room: float, **look: Any) -
         shown.set_text(printable([text], limit)[0])
 
 
-def _below(axes: Axes, corner: tuple[float, float], caption: str, room: float) -> None:
+def _caption_below(axes: Axes, corner: tuple[float, float], caption: str, room: float) -> None:
     x, y = corner
     for line, text in enumerate(caption.split("\n", 1)):
-        words(axes, x, y + _SIDE + _LINE * (line + 0.9), text, room, size=_SIZE)
+        fitted_text(axes, x, y + _SIDE + _LINE * (line + 0.9), text, room, size=_SIZE)
 
 
-def _caption(captions: Sequence[str]) -> float:
+def _caption_height(captions: Sequence[str]) -> float:
     """Inches that the longest caption needs, of up to two lines."""
     lines = max((len(caption.split("\n", 1)) for caption in captions if caption.strip()), default=0)
     return _LINE * lines + _FOOT * (lines > 0)
 
 
-def _cut(facts: str, given: int, shown: int) -> str:
+def _facts_if_cut(facts: str, given: int, shown: int) -> str:
     return facts if shown == given else f"{facts} · {shown} of {given:,} shown"
 
 
-def _none(axes: Axes, width: float, height: float) -> None:
+def _write_none(axes: Axes, width: float, height: float) -> None:
     axes.text(width / 2, height / 2, "none", ha="center", va="center", color=GREY, size=12)

@@ -1,4 +1,4 @@
-"""Arms by class as shaded tables: recall of every class, and how confusions differ from a baseline's."""
+"""Heatmaps of arms by class: recall of every class, and how confusions differ from a baseline's."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from emoexp.figures.sheet import ABSENT, INK, printable, sheet
+from emoexp.figures.style import ABSENT, INK, printable, saved_figure
 
-_UP = LinearSegmentedColormap.from_list("recall", ["#FFFFFF", "#BBD6EA", "#4A92C5", "#0B3C6B"]).with_extremes(
-    bad=ABSENT
-)
-_AROUND = LinearSegmentedColormap.from_list(
+_RECALL_COLOURS = LinearSegmentedColormap.from_list(
+    "recall", ["#FFFFFF", "#BBD6EA", "#4A92C5", "#0B3C6B"]
+).with_extremes(bad=ABSENT)
+_DIFFERENCE_COLOURS = LinearSegmentedColormap.from_list(
     "difference", ["#A3380A", "#F0B08C", "#FFFFFF", "#8DBDE0", "#0B4F8A"]
 ).with_extremes(bad=ABSENT)
 _DARK = 0.18  # relative luminance below which white letters stand out better than black ones
@@ -31,12 +31,12 @@ def recalls(
     labels = [f"{name}\n{n}" if short else f"{name}  {n}" for name, n in zip(names, numbers, strict=True)]
     size = (2.6 + 0.62 * len(names), (0.75 if short else 2.0) + 0.34 * len(arms))
     facts = "recall in %, mean over seeds · below a class: its training images"
-    with sheet(path, max(5.5, size[0]), size[1], title, facts) as figure:
+    with saved_figure(path, max(5.5, size[0]), size[1], title, facts) as figure:
         axes = figure.subplots()
         image = np.ma.masked_invalid(np.asarray(recall_AC, float))
-        axes.imshow(image, cmap=_UP, vmin=0, vmax=1, aspect="auto")
-        _numbers(axes, image, _UP(image), lambda value: f"{100 * value:.0f}", 8.5)
-        _sides(axes, labels, printable(arms, 34))
+        axes.imshow(image, cmap=_RECALL_COLOURS, vmin=0, vmax=1, aspect="auto")
+        _write_numbers(axes, image, _RECALL_COLOURS(image), lambda value: f"{100 * value:.0f}", 8.5)
+        _label_sides(axes, labels, printable(arms, 34))
         if not short:
             axes.tick_params(axis="x", labelrotation=90)
     return path
@@ -58,24 +58,26 @@ def confusion_differences(
     facts = "share of the true class (row) by prediction (column), in points · blue: more, red: less · diagonal: recall"
     if not few:
         facts += f" · full colour: {most:.0f} points"
-    with sheet(path, max(5.5, columns * side + 0.3), rows * (side + 0.25), title, facts, "compressed") as figure:
-        for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-            if place >= len(arms):
+    with saved_figure(path, max(5.5, columns * side + 0.3), rows * (side + 0.25), title, facts, "compressed") as figure:
+        for panel, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+            if panel >= len(arms):
                 axes.set_axis_off()
                 continue
-            image = np.ma.masked_invalid(points_ACC[place])
-            axes.imshow(image, cmap=_AROUND, vmin=-most, vmax=most)
+            image = np.ma.masked_invalid(points_ACC[panel])
+            axes.imshow(image, cmap=_DIFFERENCE_COLOURS, vmin=-most, vmax=most)
             if few:
-                _numbers(axes, image, _AROUND((image + most) / (2 * most)), lambda value: f"{round(value)}", 7)
-            axes.set_title(labels[place])
-            _sides(axes, names, names if place % columns == 0 else [""] * len(names))
+                _write_numbers(
+                    axes, image, _DIFFERENCE_COLOURS((image + most) / (2 * most)), lambda value: f"{round(value)}", 7
+                )
+            axes.set_title(labels[panel])
+            _label_sides(axes, names, names if panel % columns == 0 else [""] * len(names))
             axes.tick_params(axis="x", labelrotation=90)
             if not few:
                 axes.tick_params(labelsize=6.5)
     return path
 
 
-def _numbers(
+def _write_numbers(
     axes: Axes, image: np.ma.MaskedArray, colour: np.ndarray, shown: Callable[[float], str], size: float
 ) -> None:
     dark = np.asarray(colour)[..., :3] ** 2.2 @ (0.2126, 0.7152, 0.0722) < _DARK
@@ -86,7 +88,7 @@ def _numbers(
         letters.set_in_layout(False)
 
 
-def _sides(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
+def _label_sides(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0, labelsize=8.5)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from emoexp.auditing.checks import sources
-from emoexp.auditing.checks.sources import ALL, DOES_NOT, PREDICTS, features, predictability
+from emoexp.auditing.checks import confounds
+from emoexp.auditing.checks.confounds import ALL, DOES_NOT, PREDICTS, features, predictability
 from emoexp.data.files import Facts
 
 COUNTS = [700, 300, 100, 40]
@@ -14,7 +14,7 @@ COUNTS = [700, 300, 100, 40]
 @pytest.fixture
 def few_permutations(monkeypatch):
     """For tests of something else than the verdict on chance."""
-    monkeypatch.setattr(sources, "_PERMUTATIONS", 4)
+    monkeypatch.setattr(confounds, "_PERMUTATIONS", 4)
 
 
 def labelled(seed: int = 0) -> tuple[np.ndarray, np.random.Generator]:
@@ -109,10 +109,10 @@ def test_groups_stay_in_one_fold_and_move_as_a_whole():
     rng = np.random.default_rng(0)
     group_N = rng.permutation(np.repeat(np.arange(50), 8))
     label_N = rng.integers(0, 3, 50)[group_N]
-    folds = [*sources._folds(label_N, group_N, 5)]
+    folds = [*confounds._folds(label_N, group_N, 5)]
     assert sorted(np.concatenate(folds).tolist()) == list(range(400))
     assert sum(len(np.unique(group_N[fold])) for fold in folds) == 50
-    permuted_N = sources._permuted(label_N, group_N, 1)
+    permuted_N = confounds._permuted(label_N, group_N, 1)
     assert np.bincount(permuted_N).tolist() == np.bincount(label_N).tolist() and (permuted_N != label_N).any()
     assert all(len(np.unique(permuted_N[group_N == group])) == 1 for group in range(50))
 
@@ -122,7 +122,7 @@ def test_small_classes_lower_the_folds_or_are_left_out(few_permutations):
     value_N = np.where(label_N == 1, 5.0, 1.0)
     row = predictability({"size": value_N}, label_N, 6)[0]
     assert row.left_out == (3, 4, 5) and np.isnan(row.informedness).tolist() == [False] * 3 + [True] * 3
-    assert len([*sources._folds(label_N[:123], np.arange(123), 5)]) == 3
+    assert len([*confounds._folds(label_N[:123], np.arange(123), 5)]) == 3
     assert row.verdict == PREDICTS and row.gives_away == 1
     one_person = predictability({"size": value_N}, label_N, 6, group_N=np.where(label_N == 1, 7, -1))
     assert one_person[0].left_out == (1, 3, 4, 5)
@@ -183,7 +183,7 @@ def test_features_of_pixels_and_files():
 
 
 def test_what_is_constant_is_left_out(monkeypatch):
-    monkeypatch.setattr(sources, "_BLOCK_BYTES", 200)
+    monkeypatch.setattr(confounds, "_BLOCK_BYTES", 200)
     image_NCHW = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
     four = np.full(4, 48)
     same = {"mode": np.array(["L"] * 4), "format": np.array(["PNG"] * 4), "width": four, "height": four}

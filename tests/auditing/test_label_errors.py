@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
-from emoexp.auditing.checks.labels import confident_joint, estimated_joint, suspects
+from emoexp.auditing.checks.label_errors import confident_joint, estimated_joint, suspicious_labels
 
 TEN = np.array([
     [0.9, 0.1, 0.0], [0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.2, 0.7, 0.1],
@@ -41,7 +41,7 @@ def test_ten_images_by_hand():
     """Thresholds are 0.65, 0.625 and 0.55: images 6 and 9 are sure of nothing; 3 and 7 are sure to be of the other."""
     assert confident_joint(TEN, TEN_LABELS).tolist() == [[3, 1, 0], [1, 2, 0], [0, 0, 1]]
     assert estimated_joint(TEN, TEN_LABELS).tolist() == [[3, 1, 0], [1, 3, 0], [0, 0, 2]]  # row 1 is 4/3 and 8/3
-    found = suspects(TEN, TEN_LABELS)
+    found = suspicious_labels(TEN, TEN_LABELS)
     assert found.index.tolist() == [3, 7] and found.given.tolist() == [0, 1] and found.suggested.tolist() == [1, 0]
     assert found.score == pytest.approx([0.25, 0.25])
     assert found.noise == pytest.approx([0.25, 0.25, 0]) and found.overall == pytest.approx(0.2)
@@ -72,7 +72,7 @@ def test_equals_cleanlab(case, joint, estimated, index):
     probability_NC, label_N = made_up(*case)
     assert confident_joint(probability_NC, label_N).tolist() == joint
     assert estimated_joint(probability_NC, label_N).tolist() == estimated
-    found = suspects(probability_NC, label_N)
+    found = suspicious_labels(probability_NC, label_N)
     assert sorted(found.index.tolist()) == index
     assert (np.diff(found.score) >= 0).all() and found.score.max() <= 0.5 and (found.given != found.suggested).all()
     assert found.given.tolist() == label_N[found.index].tolist()
@@ -98,7 +98,7 @@ def planted(count_C: list[int], share: float, seed: int) -> tuple[np.ndarray, np
 @pytest.mark.parametrize("share", [0.05, 0.15])
 def test_planted_noise_is_found_in_rare_classes_too(share):
     probability_NC, label_N, wrong_N = planted([1000, 400, 150, 50], share, seed=0)
-    found = suspects(probability_NC, label_N)
+    found = suspicious_labels(probability_NC, label_N)
     assert wrong_N[found.index].mean() > 0.8, "precision"
     assert wrong_N[found.index].sum() > 0.8 * wrong_N.sum(), "recall"
     assert wrong_N[found.index[: len(found.index) // 4]].mean() > 0.95, "the worst come first"
@@ -110,13 +110,13 @@ def test_planted_noise_is_found_in_rare_classes_too(share):
 
 def test_clean_labels_raise_little_alarm():
     probability_NC, label_N, _ = planted([1000, 400, 150, 50], 0, seed=0)
-    found = suspects(probability_NC, label_N)
+    found = suspicious_labels(probability_NC, label_N)
     assert len(found.index) < 0.03 * len(label_N) and found.overall < 0.03
 
 
 def test_sure_and_right_probabilities_raise_none():
     label_N = np.array([0, 1, 2, 1])
-    found = suspects(np.eye(3)[label_N] * 0.9 + 1 / 30, label_N)
+    found = suspicious_labels(np.eye(3)[label_N] * 0.9 + 1 / 30, label_N)
     assert len(found.index) == 0 and found.overall == 0 and (found.noise == 0).all()
 
 
@@ -133,24 +133,24 @@ def test_the_order_of_classes_does_not_matter(seed, order):
 def test_the_order_of_images_does_not_matter(seed):
     probability_NC, label_N = drawn(seed)
     order = np.random.default_rng(seed).permutation(len(label_N))
-    found, moved = suspects(probability_NC, label_N), suspects(probability_NC[order], label_N[order])
+    found, moved = suspicious_labels(probability_NC, label_N), suspicious_labels(probability_NC[order], label_N[order])
     assert order[moved.index].tolist() == found.index.tolist() and np.array_equal(moved.joint, found.joint)
 
 
 def test_images_without_a_probability_are_left_out():
     gap = np.insert(TEN, [0, 5], np.nan, axis=0)
-    found = suspects(gap, np.insert(TEN_LABELS, [0, 5], 2))
-    assert found.index.tolist() == [4, 9] and np.array_equal(found.joint, suspects(TEN, TEN_LABELS).joint)
+    found = suspicious_labels(gap, np.insert(TEN_LABELS, [0, 5], 2))
+    assert found.index.tolist() == [4, 9] and np.array_equal(found.joint, suspicious_labels(TEN, TEN_LABELS).joint)
 
 
 def test_nobody_knows_is_no_suspicion():
     """Equal probabilities of all classes: every class counts as probable as the label."""
-    found = suspects(np.full((6, 3), 1 / 3), np.array([0, 1, 2, 0, 1, 2]))
+    found = suspicious_labels(np.full((6, 3), 1 / 3), np.array([0, 1, 2, 0, 1, 2]))
     assert len(found.index) == 0
 
 
 def test_one_image_of_each_class_is_never_suspected():
-    found = suspects(np.array([[0.1, 0.9], [0.1, 0.9], [0.2, 0.8]]), np.array([0, 1, 1]))
+    found = suspicious_labels(np.array([[0.1, 0.9], [0.1, 0.9], [0.2, 0.8]]), np.array([0, 1, 1]))
     assert len(found.index) == 0
     assert confident_joint(np.array([[0.1, 0.9], [0.1, 0.9]]), np.array([0, 1])).tolist() == [[1, 1], [0, 1]]
 
@@ -166,4 +166,4 @@ def test_one_image_of_each_class_is_never_suspected():
 )
 def test_nonsense_is_refused(probability_NC, label_N, message):
     with pytest.raises(ValueError, match=message):
-        suspects(probability_NC, label_N)
+        suspicious_labels(probability_NC, label_N)

@@ -1,18 +1,14 @@
-"""What an audit looks at, and what a chapter of it says."""
+"""What a chapter of an audit returns: a section of the page, findings, and numbers; and its tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emoexp.data.dataset import PARTS, Dataset
-from emoexp.data.files import Facts
-from emoexp.data.near_duplicates import Twins
-from emoexp.pages.page import Section, Table
+from emoexp.pages.page import MISSING, Section, Table
 
-KINDS = {  # what audit.fail_on may name
+KINDS = {  # the findings that audit.fail_on may name
     "altered": "the set is known, and this copy differs from the original",
     "leaks": "pictures of val or test whose pixels stand in an earlier part",
     "near_leaks": "pictures of val or test that an earlier part nearly has: shifted, mirrored, re-encoded, brightened",
@@ -35,35 +31,6 @@ KINDS = {  # what audit.fail_on may name
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A data set with what is known of it.
-
-    twins: near duplicates, None where they were not searched. facts: of the files, None where images are no files (rows
-    of a CSV, drawn). folder: where figures go. pictures: how many a figure shows at most.
-    """
-
-    data: Dataset
-    twins: Twins | None
-    facts: Facts | None
-    folder: Path
-    pictures: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classes."""
-        return self.data.class_names
-
-    def figure(self, name: str) -> Path:
-        """Where a figure goes."""
-        return self.folder / "figures" / f"{name}.png"
-
-    def caption(self, index: int) -> str:
-        """An image's label and part."""
-        part = self.data.part[index]
-        return f"{self.names[self.data.labels[index]]} · {PARTS[part] if part >= 0 else 'left out'}"
-
-
-@dataclass(frozen=True)
 class Finding:
     """One of KINDS: how many there are, and a sentence that says so."""
 
@@ -82,14 +49,14 @@ class Chapter:
 
 
 def table_of(name: str, title: str, note: str, rows: list[dict[str, Any]]) -> Table:
-    """A table whose numbers are shown as they are, shares with three digits."""
-    return Table(name, title, note, rows, [{key: shown(value) for key, value in row.items()} for row in rows])
+    """A table of numbers as they are; shares have three digits."""
+    return Table(name, title, note, rows, [{key: cell_text(value) for key, value in row.items()} for row in rows])
 
 
-def shown(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A value as a table shows it."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "–"
+        return MISSING
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -111,9 +78,3 @@ def by_class(names: Sequence[str], columns: dict[str, Sequence[int | float | Non
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def spread(index_M: np.ndarray, order_N: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of some indices, drawn by the images' digests: the same ones every time."""
-    chosen = index_M[np.argsort(order_N[index_M], kind="stable")][:most]
-    return np.sort(chosen)

@@ -1,8 +1,8 @@
-"""Source confounds: does something that has nothing to do with the class give it away?
+"""Confounds: does something that has nothing to do with the class predict it?
 
-Where one class was gathered elsewhere than the others (colour beside grey, small beside large, another camera or
-encoder), a network can learn where a picture comes from instead of what it shows, and is then right in this data alone
-(Torralba and Efros, "Unbiased look at dataset bias", CVPR 2011).
+Where one class was collected from another source than the others (colour beside grey, small beside large, another
+camera or encoder), a network can learn where a picture comes from instead of what it shows, and is then right in this
+data alone (Torralba and Efros, "Unbiased look at dataset bias", CVPR 2011).
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,22 +22,22 @@ _PERMUTATIONS = 20
 _MARGIN = 0.1  # of the way from chance to a balanced accuracy of 1
 _CLASS_MARGIN = 0.3  # of the informedness of one class
 _FEWEST = 3  # images that a class needs
-_WEIGHTY = 50  # smaller classes do not count as much as large ones: a few images would decide everything
+_FULL_WEIGHT = 50  # images from which a class counts in full: otherwise a few images would decide everything
 _BLOCK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Row:
-    """How well one feature, or all together, tells the class of images that the classifier has not seen.
+class Confound:
+    """How well one feature, or all together, predicts the class of images that the classifier has not seen.
 
-    macro_f1, balanced_accuracy: 0..1, over the classes that are judged. chance_*: mean, and chance_*_95: 95th
+    macro_f1, balanced_accuracy: 0..1, over the classes that are tested. chance_*: mean, and chance_*_95: 95th
     percentile, of the same with permuted labels. informedness: float64 C, for each class the share of its images for
     which it becomes more likely by knowing the feature, less the share of all other images for which it does (Youden's
-    index, 1950): 0 is chance, 1 gives the class away entirely, NaN where not judged. gives_away: the class whose
+    index, 1950): 0 is chance, 1 gives the class away entirely, NaN where not tested. gives_away: the class whose
     informedness is furthest above the 95th percentile of its chance, and rise: its informedness over the mean of its
     chance. verdict: PREDICTS where balanced accuracy is above the 95th percentile of chance, and either by a tenth of
     the way to 1, or with a class whose informedness is above its own and has a rise of 0.3; else DOES_NOT.
-    left_out: classes with too few images to be judged.
+    left_out: classes with too few images to be tested.
     """
 
     feature: str
@@ -61,8 +61,8 @@ def predictability(
     *,
     group_N: np.ndarray | None = None,
     folds: int = 5,
-) -> list[Row]:
-    """Judge how well each feature alone, and all together (the last row), predict the class.
+) -> list[Confound]:
+    """Test how well each feature alone, and all together (the last row), predict the class.
 
     A shallow decision tree, in which all classes weigh the same (those below 50 images less), predicts each image from
     the folds without it. Chance is the same with 20 permutations of the labels. Fixed seeds: the same data give the
@@ -76,7 +76,7 @@ def predictability(
         folds: at least 2.
 
     Returns:
-        Nothing where no feature is given, or fewer than two classes can be judged.
+        Nothing where no feature is given, or fewer than two classes can be tested.
 
     Raises:
         ValueError: a feature that has not one value per image, a label outside 0..C-1, too few folds.
@@ -85,13 +85,13 @@ def predictability(
     if folds < 2:
         raise ValueError(f"predictability needs at least 2 folds, got {folds}; give folds=5")
     group_N = _groups(group_N, len(label_N))
-    judged_C = _judged(label_N, num_classes, group_N)
-    if not column or judged_C.sum() < 2:
+    testable_C = _testable_classes(label_N, num_classes, group_N)
+    if not column or testable_C.sum() < 2:
         return []
     matrix = {**column, ALL: np.stack([*column.values()], axis=1)}
-    labels, tests, inside = _labellings(label_N, group_N, judged_C, folds)
+    labels, tests, inside = _permuted_labels(label_N, group_N, testable_C, folds)
     return [
-        _row(name, np.array([_judge(value_N[inside], *one) for one in zip(labels, tests, strict=True)]), judged_C)
+        _row(name, np.array([_scores(value_N[inside], *one) for one in zip(labels, tests, strict=True)]), testable_C)
         for name, value_N in matrix.items()
     ]
 
@@ -149,19 +149,19 @@ def _groups(group_N: np.ndarray | None, size: int) -> np.ndarray:
     return np.unique(np.where(group_N >= 0, group_N, alone), return_inverse=True)[1]
 
 
-def _judged(label_N: np.ndarray, num_classes: int, group_N: np.ndarray) -> np.ndarray:
+def _testable_classes(label_N: np.ndarray, num_classes: int, group_N: np.ndarray) -> np.ndarray:
     """Whether each class has enough images, and in more than one group: bool C."""
     images_C = classification.confusion(label_N, label_N, num_classes).sum(axis=1)
     pairs = np.unique(np.stack([label_N, group_N]), axis=1)
     return (images_C >= _FEWEST) & (np.bincount(pairs[0], minlength=num_classes) > 1)
 
 
-def _labellings(
-    label_N: np.ndarray, group_N: np.ndarray, judged_C: np.ndarray, folds: int
+def _permuted_labels(
+    label_N: np.ndarray, group_N: np.ndarray, testable_C: np.ndarray, folds: int
 ) -> tuple[list[np.ndarray], list[list[np.ndarray]], np.ndarray]:
-    """The labels 0..K-1 of the judged classes and their permutations, the folds of each, and the images of these."""
-    inside = np.flatnonzero(judged_C[label_N])
-    label, group = (np.cumsum(judged_C) - 1)[label_N[inside]], group_N[inside]
+    """The labels 0..K-1 of the tested classes and their permutations, the folds of each, and the images of these."""
+    inside = np.flatnonzero(testable_C[label_N])
+    label, group = (np.cumsum(testable_C) - 1)[label_N[inside]], group_N[inside]
     labels = [label, *(_permuted(label, group, number) for number in range(_PERMUTATIONS))]
     return labels, [[*_folds(one, group, folds)] for one in labels], inside
 
@@ -183,14 +183,14 @@ def _folds(label_N: np.ndarray, group_N: np.ndarray, folds: int) -> Iterator[np.
         yield test
 
 
-def _judge(value_NF: np.ndarray, label_N: np.ndarray, tests: list[np.ndarray]) -> np.ndarray:
+def _scores(value_NF: np.ndarray, label_N: np.ndarray, tests: list[np.ndarray]) -> np.ndarray:
     """Macro-F1, balanced accuracy and the informedness of each class of out-of-fold predictions: 2 + K numbers."""
     value_NF, num_classes = value_NF.reshape(len(label_N), -1), int(label_N.max()) + 1
     predicted_N, likelier_NK = np.zeros_like(label_N), np.zeros((len(label_N), num_classes), bool)
     for test in (test for test in tests if len(test)):
         train = np.delete(np.arange(len(label_N)), test)
         count_K = np.bincount(label_N[train], minlength=num_classes)
-        weight_K = 1 / np.maximum(count_K, min(_WEIGHTY, count_K.mean()))
+        weight_K = 1 / np.maximum(count_K, min(_FULL_WEIGHT, count_K.mean()))
         tree = DecisionTreeClassifier(max_depth=6, min_samples_leaf=10, random_state=0)
         tree.fit(value_NF[train], label_N[train], weight_K[label_N[train]])
         probability_NK = np.zeros((len(test), num_classes))
@@ -198,23 +198,23 @@ def _judge(value_NF: np.ndarray, label_N: np.ndarray, tests: list[np.ndarray]) -
         before_K = count_K * weight_K / (count_K * weight_K).sum()
         predicted_N[test] = probability_NK.argmax(axis=1)
         likelier_NK[test] = probability_NK > before_K + 1e-9
-    told = classification.from_confusion(classification.confusion(label_N, predicted_N, num_classes))
+    result = classification.from_confusion(classification.confusion(label_N, predicted_N, num_classes))
     true_NK = np.eye(num_classes, dtype=bool)[label_N]
     hit_K = (likelier_NK & true_NK).sum(axis=0) / true_NK.sum(axis=0)
     alarm_K = (likelier_NK & ~true_NK).sum(axis=0) / (~true_NK).sum(axis=0)
-    return np.concatenate([[told["macro_f1"], told["balanced_accuracy"]], hit_K - alarm_K])
+    return np.concatenate([[result["macro_f1"], result["balanced_accuracy"]], hit_K - alarm_K])
 
 
-def _row(name: str, judged_RJ: np.ndarray, judged_C: np.ndarray) -> Row:
-    """A row from what `_judge` says of the labels (first) and of their permutations."""
-    real_J, mean_J, high_J = judged_RJ[0], judged_RJ[1:].mean(axis=0), np.quantile(judged_RJ[1:], 0.95, axis=0)
+def _row(name: str, score_RJ: np.ndarray, testable_C: np.ndarray) -> Confound:
+    """A row from what `_scores` gives of the labels (first) and of their permutations."""
+    real_J, mean_J, high_J = score_RJ[0], score_RJ[1:].mean(axis=0), np.quantile(score_RJ[1:], 0.95, axis=0)
     k = 2 + int((real_J - high_J)[2:].argmax())
     above = real_J[1] > high_J[1]
     clearly = real_J[1] - mean_J[1] >= _MARGIN * (1 - mean_J[1])
     one_class = real_J[k] > high_J[k] and real_J[k] - mean_J[k] >= _CLASS_MARGIN
-    informedness_C = np.full(len(judged_C), np.nan)
-    informedness_C[judged_C] = real_J[2:]
-    return Row(
+    informedness_C = np.full(len(testable_C), np.nan)
+    informedness_C[testable_C] = real_J[2:]
+    return Confound(
         feature=name,
         macro_f1=float(real_J[0]),
         balanced_accuracy=float(real_J[1]),
@@ -223,8 +223,8 @@ def _row(name: str, judged_RJ: np.ndarray, judged_C: np.ndarray) -> Row:
         chance_balanced_accuracy=float(mean_J[1]),
         chance_balanced_accuracy_95=float(high_J[1]),
         informedness=informedness_C,
-        gives_away=int(np.flatnonzero(judged_C)[k - 2]),
+        gives_away=int(np.flatnonzero(testable_C)[k - 2]),
         rise=float(real_J[k] - mean_J[k]),
         verdict=PREDICTS if above and (clearly or one_class) else DOES_NOT,
-        left_out=tuple(int(c) for c in np.flatnonzero(~judged_C)),
+        left_out=tuple(int(c) for c in np.flatnonzero(~testable_C)),
     )

@@ -1,9 +1,10 @@
 """Labels that look wrong, by confident learning (Northcutt, Jiang and Chuang, JAIR 70, 2021).
 
 Everything is judged from probabilities that a model gives to images which it has not been trained on (out of fold). It
-must be trained without class weights or balanced sampling: these make it say rare classes too often, and right labels
-of common classes then look wrong by the thousand. And it must be good: what it cannot tell apart it takes for wrong,
-so that of a weak model the head of the list is worth reading, and the estimates of noise are worth nothing.
+must be trained without class weights or balanced sampling: these make it predict rare classes too often, and right
+labels of common classes then look wrong by the thousand. And it must be good: labels of classes that it cannot
+distinguish look wrong to it. Of a weak model only the head of the list is worth reading, and the estimates of noise
+are worth nothing.
 
 An image without a probability is a row of NaN: it is neither counted nor suspected. A class without images has no
 threshold: nothing is counted into it, its rows and columns are 0, its noise is NaN. Of equally probable classes the
@@ -20,7 +21,7 @@ _SLACK = 1e-6  # probabilities that differ by less are equal
 
 
 @dataclass(frozen=True)
-class Suspects:
+class SuspiciousLabels:
     """Images whose label looks wrong, the worst first.
 
     index: int64 M, rows of the probabilities. given, suggested: int64 M, the label and the most probable class.
@@ -65,7 +66,7 @@ def estimated_joint(probability_NC: np.ndarray, target_N: np.ndarray) -> np.ndar
     return _stretched(_counted(probability_NC, target_N), target_N)
 
 
-def suspects(probability_NC: np.ndarray, target_N: np.ndarray) -> Suspects:
+def suspicious_labels(probability_NC: np.ndarray, target_N: np.ndarray) -> SuspiciousLabels:
     """Find labels that look wrong.
 
     An image is suspected if it is picked twice: as one of the least probable of its label, as many as the joint
@@ -92,7 +93,7 @@ def suspects(probability_NC: np.ndarray, target_N: np.ndarray) -> Suspects:
     count_C, right_C = joint_CC.sum(axis=1), np.diagonal(joint_CC)
     noise_C = np.full(len(count_C), np.nan)
     np.divide(count_C - right_C, count_C, out=noise_C, where=count_C > 0)
-    return Suspects(
+    return SuspiciousLabels(
         index=row_N[order],
         given=target_N[order],
         suggested=best_N[order],

@@ -52,7 +52,7 @@ _LINE = 0.23  # inches, of the heading
 
 
 @contextmanager
-def sheet(
+def saved_figure(
     path: Path,
     width: float,
     height: float,

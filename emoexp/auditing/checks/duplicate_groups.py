@@ -1,4 +1,4 @@
-"""Pictures that a data set holds several times, and what their labels say."""
+"""Pictures that a data set holds several times, and whether their labels agree."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,13 @@ from emoexp.data.dataset import PARTS
 
 
 @dataclass(frozen=True)
-class Repeats:
+class DuplicateGroups:
     """Groups of two or more images that are the same picture.
 
-    groups: how many. images: how many stand in them. surplus: how many could go (images less groups). surplus_C: the
-    same by class, where of each group the first of each class stays. across: images of the later part with a
-    relative in the earlier, by (earlier, later). conflicts: groups with several labels, as indices of their images.
+    groups: how many. images: how many they hold. surplus: how many could be removed (images less groups). surplus_C:
+    the same by class, where of each group the first image of each class stays. across: images of the later part that
+    are in one group with an image of the earlier part, by (earlier, later). conflicts: groups with several labels, as
+    indices of their images.
     """
 
     groups: int
@@ -24,14 +25,14 @@ class Repeats:
     conflicts: tuple[np.ndarray, ...]
 
 
-def describe(group_N: np.ndarray, label_N: np.ndarray, part_N: np.ndarray, num_classes: int) -> Repeats:
-    """Count groups of equal numbers. part_N: positions in PARTS, -1 for images that are in none."""
+def count_duplicates(group_N: np.ndarray, label_N: np.ndarray, part_N: np.ndarray, num_classes: int) -> DuplicateGroups:
+    """Count the groups, given as equal numbers. part_N: positions in PARTS, -1 for images that are in no part."""
     size_G = np.bincount(group_N)
     repeated_N = size_G[group_N] > 1
     within = np.unique(group_N * num_classes + label_N, return_index=True)[1]
     spare_N = np.ones(len(group_N), bool)
     spare_N[within] = False
-    return Repeats(
+    return DuplicateGroups(
         groups=int((size_G > 1).sum()),
         images=int(repeated_N.sum()),
         surplus=int((size_G[size_G > 1] - 1).sum()),

@@ -22,8 +22,7 @@ def search_cells(plan: Plan) -> dict[tuple[str, ...], list[Cell]]:
 def _search_cell(cell: Cell, rate: float, seed: int, epochs: int | None) -> Cell:
     epochs = epochs or cell.experiment.epochs
     words = [f"optimizer.lr={rate}", f"seed={seed}", f"epochs={epochs}"]
-    optimizer = cell.experiment.optimizer.having(lr=rate)
-    search = cell.with_experiment(words, seed=seed, epochs=epochs, optimizer=optimizer)
+    search = cell.with_experiment(words, seed=seed, epochs=epochs, optimizer=cell.experiment.optimizer.having(lr=rate))
     return dataclasses.replace(search, axes={**cell.axes, "optimizer.lr": str(rate)})
 
 

@@ -71,9 +71,15 @@ _loaded: dict[str, Any] = {}  # the last images that were read, by what describe
 
 def _load(experiment: Experiment, machine: Machine) -> Any:
     """The images of a configuration, kept from one cell to the next."""
-    values = [experiment.data.plain(), experiment.split.plain(), experiment.image_size, experiment.channels]
+    values = [
+        experiment.data.plain(),
+        experiment.split.plain(),
+        experiment.image_size,
+        experiment.channels,
+        machine.cache,
+    ]
     copies = experiment.imbalance.copies.plain() if experiment.protocol == "leaky" else None
-    key = json.dumps([*values, machine.cache, experiment.protocol, copies])
+    key = json.dumps([*values, experiment.protocol, copies])
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = build_data.load_data(experiment, machine)

@@ -243,7 +243,7 @@ def test_words_that_a_module_and_a_field_share_are_the_same():
     assert set(get_args(fields.kinds(LongTail)["profile"])) == set(long_tail.PROFILES)
     assert set(get_args(Leaks)) == set(leaks.POLICIES) and set(get_args(OnCorrupt)) == set(images.POLICIES)
     assert set(get_args(fields.kinds(Parts)["mode"])) == set(splits.MODES)
-    assert set(get_args(fields.kinds(Official)["val_from"])) == set(splits.HOMES)
+    assert set(get_args(fields.kinds(Official)["val_from"])) == set(splits.VAL_FROM)
     assert set(get_args(fields.kinds(Mish)["kernel"])) == set(mish.KERNELS)
 
 

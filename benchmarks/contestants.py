@@ -157,7 +157,7 @@ def framework(setting: Setting, *words: str) -> Orders:
         "batch": side.save_batch,
         "compare": side.compare,
         "apart": side.apart,
-        "weights": lambda: {name: value.numpy() for name, value in side.trained(side.recipe.executor, 1).items()},
+        "weights": lambda: {name: value.numpy() for name, value in side.trained(side.setup.capture, 1).items()},
         "facts": lambda: {"torch": torch.__version__, "mish": mish.kernel(), "packing": side.loading},
     }
 

@@ -27,9 +27,6 @@ import torch
 from PIL import Image
 from side import PASSES, Side, copy_roof, matmul_roof, seconds
 
-from emoexp.training.cuda_graphs import CapturedSteps
-from emoexp.training.step import Eager
-
 GRID = ("activation=mish,relu,swish,leaky_relu", "imbalance=none,sampler,weighted_loss,augment_sampler")
 WHOLE = 160  # runs of the whole grid: 4 activations, 8 strategies, 5 seeds
 
@@ -80,11 +77,11 @@ class Bench:
 def equality(bench: Bench) -> Iterator[Line]:
     """Captured against eager, and the GPU against the CPU."""
     side = bench.side("deterministic=true", "epochs=2")
-    eager = side.trained(Eager(), 2)
-    if isinstance(side.recipe.executor, CapturedSteps):
-        same = all(torch.equal(value, eager[name]) for name, value in side.trained(side.recipe.executor, 2).items())
+    eager = side.trained(None, 2)
+    if side.setup.capture is not None:
+        same = all(torch.equal(value, eager[name]) for name, value in side.trained(side.setup.capture, 2).items())
         yield Line("weights after 2 epochs, captured and eager steps", "bit-equal" if same else "DIFFER", "equal", same)
-    again = all(torch.equal(value, eager[name]) for name, value in side.trained(Eager(), 2).items())
+    again = all(torch.equal(value, eager[name]) for name, value in side.trained(None, 2).items())
     yield Line("the same run again", "bit-equal" if again else "DIFFERS", "equal", again)
 
 

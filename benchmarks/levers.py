@@ -59,16 +59,16 @@ def variant(lever: str, steps: int, threads: int, words: list[str]) -> Orders:
     import torch  # only in the processes that need it
     from side import Side
 
+    from emoexp.inference import predict
     from emoexp.models import folding
     from emoexp.runs import machine
-    from emoexp.training import batches
 
     if lever == "allocator":
         mock.patch.object(machine, "tune_allocator").start()
     if lever == "folding":
         mock.patch.object(folding, "folded", lambda model, image: model).start()
     if lever == "chunks":
-        mock.patch.object(batches, "_CHUNK", {"cpu": 1024 * 48 * 48}).start()
+        mock.patch.object(predict, "_PIXELS", {"cpu": 1024 * 48 * 48}).start()
     if lever == "channels_last":
         mock.patch.object(torch, "channels_last", torch.contiguous_format).start()
     if lever == "fill":

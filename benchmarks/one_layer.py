@@ -14,16 +14,17 @@ from torch import Tensor, nn
 
 from emoexp.data.normalisation import Normalisation
 from emoexp.imbalance import strategy
+from emoexp.models.network import Network
 from emoexp.training import loop
 from emoexp.training.augment import Policy
 from emoexp.training.batches import TrainingSamples
 from emoexp.training.setup import TrainSetup
-from emoexp.training.step import TrainState
+from emoexp.training.step import StepSetup, TrainState
 
 SIDE, CLASSES, BATCH, STEPS = 8, 7, 64, 400
 
 
-class OneLayer(nn.Module):
+class OneLayer(Network):
     """A linear classifier of pixels."""
 
     def __init__(self) -> None:
@@ -35,9 +36,17 @@ class OneLayer(nn.Module):
         flat: Tensor = self.flat(image_NCHW)
         return flat
 
+
+class LogitsOf(nn.Module):
+    """A network that gives logits alone, as Lightning's users have it."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
     def forward(self, image_NCHW: Tensor) -> Tensor:
         """Logits."""
-        logits: Tensor = self.classifier(self.features(image_NCHW))
+        logits: Tensor = self.network(image_NCHW).logits_BC
         return logits
 
 
@@ -53,37 +62,36 @@ def emoexp_side(setting: Setting) -> Orders:
     torch.set_num_threads(1)
     image, label = images()
     everything = torch.arange(len(label))
-    plan = strategy.build(label, CLASSES, strategy.Columns(), epochs=1000, epoch_size="pool", seed=0)
-    batches = TrainingSamples(
-        image_NCHW=torch.from_numpy(image),
+    pixels, device = torch.from_numpy(image), torch.device("cpu")
+    columns = strategy.Columns()
+    samples = TrainingSamples(
+        image_NCHW=pixels,
         original_N=everything,
-        plan=plan,
+        strategy=strategy.build(label, CLASSES, columns, epochs=1000, epoch_size="pool", seed=0),
         on_all=Policy(),
         on_copies=Policy(),
         redraw=False,
-        normalisation=Normalisation(0.5, 0.25),
-        batch_size=BATCH,
         seed=0,
-        device=torch.device("cpu"),
+        device=device,
     )
-    recipe = TrainSetup(
-        batches=batches,
+    setup = TrainSetup(
+        samples=samples,
+        step=StepSetup(pixels, Normalisation(0.5, 0.25), device, "fp32", clip_norm=None, sharpness_rho=0.0),
         validation=(everything, label),
         num_classes=CLASSES,
-        schedule=lambda done, total, monitored: 1.0,
+        batch_size=BATCH,
+        lr_schedule=lambda done, total, monitored: 1.0,
         epochs=1000,
         monitor="val/macro_f1",
         patience=None,
-        clip_norm=None,
-        precision="fp32",
         seed=0,
     )
     model = OneLayer()
     state = TrainState(model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True))
 
     def epoch() -> None:
-        loop.train_epoch(recipe, state, [1e-3], lambda step, steps: False)
-        state.epoch, state.step, state.running = state.epoch + 1, 0, {}
+        loop.train_epoch(setup, state, lambda step, steps: False)
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
 
     value = Normalisation(0.5, 0.25)(torch.from_numpy(image))
     other = OneLayer()
@@ -95,7 +103,7 @@ def emoexp_side(setting: Setting) -> Orders:
         for place in order.split(BATCH):
             target = label[place]
             optimizer.zero_grad()
-            logits = other(value[place])
+            logits = other(value[place]).logits_BC
             loss = nn.functional.cross_entropy(logits, target)
             loss.backward()
             optimizer.step()
@@ -114,6 +122,6 @@ def lightning_side(setting: Setting) -> Orders:
     image, label = images()
     value = Normalisation(0.5, 0.25)(torch.from_numpy(image))
     batches = DataLoader(TensorDataset(value, label), batch_size=BATCH, shuffle=True)
-    model = lightning_peer.Classifier(OneLayer(), CLASSES, fused=True)
+    model = lightning_peer.Classifier(LogitsOf(OneLayer()), CLASSES, fused=True)
     folder: Path = setting.place / "one_layer"
     return {"epoch": lightning_peer.fitting(model, batches, folder)}

@@ -20,30 +20,34 @@ from emoexp.inference import predict
 from emoexp.models import mish
 from emoexp.runs import machine
 from emoexp.training import cuda_graphs, loop
-from emoexp.training.step import Eager, Place, TrainState, step, zero_sums
+from emoexp.training.batches import EpochSamples, Rows, Target, load_batch
+from emoexp.training.cuda_graphs import CapturedSteps
+from emoexp.training.step import BatchPosition, TrainState, step, zero_sums
 
 PASSES = 22  # over all activations in one step of separate kernels: forward, backward, norms' statistics
 
 
 class Side:
-    """A training that has begun on a device, as training.train would have it."""
+    """A training that has begun on a device, as training.run.train has it."""
 
     def __init__(self, *words: str) -> None:
         with initialize_config_module("emoexp.conf", version_base="1.3"):
             composed = compose("train", ["tracking=none", "epochs=1000", *words])
-        self.experiment, self.place = checked(composed)
-        self.device = machine.choose(self.place.device)
+        self.experiment, self.machine = checked(composed)
+        self.device = machine.choose(self.machine.device)
         self.prepare()
-        mish.prepare(self.place.cache)
+        mish.prepare(self.machine.cache)
         started = time.perf_counter()
-        self.data = build_data.load_data(self.experiment, self.place)
+        self.data = build_data.load_data(self.experiment, self.machine)
         self.loading = time.perf_counter() - started
-        plan = build_strategy.build_strategy(self.experiment, self.data)
+        strategy = build_strategy.build_strategy(self.experiment, self.data)
         image_NCHW = resident(self.data.images, self.device)
-        self.recipe = build_training.train_setup(self.experiment, self.place, self.data, plan, image_NCHW, self.device)
+        self.setup = build_training.train_setup(
+            self.experiment, self.machine, self.data, strategy, image_NCHW, self.device
+        )
         self.state = self.fresh()
-        self.rates = [group.setdefault("base_lr", group["lr"]) for group in self.state.optimizer.param_groups]
-        self.recipe.executor.adopt(self.recipe, self.state)
+        if self.setup.capture is not None:
+            self.setup.capture.adopt(self.setup.step, self.state)
 
     def prepare(self) -> None:
         """Set what torch keeps for the whole process, which other sides set otherwise."""
@@ -56,39 +60,41 @@ class Side:
     @property
     def draws(self) -> int:
         """Images of an epoch."""
-        return self.recipe.batches.plan.epoch_size
+        return self.setup.samples.strategy.epoch_size
 
     def epoch(self) -> None:
         """An epoch of training, through the public loop."""
         self.prepare()
-        loop.train_epoch(self.recipe, self.state, self.rates, lambda step, steps: False)
-        self.state.epoch, self.state.step, self.state.running = self.state.epoch + 1, 0, {}
+        loop.train_epoch(self.setup, self.state, lambda step, steps: False)
+        self.state.epoch, self.state.step, self.state.sums = self.state.epoch + 1, 0, {}
 
     def validate(self) -> None:
         """The validation part."""
-        loop.validate(self.recipe, self.state.model)
+        loop.validate(self.setup, self.state.model)
 
     def look(self) -> None:
         """An epoch's images, transformed and normalised, and nothing done with them."""
-        batches = self.recipe.batches
-        draws = batches.of(self.state.epoch)
-        for number in range(len(batches)):
-            span = batches.span(number)
-            batches.batch(draws, lambda table, span=span: table[span])  # type: ignore[misc]
+        epoch = self.setup.epoch(self.state)
+        for position in epoch.batches():
+            self.batch(epoch.samples, position.rows)
+
+    def batch(self, samples: EpochSamples, rows: Rows) -> tuple[Tensor, Target]:
+        """Images of an epoch, as a step has them, and their classes."""
+        one_step = self.setup.step
+        return load_batch(one_step.image_NCHW, one_step.normalisation, self.device, samples, rows)
 
     def judge(self, part: str) -> None:
         """From now on, validate on this part."""
         index = self.data.where(part)
         validation = (torch.from_numpy(index), torch.from_numpy(self.data.labels[index]))
-        self.recipe = dataclasses.replace(self.recipe, validation=validation)
+        self.setup = dataclasses.replace(self.setup, validation=validation)
 
     def bare(self) -> Callable[[], None]:
         """An epoch of the least that any loop has to do: forward, loss, backward, update, on one fixed batch; captured
         where emoexp's steps are."""
         self.prepare()
-        batches, state = self.recipe.batches, self.fresh()
-        draws = batches.draws(batches.order(0), 0)
-        batch = batches.batch(draws, lambda table: table[: batches.batch_size])
+        state = self.fresh()
+        image, target = self.batch(self.setup.epoch(state).samples, slice(0, self.setup.batch_size))
         state.model.train()
         for group in state.optimizer.param_groups:
             group |= {"capturable": True} if "capturable" in group else {}
@@ -96,31 +102,31 @@ class Side:
         def work() -> None:
             state.optimizer.zero_grad()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.experiment.precision == "bf16"):
-                logits = state.model(batch.image_BCHW)
-            torch.nn.functional.cross_entropy(logits.float(), batch.label_B).backward()
+                logits = state.model(image).logits_BC
+            torch.nn.functional.cross_entropy(logits.float(), target.label_B).backward()
             state.optimizer.step()
 
-        repeat = work if isinstance(self.recipe.executor, Eager) else cuda_graphs.record_cuda(work)
+        repeat = work if self.setup.capture is None else cuda_graphs.record_cuda(work)
 
         def epoch() -> None:
-            for _ in range(len(batches)):
+            for _ in range(self.setup.steps):
                 repeat()
 
         return epoch
 
-    def trained(self, executor: Any, epochs: int) -> dict[str, Tensor]:
-        """The weights after some epochs from the first weights on, by an executor."""
+    def trained(self, capture: CapturedSteps | None, epochs: int) -> dict[str, Tensor]:
+        """The weights after some epochs from the first weights on, by captured or eager steps."""
         self.prepare()
-        recipe, state = dataclasses.replace(self.recipe, executor=executor, epochs=epochs), self.fresh()
-        for _ in loop.fit(recipe, state, lambda step, steps: False):
+        setup, state = dataclasses.replace(self.setup, capture=capture, epochs=epochs), self.fresh()
+        for _ in loop.fit(setup, state, lambda step, steps: False):
             pass
         return {name: value.clone() for name, value in state.model.state_dict().items()}
 
     def save_batch(self, path: Path) -> None:
         """First weights and a batch, for another network to repeat."""
-        batches = self.recipe.batches
-        batch = batches.batch(batches.of(0), lambda table: table[: equality.IMAGES])
-        equality.save(path, self.fresh().model.state_dict(), batch.image_BCHW, batch.label_B)
+        state = self.fresh()
+        image, target = self.batch(self.setup.epoch(state).samples, slice(0, equality.IMAGES))
+        equality.save(path, state.model.state_dict(), image, target.label_B)
 
     def compare(self, path: Path) -> Agreement:
         """How far a step agrees with what another network left in `path`."""
@@ -135,28 +141,28 @@ class Side:
         return Agreement(loss, gradient, where, equality.largest(*pairs[0])[0])
 
     def _step(self, state: TrainState) -> Tensor:
-        state.running = zero_sums(self.device)
-        batches = self.recipe.batches
-        place = Place(lambda table: table[: equality.IMAGES], 0, 0.0, self.rates)
-        step(self.recipe, state, batches.of(0), self.recipe.phase(0), place)
-        return (state.running["loss"] / equality.IMAGES).float()
+        state.sums = zero_sums(self.device)
+        epoch = self.setup.epoch(state)
+        position = BatchPosition(slice(0, equality.IMAGES), 0, 0.0, epoch.rate_SG[0].tolist())
+        step(self.setup.step, state, epoch, position)
+        return (state.sums["loss"] / equality.IMAGES).float()
 
     def apart(self) -> float:
         """Largest difference of a logit on the judged part, to a plain forward pass of the same weights."""
-        index, batches = self.recipe.validation[0], self.recipe.batches
-        chunks = batches(batches.image_NCHW, index, batches.normalisation, self.device)
-        ours = predict.logits(self.state.model, chunks, self.experiment.precision)
-        image = batches.normalisation(batches.image_NCHW[index])
+        index, one_step = self.setup.validation[0], self.setup.step
+        images = predict.batches(one_step.image_NCHW, index, one_step.normalisation, self.device)
+        ours = predict.logits(self.state.model, images, self.experiment.precision)
+        image = one_step.normalisation(one_step.image_NCHW[index])
         with torch.no_grad():
-            theirs = torch.cat([self.state.model.eval()(piece) for piece in image.split(128)])
+            theirs = torch.cat([self.state.model.eval()(piece).logits_BC for piece in image.split(128)])
         return float((ours - theirs).abs().max())
 
     def flops(self) -> float:
         """Floating-point operations of training on one image."""
         model = self.fresh().model.train()
-        image = torch.zeros(2, *self.recipe.batches.image_NCHW.shape[1:], device=self.device)
+        image = torch.zeros(2, *self.setup.step.image_NCHW.shape[1:], device=self.device)
         with FlopCounterMode(display=False) as counter:
-            model(image).sum().backward()
+            model(image).logits_BC.sum().backward()
         return counter.get_total_flops() / 2
 
     def traffic(self) -> float:
@@ -171,7 +177,7 @@ class Side:
         for part in model.modules():
             part.register_forward_hook(count)
         with torch.inference_mode():
-            model(torch.zeros(1, *self.recipe.batches.image_NCHW.shape[1:], device=self.device))
+            model(torch.zeros(1, *self.setup.step.image_NCHW.shape[1:], device=self.device))
         return PASSES * elements * (2 if self.experiment.precision == "bf16" else 4)
 
 

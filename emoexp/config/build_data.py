@@ -12,9 +12,9 @@ from emoexp.training import leaky_protocol
 log = logging.getLogger(__name__)
 
 
-def load_data(experiment: Experiment, place: Machine) -> Dataset:
+def load_data(experiment: Experiment, machine: Machine) -> Dataset:
     """The images of a configuration, split, with the leaks between the parts and the long tail that it asks for."""
-    cache = folder_of(place.cache)
+    cache = folder_of(machine.cache)
     source = experiment.data.build(image_size=experiment.image_size, channels=experiment.channels, cache=cache)
     if experiment.protocol == "leaky":
         copies = experiment.imbalance.copies

@@ -115,12 +115,12 @@ def deal(label_P: Tensor, turn_E: Tensor, dealt_C: Tensor, *, seed: int) -> Tens
     item_E = torch.empty_like(turn_E)
     for c, begun in enumerate(dealt_C.tolist()):
         member, mine = torch.nonzero(label_P == c).flatten(), turn_E == c
-        place = begun + torch.arange(int(mine.sum()))
-        if len(place):
+        position = begun + torch.arange(int(mine.sum()))
+        if len(position):
             size, first = len(member), begun // len(member)
-            deck = torch.arange(first, int(place[-1]) // size + 1)[:, None]
+            deck = torch.arange(first, int(position[-1]) // size + 1)[:, None]
             draw_DN = rng.uniform_double(seed, "deck", c, deck, torch.arange(size)[None])
-            item_E[mine] = member[torch.argsort(draw_DN, dim=1, stable=True).flatten()[place - first * size]]
+            item_E[mine] = member[torch.argsort(draw_DN, dim=1, stable=True).flatten()[position - first * size]]
     return item_E
 
 

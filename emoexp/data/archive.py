@@ -169,7 +169,7 @@ def _tar(root: Path, archive: tarfile.TarFile) -> Tree:
 
 def _refuse(root: Path, names: list[str], odd: list[str]) -> None:
     if len(names) > MAX_ENTRIES:
-        raise ValueError(f"{root} holds {len(names)} files, more than the {MAX_ENTRIES} that are taken for honest")
+        raise ValueError(f"{root} holds {len(names)} files, more than the {MAX_ENTRIES} that are allowed")
     escaped = [name for name in names if climbs(name)]
     if escaped:
         raise ValueError(f"{root} holds names that lead out of it, and is not read: {_first(escaped)}")

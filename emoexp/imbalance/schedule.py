@@ -1,4 +1,4 @@
-"""When each column of a strategy acts, and what of the network learns: a run has at most two parts."""
+"""When each column of a strategy acts, and what of the network is trained: a run has one stage or two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,21 @@ NORMS = ("update", "frozen")
 
 @dataclass(frozen=True)
 class Schedule:
-    """The second part of a run begins after the share `start` of its epochs; 0: there is one part alone.
+    """The second stage of a run begins after the share `start` of its epochs; 0: there is one stage.
 
-    late: columns that act only from then on (deferred re-weighting and re-sampling: Cao et al., NeurIPS 2019, section
-    3.3). early: columns that act only before. retrain: none, the whole network goes on; kept, features are frozen and
-    the classifier goes on; fresh, it is drawn anew (cRT); scale, only a factor for each class is learnt (LWS: Kang et
-    al., ICLR 2020, section 4); both, it goes on with such factors (MiSLAS: Zhong et al., CVPR 2021). norms: whether
-    batch norms still update their statistics where features are frozen, as in the original cRT and LWS, or are frozen
-    too. rate: factor of the learning rate in the second part; where a classifier is retrained, the rate's schedule
-    begins anew with it.
+    late: columns that act in the second stage only (deferred re-weighting and re-sampling: Cao et al., NeurIPS 2019,
+    section 3.3). early: columns that act in the first stage only. rate: factor of the learning rate in the second
+    stage; where a classifier is retrained, the schedule of the rate begins anew.
+
+    retrain, what is trained in the second stage:
+    - "none": the whole network.
+    - "kept": the classifier, from the weights that it has; features are frozen.
+    - "fresh": the classifier, initialised again; features are frozen (cRT: Kang et al., ICLR 2020, section 4).
+    - "scale": one factor for each class, nothing else (LWS: the same).
+    - "both": the classifier and such factors; features are frozen (MiSLAS: Zhong et al., CVPR 2021).
+
+    norms: whether batch norms still update their statistics where features are frozen, as in the original cRT and LWS,
+    or are frozen too.
     """
 
     start: float = 0.0

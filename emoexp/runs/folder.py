@@ -81,7 +81,7 @@ def open_run(outputs: Path, name: str, manifest: dict[str, Any], config: dict[st
     """
     run_folder, changes = folder_for(outputs, name, manifest, resume)
     if changes:
-        log.warning("%s was begun with other %s", folders(outputs, name)[-1], "; ".join(changes))
+        log.warning("%s was started with different %s", folders(outputs, name)[-1], "; ".join(changes))
         log.warning("starting anew in %s; resume=force would go on with the other", run_folder)
     run_folder.mkdir(parents=True, exist_ok=True)
     with files.lock(run_folder / "lock", wait=False) as is_held:
@@ -94,7 +94,7 @@ def open_run(outputs: Path, name: str, manifest: dict[str, Any], config: dict[st
             files.write_yaml(run_folder / "config.yaml", config)
             run.write("manifest.json", manifest)
         elif changes := differences(before, manifest):
-            log.warning("resume=force: %s was begun with other %s", run_folder, "; ".join(changes))
+            log.warning("resume=force: %s was started with different %s", run_folder, "; ".join(changes))
             if not run.finished:  # a finished run stays what it was made by
                 run.write("manifest.json", manifest | {"continued": [*before.get("continued", []), changes]})
         yield run
@@ -199,7 +199,7 @@ def close_if_dead(run_folder: Path) -> bool:
         last_sign = max(path.stat().st_mtime for path in signs if path.exists())
         status["status"] = "KILLED"
         status["ended"] = min(last_sign, time.time())
-        status["error"] = "the process died without a word"
+        status["error"] = "the process ended without recording a status"
         files.write_json(run_folder / "status.json", status)
         return True
 

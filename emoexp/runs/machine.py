@@ -22,8 +22,8 @@ def tune_allocator() -> None:
         libc.mallopt(trim_threshold, 1 << 30)
 
 
-def give_back() -> None:
-    """Return what is kept but not used to the system: once after a training, when there are no more steps."""
+def release_unused_memory() -> None:
+    """Return memory that the allocator kept to the operating system; called once, after training."""
     if _glibc():
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -22,7 +22,7 @@ from emoexp.training.step import BatchPosition, EpochPlan, StepSetup, TrainState
 
 log = logging.getLogger("emoexp")
 WARM_UP = 3  # steps before a recording: libraries choose their kernels in them
-KEPT = 4  # recordings at a time, and forms of a step in each: every one holds a batch's activations
+MAX_RECORDINGS = 4  # and variants of a step in each; each one occupies the memory of a batch's activations
 Record = Callable[[Callable[[], None]], Callable[[], None]]  # from what is to be done to what repeats it
 TakeStep = Callable[[StepSetup, TrainState, EpochPlan, BatchPosition], None]
 
@@ -59,8 +59,8 @@ def refusal(setup: StepSetup, state: TrainState) -> str | None:
 class CapturedSteps:
     """Takes steps as recordings of `step.step`.
 
-    compiled: the network by torch.compile, which fuses kernels and rounds otherwise. insist: on what cannot be captured
-    an error, not eager steps. record: what makes a recording.
+    compiled: the network by torch.compile, which fuses kernels and rounds otherwise. insist: raise an error where a
+    step cannot be captured, instead of taking eager steps. record: the function that records a step.
     """
 
     def __init__(self, *, compiled: bool = False, insist: bool = False, record: Record = record_cuda) -> None:
@@ -72,14 +72,14 @@ class CapturedSteps:
         state's own values.
 
         Raises:
-            ValueError: the step cannot be captured, and it was asked to be.
+            ValueError: the step cannot be captured, and `insist` is set.
         """
         if why := refusal(setup, state):
             return self._refuse(why)
         try:
             key = frozen((setup, state.model, _hyperparameters(state.optimizer), self.compiled))
         except RecursionError:
-            return self._refuse("the network holds itself")
+            return self._refuse("the network contains a reference to itself")
         key = (key, self.record, torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark)
         recording = next((one for one in _recordings if one.key == key and one.image_NCHW is setup.image_NCHW), None)
         if recording is None:
@@ -87,7 +87,7 @@ class CapturedSteps:
         else:
             _recordings.remove(recording)
         _recordings.append(recording)
-        del _recordings[:-KEPT]
+        del _recordings[:-MAX_RECORDINGS]
         self._recording = recording
         recording.adopt(state)
 
@@ -151,7 +151,7 @@ class _Recording:
         if tables is None or not tables.hold(epoch):
             tables = _Tables.like(setup, epoch)
         self.forms[form] = tables
-        while len(self.forms) > KEPT:
+        while len(self.forms) > MAX_RECORDINGS:
             del self.forms[next(iter(self.forms))]
         tables.fill(state, epoch)
         size_S = [position.rows.stop - position.rows.start for position in epoch.batches()]  # type: ignore[union-attr]
@@ -257,17 +257,17 @@ def frozen(value: Any) -> Hashable:
         return (type(value), tuple((frozen(key), frozen(part)) for key, part in value.items()))
     if isinstance(value, list | tuple | set | frozenset):
         return (type(value), tuple(frozen(part) for part in value))
-    return _Same(value)
+    return _Identity(value)
 
 
 @dataclass(frozen=True, eq=False)
-class _Same:
+class _Identity:
     """An object that equals itself alone; held, so that no other can take its identity."""
 
     value: Any
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
+        return isinstance(other, _Identity) and other.value is self.value
 
     def __hash__(self) -> int:
         return id(self.value)

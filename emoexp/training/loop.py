@@ -17,7 +17,7 @@ from emoexp.training.step import EpochPlan, Row, TrainState, step, zero_sums
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch leaves: its row of the history, whether it is the best so far, the seconds it took, and for how
+    """The result of one epoch: its row of the history, whether it is the best so far, the seconds it took, and for how
     many images (fewer than an epoch's where it was resumed in its middle)."""
 
     row: Row
@@ -28,7 +28,7 @@ class EpochResult:
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; the state stands between two steps and can be saved."""
+    """Training was asked to stop; the state is complete, between two steps, and can be saved."""
 
 
 def fit(setup: TrainSetup, state: TrainState, stop: Callable[[int, int], bool]) -> Iterator[EpochResult]:

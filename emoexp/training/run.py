@@ -66,9 +66,9 @@ def train(
     mish.prepare(machine.cache)
     data = load(experiment, machine)
     strategy = build_strategy.build_strategy(experiment, data)
-    name, made_by = naming.name(experiment), manifest(experiment, data, strategy, device, machine)
-    whole = experiment.plain() | machine.plain()
-    with open_run(Path(machine.outputs), name, made_by, whole, machine.resume) as run:
+    name, run_manifest = naming.name(experiment), manifest(experiment, data, strategy, device, machine)
+    full_config = experiment.plain() | machine.plain()
+    with open_run(Path(machine.outputs), name, run_manifest, full_config, machine.resume) as run:
         opened(run)
         run.add_to_sweep(machine.sweep)
         run.seconds["prepare"] = time.perf_counter() - started
@@ -77,18 +77,23 @@ def train(
         with (
             sigterm_interrupts(),
             logging_to(run.folder / "run.log"),
-            track(run, machine) as changed,
+            track(run, machine) as notify_tracker,
             record_status(run),
         ):
             setup, state = begin(run, experiment, machine, data, strategy, device)
-            checkpointer = Checkpointer(run, state, build_model.model_spec(experiment, data), changed)
+            checkpointer = Checkpointer(run, state, build_model.model_spec(experiment, data), notify_tracker)
             with (
                 run.timed("train"),
-                stop_on_signal() as asked,
-                progress_bar(setup.epochs, lambda: state.epoch, changed) as show,
+                stop_on_signal() as stop_requested,
+                progress_bar(setup.epochs, lambda: state.epoch, notify_tracker) as show_progress,
             ):
+
+                def stop(step: int, steps: int) -> bool:
+                    show_progress(step, steps)
+                    return stop_requested()
+
                 try:
-                    for epoch in fit(setup, state, stop=lambda step, steps: bool(show(step, steps)) or asked()):
+                    for epoch in fit(setup, state, stop):
                         checkpointer.epoch(epoch)
                         log.info(epoch_line(epoch, setup.epochs))
                     checkpointer.write()
@@ -97,7 +102,7 @@ def train(
                     at = f"epoch {state.epoch + 1}, step {state.step}"
                     log.info("stopped at %s; the same command goes on from here", at)
                     raise KeyboardInterrupt from None
-            machines.give_back()
+            machines.release_unused_memory()
             metrics = conclude(run, experiment, machine, setup, state.history, data)
             if machine.tracking.keeps_model:
                 with run.timed("export"):
@@ -119,7 +124,7 @@ def finished_before(run: Run, machine: Machine) -> dict[str, Any]:
 def begin(
     run: Run, experiment: Experiment, machine: Machine, data: Dataset, strategy: Strategy, device: torch.device
 ) -> tuple[TrainSetup, TrainState]:
-    """Keep what is known before training, build what it needs, and go on from the last checkpoint if there is one."""
+    """Write leaks and ledger, build setup and state, and load the last checkpoint if there is one."""
     log.info("run    %s", run.folder)
     record_leaks(run, data, near_duplicates.load(data, build_data.folder_of(machine.cache)))
     np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))

@@ -1,4 +1,4 @@
-"""What a run trains with: samples, validation, schedule, and when to stop. Nothing of it changes."""
+"""What a run trains with: samples, validation, schedule, and when to stop. Immutable."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

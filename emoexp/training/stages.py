@@ -29,7 +29,7 @@ def begin_epoch(setup: TrainSetup, state: TrainState, epoch: EpochPlan) -> None:
         if epoch.retrain == "fresh":
             rng.reseed(setup.seed, "classifier")
             heads.reset(model.classifier)
-        forget(state.optimizer)
+        reset_state(state.optimizer)
 
 
 def learns(retrain: str, name: str | None) -> bool:
@@ -39,7 +39,7 @@ def learns(retrain: str, name: str | None) -> bool:
     return retrain == "none" or (name is not None and retrain != "scale")
 
 
-def forget(optimizer: torch.optim.Optimizer) -> None:
+def reset_state(optimizer: torch.optim.Optimizer) -> None:
     """Bring an optimizer's state to where it began; in place where that is zero: captured steps use these tensors."""
     if type(optimizer) not in _STATE_BEGINS_AT_ZERO or optimizer.defaults.get("dampening"):
         optimizer.state.clear()

@@ -19,7 +19,7 @@ Number = float | Tensor  # known to the host, or only to the device
 
 @dataclass
 class TrainState:
-    """What training changes, and all that a checkpoint holds.
+    """The mutable state of a training; exactly what a checkpoint contains.
 
     epoch, step: where the next step stands, both from 0. history: one row for each finished epoch. sums: over the
     epoch so far, on the device (see `zero_sums`).
@@ -60,7 +60,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class StepSetup:
-    """What all steps of a run share and none of them changes.
+    """Values that are the same in all steps of a run.
 
     A step sees nothing else of the configuration: what it needs belongs here or into `EpochPlan`, where a captured
     step finds it too.
@@ -82,10 +82,9 @@ class EpochPlan:
     """All that is in force in one epoch of S steps.
 
     samples: the epoch's images, a row for each draw. loss, constants: of the strategy. tail_C: classes whose loss
-    sharpness-aware minimisation takes nearby; None: all. retrain: what learns in a second stage (none: the whole
-    network; kept, fresh, scale or both as `imbalance.schedule.Schedule` has it). norms_frozen: batch norms use their
-    statistics and leave them. progress_S, rate_SG: float64 on the host, share of the run done before each step and the
-    learning rate of each parameter group.
+    sharpness-aware minimisation takes nearby; None: all. retrain: what is trained, as `imbalance.schedule.Schedule` has
+    it; "none" outside a second stage. norms_frozen: batch norms use their statistics and leave them. progress_S,
+    rate_SG: float64 on the host, share of the run done before each step and the learning rate of each parameter group.
     """
 
     samples: EpochSamples
@@ -171,7 +170,7 @@ def step(setup: StepSetup, state: TrainState, epoch: EpochPlan, batch: BatchPosi
     sums, finite = state.sums, torch.isfinite(loss.detach() + norm)
     sums["bad_step"].copy_(torch.where((sums["bad_step"] < 0) & ~finite, batch.step, sums["bad_step"]))
     set_learning_rates(state.optimizer, batch.rates)
-    if not holds_back(state.optimizer, sums["bad_step"]):
+    if not must_skip_update(state.optimizer, sums["bad_step"]):
         state.optimizer.step()
     sums["loss"] += loss.detach() * len(image_BCHW)
     sums["correct"] += target.correct(output.logits_BC.detach())
@@ -209,9 +208,9 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, rates: Sequence[Number]
             group["lr"] = rate
 
 
-def holds_back(optimizer: torch.optim.Optimizer, bad_step: Tensor) -> bool:
-    """Whether no update may follow as something was not finite. A fused optimizer is told, and sees to it without the
-    host waiting."""
+def must_skip_update(optimizer: torch.optim.Optimizer, bad_step: Tensor) -> bool:
+    """Whether something was not finite, so that no update may follow. A fused optimizer gets this as `found_inf` and
+    skips the update on the device, so that the host does not wait."""
     if optimizer.defaults.get("fused"):
         optimizer.found_inf = (bad_step >= 0).float()  # type: ignore[attr-defined]  # torch reads it, and declares none
         return False

@@ -178,6 +178,29 @@ def test_a_constant_score_has_the_prevalence_as_its_average_precision() -> None:
     assert average_precision(np.full(100, 0.3), np.arange(100) < 7) == pytest.approx(0.07)
 
 
+def steps_of_the_formula(score_N: np.ndarray, positive_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision of the images from the highest score down to each score at which recall grows."""
+    steps = []
+    for threshold in np.unique(score_N)[::-1]:
+        hits, taken = (positive_N & (score_N >= threshold)).sum(), (score_N >= threshold).sum()
+        if (positive_N & (score_N == threshold)).any():
+            steps.append((hits / positive_N.sum(), hits / taken))
+    recall_K, precision_K = np.array(steps).T
+    return recall_K, precision_K
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([1, 2, 5, 1000]))
+def test_curve_and_average_precision_are_the_formula(seed: int, n: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    score_N, positive_N = rng.integers(0, levels, n) / levels, rng.random(n) < rng.random()
+    positive_N[rng.integers(n)] = True
+    recall_K, precision_K = steps_of_the_formula(score_N, positive_N)
+    found = precision_recall_steps(score_N, positive_N)
+    assert found[0].tolist() == recall_K.tolist() and found[1].tolist() == precision_K.tolist()
+    expected = float((np.diff(recall_K, prepend=0.0) * precision_K).sum())
+    assert average_precision(score_N, positive_N) == pytest.approx(expected, rel=1e-12)
+
+
 def test_equal_scores_enter_together_whatever_their_order() -> None:
     score, positive = np.array([0.9, 0.5, 0.5, 0.5, 0.1]), np.array([True, True, False, False, True])
     assert average_precision(score, positive) == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 4 + 1 / 3 * 3 / 5)

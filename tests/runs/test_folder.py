@@ -104,4 +104,8 @@ def test_a_run_without_its_process_is_closed(tmp_path):
     assert folder.all_runs(tmp_path) == [tmp_path / "run-1"]
     assert folder.close_if_dead(tmp_path / "run-1") and not folder.close_if_dead(tmp_path / "run-1")
     status = files.read_json(tmp_path / "run-1" / "status.json")
-    assert status["status"] == "KILLED" and status["ended"] >= status["started"] and "without a word" in status["error"]
+    assert (
+        status["status"] == "KILLED"
+        and status["ended"] >= status["started"]
+        and "without recording a status" in status["error"]
+    )

@@ -206,7 +206,7 @@ def test_forms_of_a_step_are_forgotten_too():
             dataclasses.replace(recipe(formula=lambda *a, k=formula: losses.softmax(*a)), capture=made.capture),
             begun(),
         )
-    assert len(cuda_graphs._recordings[-1].forms) == cuda_graphs.KEPT
+    assert len(cuda_graphs._recordings[-1].forms) == cuda_graphs.MAX_RECORDINGS
 
 
 def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
@@ -360,7 +360,7 @@ def test_a_network_that_holds_itself_is_taken_eagerly(caplog):
     state.model.__dict__["me"] = state.model
     with caplog.at_level("INFO", "emoexp"):
         trained(captured(recipe()), state)
-    assert "the network holds itself" in caplog.text
+    assert "the network contains a reference to itself" in caplog.text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -214,7 +214,7 @@ def test_results_of_another_version_are_not_continued_in_silence(tmp_path, monke
     first, second = sorted((tmp_path / "outputs").iterdir())
     assert second.name == f"{first.name}.2"
     said = capsys.readouterr().out
-    assert "was begun with other results_version (1, now 1000)" in said and "resume=force" in said
+    assert "was started with different results_version (1, now 1000)" in said and "resume=force" in said
     training.train(*tiny(tmp_path))  # fits the second one
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
@@ -252,7 +252,7 @@ def test_other_data_are_not_continued_in_silence(tmp_path, monkeypatch, capsys):
 
     training.train(*tiny(tmp_path), load=altered)
     assert len(list((tmp_path / "outputs").iterdir())) == 2
-    assert "other data." in capsys.readouterr().out
+    assert "different data." in capsys.readouterr().out
 
 
 def test_two_processes_do_not_train_one_run(tmp_path):

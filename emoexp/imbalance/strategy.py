@@ -138,7 +138,7 @@ def build(
     draws.
 
     Raises:
-        ValueError: another epoch size, or a mix that mixes in no epoch.
+        ValueError: a mix that mixes in no epoch.
     """
     image_C = torch.bincount(label_N, minlength=num_classes)
     parent_P, copy_P = copies.lineage(label_N, columns.target(image_C), seed=seed)

@@ -1,4 +1,4 @@
-"""What a network says of images, in evaluation mode. Training, evaluation and prediction all run networks here."""
+"""Inference in evaluation mode: validation during training, evaluation and prediction run networks here."""
 
 from collections.abc import Iterator
 
@@ -48,7 +48,7 @@ def probabilities(logits_NC: Tensor) -> np.ndarray:
 
 
 def features(model: Network, batches: Iterator[Tensor], precision: str) -> Tensor:
-    """What the last layer sees of batches of normalised images: float32 N×F, CPU."""
+    """Features, which the classifier sees, of batches of normalised images: float32 N×F, CPU."""
     model.eval()
     out: list[Tensor] = []
     with torch.no_grad():

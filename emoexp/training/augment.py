@@ -146,8 +146,8 @@ def apply(image_NCHW: Tensor, transformation: Transformation, fill: float) -> Te
 
 
 def _grid(affine_B23: Tensor, height: int, width: int) -> Tensor:
-    """torch's affine_grid to rounding, as one matrix product: several times faster on a CPU, where it was the dearest
-    part of a batch."""
+    """torch's affine_grid to rounding, as one matrix product: several times faster on a CPU, where it was the most
+    expensive part of a batch."""
     source_2BP = affine_B23.reshape(-1, 3) @ _pixels(height, width, affine_B23.device)
     return source_2BP.view(-1, 2, height, width).permute(0, 2, 3, 1)
 

@@ -19,9 +19,9 @@ EVERY_S = 1.0
 
 
 class Checkpointer:
-    """Keeps what each epoch leaves. The last checkpoint is the truth; the history is written from it.
+    """Keeps what each epoch leaves. last.pt counts: the history is written from the same state.
 
-    model_spec: kept beside the best weights. changed: called whenever the folder has.
+    model_spec: kept beside the best weights. changed: called after each write.
     """
 
     def __init__(self, run: Run, state: TrainState, model_spec: dict[str, Any], changed: Callable[[], None]) -> None:

@@ -27,8 +27,8 @@ log = logging.getLogger("emoexp")
 def conclude(
     run: Run, experiment: Experiment, machine: Machine, setup: TrainSetup, history: Sequence[Row], data: Dataset
 ) -> dict[str, Any]:
-    """The best epoch's model, fitted on validation where the strategy says so, on validation and, once, on test:
-    predictions, metrics, tables, figures."""
+    """Evaluate the best epoch's model on validation and, once, on test, after the strategy's post-hoc fit: predictions,
+    metrics, tables, figures."""
     best = checkpoint.load(run.folder / "best.pt")
     best.pop("posthoc", None)  # of a conclusion that did not come to its end
     model = build_model.trained_model(best, machine.allow)

@@ -1,9 +1,9 @@
-"""Captured steps: on CUDA a whole step is one graph, recorded once and repeated without the host.
+"""Captured steps: on CUDA a whole step is one graph, recorded once for each size of a batch, and replayed.
 
-A step of a small network is a hundred short kernels, and launching them one by one takes longer than they do. What is
-recorded is `step.step` itself, on tensors that stay where they are: weights, samples, constants and learning rates of a
-run are copied into them. All else that a step reads is frozen in the recording. `frozen` derives it from the step's own
-arguments, and runs in which it is equal share a recording, one after the other.
+A step of a small network is a hundred short kernels, and launching them from the host takes longer than running
+them. What is recorded is `step.step` itself, on tensors that stay where they are: weights, samples, constants and
+learning rates of a run are copied into them. All else that a step reads is fixed in the recording. `frozen` derives it
+from the step's own arguments, and runs in which it is equal share a recording, one after the other.
 """
 
 import dataclasses

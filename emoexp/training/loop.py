@@ -68,7 +68,7 @@ def train_epoch(setup: TrainSetup, state: TrainState, stop: Callable[[int, int],
             stop_if_not_finite(setup, state, epoch)
             raise Interrupted
     if state.epoch + 1 < setup.epochs:
-        setup.samples.prepare(state.epoch + 1)
+        setup.samples.prepare(state.epoch + 1)  # while the device still works on this epoch
     stop_if_not_finite(setup, state, epoch)  # here the host waits for the device
 
 

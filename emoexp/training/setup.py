@@ -48,7 +48,7 @@ class TrainSetup:
         now, schedule = strategy.epoch(state.epoch), strategy.columns.schedule
         retrains = now.second_stage and schedule.retrains
         done = [state.epoch + number / self.steps for number in range(self.steps)]
-        factors = [self.lr_factor(share, state.history) for share in done]
+        factors = [self.lr_factor(epochs, state.history) for epochs in done]
         base = [group["base_lr"] for group in state.optimizer.param_groups]
         rates = [[as_on_device(rate * factor, device) for rate in base] for factor in factors]
         return EpochPlan(
@@ -59,7 +59,7 @@ class TrainSetup:
             tail_C=None if self.tail_C is None else self.tail_C.to(device),
             retrain=schedule.retrain if retrains else "none",
             norms_frozen=retrains and schedule.norms == "frozen",
-            progress_S=torch.tensor([share / self.epochs for share in done], dtype=torch.float64),
+            progress_S=torch.tensor([epochs / self.epochs for epochs in done], dtype=torch.float64),
             rate_SG=torch.tensor(rates, dtype=torch.float64),
         )
 

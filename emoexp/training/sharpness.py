@@ -33,8 +33,8 @@ def backward(
 ) -> None:
     """Leave the gradients that the optimizer is to follow; the weights come back as they were, bit for bit.
 
-    The weights move by rho·g/‖g‖ along the gradient g of the tail's loss, and that loss is derived there; the other
-    classes' loss is derived at the weights themselves. Batch norms count a batch once.
+    The weights move by rho·g/‖g‖ along the gradient g of the tail's loss, and the gradient of that loss is taken there;
+    the gradient of the other classes' loss is taken at the weights themselves. Batch norms count a batch once.
 
     Args:
         output, loss: of the batch at the weights themselves.

@@ -1,4 +1,4 @@
-"""The second stage of a run in which the classifier is retrained alone: what learns, and how it begins."""
+"""The start of an epoch: training mode, which parameters are trained, and the start of a second stage."""
 
 import torch
 from torch import nn

@@ -138,8 +138,9 @@ def zero_sums(device: torch.device) -> dict[str, Tensor]:
 def step(setup: StepSetup, state: TrainState, epoch: EpochPlan, batch: BatchPosition) -> None:
     """Learn from one batch.
 
-    The host never waits, and nothing but `batch` changes from step to step, so that a step can be captured and
-    repeated. Once a loss or gradient is not finite no update follows, in this step and all later ones of the epoch.
+    With a fused optimizer the host never waits for the device, and nothing but `batch` changes from step to step, so
+    that a step can be captured and repeated. Once a loss or gradient is not finite no update follows, in this step and
+    all later ones of the epoch.
     """
     image_BCHW, target = load_batch(setup.image_NCHW, setup.normalisation, setup.device, epoch.samples, batch.rows)
 

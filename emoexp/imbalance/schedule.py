@@ -36,7 +36,7 @@ class Schedule:
 
     @property
     def retrains(self) -> bool:
-        """Whether features are frozen in the second part."""
+        """Whether features are frozen in the second stage."""
         return self.retrain != "none"
 
     def second_stage_start(self, epochs: int) -> int:
@@ -47,5 +47,5 @@ class Schedule:
         return min(max(round(self.start * epochs), 1), epochs - 1)
 
     def acts(self, column: str, second: bool) -> bool:
-        """Whether a column acts in a part."""
+        """Whether a column acts in a stage."""
         return column not in (self.early if second else self.late)

@@ -47,7 +47,7 @@ class Side:
         )
         self.state = self.fresh()
         if self.setup.capture is not None:
-            self.setup.capture.adopt(self.setup.step, self.state)
+            self.setup.capture.prepare_run(self.setup.step_setup, self.state)
 
     def prepare(self) -> None:
         """Set what torch keeps for the whole process, which other sides set otherwise."""
@@ -74,14 +74,14 @@ class Side:
 
     def look(self) -> None:
         """An epoch's images, transformed and normalised, and nothing done with them."""
-        epoch = self.setup.epoch(self.state)
-        for position in epoch.batches():
-            self.batch(epoch.samples, position.rows)
+        plan = self.setup.plan_epoch(self.state)
+        for position in plan.batches():
+            self.batch(plan.samples, position.rows)
 
     def batch(self, samples: EpochSamples, rows: Rows) -> tuple[Tensor, Target]:
         """Images of an epoch, as a step has them, and their classes."""
-        one_step = self.setup.step
-        return load_batch(one_step.image_NCHW, one_step.normalisation, self.device, samples, rows)
+        step_setup = self.setup.step_setup
+        return load_batch(step_setup.image_NCHW, step_setup.normalisation, self.device, samples, rows)
 
     def judge(self, part: str) -> None:
         """From now on, validate on this part."""
@@ -94,7 +94,7 @@ class Side:
         where emoexp's steps are."""
         self.prepare()
         state = self.fresh()
-        image, target = self.batch(self.setup.epoch(state).samples, slice(0, self.setup.batch_size))
+        image, target = self.batch(self.setup.plan_epoch(state).samples, slice(0, self.setup.batch_size))
         state.model.train()
         for group in state.optimizer.param_groups:
             group |= {"capturable": True} if "capturable" in group else {}
@@ -109,7 +109,7 @@ class Side:
         repeat = work if self.setup.capture is None else cuda_graphs.record_cuda(work)
 
         def epoch() -> None:
-            for _ in range(self.setup.steps):
+            for _ in range(self.setup.steps_per_epoch):
                 repeat()
 
         return epoch
@@ -125,7 +125,7 @@ class Side:
     def save_batch(self, path: Path) -> None:
         """First weights and a batch, for another network to repeat."""
         state = self.fresh()
-        image, target = self.batch(self.setup.epoch(state).samples, slice(0, equality.IMAGES))
+        image, target = self.batch(self.setup.plan_epoch(state).samples, slice(0, equality.IMAGES))
         equality.save(path, state.model.state_dict(), image, target.label_B)
 
     def compare(self, path: Path) -> Agreement:
@@ -142,17 +142,17 @@ class Side:
 
     def _step(self, state: TrainState) -> Tensor:
         state.sums = zero_sums(self.device)
-        epoch = self.setup.epoch(state)
-        position = BatchPosition(slice(0, equality.IMAGES), 0, 0.0, epoch.rate_SG[0].tolist())
-        step(self.setup.step, state, epoch, position)
+        plan = self.setup.plan_epoch(state)
+        position = BatchPosition(slice(0, equality.IMAGES), 0, 0.0, plan.rate_SG[0].tolist())
+        step(self.setup.step_setup, state, plan, position)
         return (state.sums["loss"] / equality.IMAGES).float()
 
     def apart(self) -> float:
         """Largest difference of a logit on the judged part, to a plain forward pass of the same weights."""
-        index, one_step = self.setup.validation[0], self.setup.step
-        images = predict.batches(one_step.image_NCHW, index, one_step.normalisation, self.device)
+        index, step_setup = self.setup.validation[0], self.setup.step_setup
+        images = predict.batches(step_setup.image_NCHW, index, step_setup.normalisation, self.device)
         ours = predict.logits(self.state.model, images, self.experiment.precision)
-        image = one_step.normalisation(one_step.image_NCHW[index])
+        image = step_setup.normalisation(step_setup.image_NCHW[index])
         with torch.no_grad():
             theirs = torch.cat([self.state.model.eval()(piece).logits_BC for piece in image.split(128)])
         return float((ours - theirs).abs().max())
@@ -160,7 +160,7 @@ class Side:
     def flops(self) -> float:
         """Floating-point operations of training on one image."""
         model = self.fresh().model.train()
-        image = torch.zeros(2, *self.setup.step.image_NCHW.shape[1:], device=self.device)
+        image = torch.zeros(2, *self.setup.step_setup.image_NCHW.shape[1:], device=self.device)
         with FlopCounterMode(display=False) as counter:
             model(image).logits_BC.sum().backward()
         return counter.get_total_flops() / 2
@@ -177,7 +177,7 @@ class Side:
         for part in model.modules():
             part.register_forward_hook(count)
         with torch.inference_mode():
-            model(torch.zeros(1, *self.setup.step.image_NCHW.shape[1:], device=self.device))
+            model(torch.zeros(1, *self.setup.step_setup.image_NCHW.shape[1:], device=self.device))
         return PASSES * elements * (2 if self.experiment.precision == "bf16" else 4)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from emoexp.metrics import classification
 from emoexp.runs import folder as runs
-from emoexp.runs.files import plain
+from emoexp.runs.files import json_values
 
 CLASSES = ["angry", "happy", "rare <b>"]
 TARGET = np.repeat([0, 1, 2], [40, 60, 20])
@@ -39,7 +39,9 @@ def write_run(
     (folder / "manifest.json").write_text(json.dumps({"run": folder.name, "params": params} | facts | manifest))
     if status == "FINISHED":
         keep = {"test": np.ones(120, bool), "test_clean": np.arange(120) % 10 > 0}
-        found = {part: plain(classification.summarise(probability[k], TARGET[k], CLASSES)) for part, k in keep.items()}
+        found = {
+            part: json_values(classification.summarise(probability[k], TARGET[k], CLASSES)) for part, k in keep.items()
+        }
         drawn = {"images": 3000, "originals": 900 + seed, "items": 900, "pool": 1009}
         (folder / "metrics.json").write_text(json.dumps({"best": {}, "epochs": 3, "drawn": drawn} | found))
         np.savez_compressed(

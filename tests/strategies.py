@@ -171,8 +171,8 @@ def fitted(
 
 def validation_images(recipe: TrainSetup) -> Iterator[Tensor]:
     """Batches of the validation part."""
-    one_step = recipe.step
-    return predict.batches(one_step.image_NCHW, recipe.validation[0], one_step.normalisation, one_step.device)
+    step_setup = recipe.step_setup
+    return predict.batches(step_setup.image_NCHW, recipe.validation[0], step_setup.normalisation, step_setup.device)
 
 
 def _said(recipe: TrainSetup, model: torch.nn.Module) -> Tensor:

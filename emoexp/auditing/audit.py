@@ -157,7 +157,7 @@ def write(run: Run, data: Dataset, chapters: list[Chapter]) -> None:
     files.write_text(folder / "audit.html", html.write(page))
     numbers = {key: value for chapter in chapters for key, value in chapter.numbers.items()}
     result = {"findings": {one.kind: {"count": one.count, "text": one.text} for one in findings}, "numbers": numbers}
-    text = json.dumps(files.plain(result | {"data": counts}), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(files.json_values(result | {"data": counts}), indent=1, ensure_ascii=False, allow_nan=False)
     files.write_text(folder / "audit.json", text + "\n")
     for section in sections:
         for table in section.tables:

@@ -48,13 +48,13 @@ def train_setup(
             image_NCHW=image_NCHW,
             original_N=torch.from_numpy(data.where("train")),
             strategy=strategy,
-            on_all=experiment.augmentation.build(),
-            on_copies=copies.policy(),
+            augmentation=experiment.augmentation.build(),
+            copy_augmentation=copies.policy(),
             redraw=copies.redraws,
             seed=experiment.seed,
             device=device,
         ),
-        step=StepSetup(
+        step_setup=StepSetup(
             image_NCHW=image_NCHW,
             normalisation=normalisation.of_training_part(data),
             device=device,

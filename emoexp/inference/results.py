@@ -10,7 +10,7 @@ import numpy as np
 
 from emoexp.metrics import bootstrap, classification
 from emoexp.runs import files
-from emoexp.runs.files import plain
+from emoexp.runs.files import json_values
 from emoexp.runs.tables import table, write_table  # noqa: F401 - table: of training.run and inference.evaluate
 from emoexp.training import leaky_protocol as leaky
 
@@ -53,7 +53,7 @@ def summary(found: Predictions, clean: bool) -> dict[str, Any]:
     out["interval"] = bootstrap.bootstrap(probability, target, resamples=RESAMPLES)
     out["clean"] = clean
     out |= {"protocol": "leaky"} if found.leaky else {}
-    return plain(out)
+    return json_values(out)
 
 
 def write(folder: Path, found: Predictions, whole: dict[str, Any], clean: dict[str, Any]) -> None:

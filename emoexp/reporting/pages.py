@@ -71,7 +71,7 @@ def write(folder: Path, report: Report) -> None:
         "tables": rows,
         "left_out": [{"what": what, "why": why} for what, why in report.left_out],
     }
-    text = json.dumps(files.plain(summary), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(files.json_values(summary), indent=1, ensure_ascii=False, allow_nan=False)
     files.write_text(folder / "summary.json", text + "\n")
     figures = {picture.path.name for picture in report.pictures}
     stale = [folder / "tables" / f"{name}.csv" for name in _TABLES if name not in rows]

@@ -47,7 +47,7 @@ def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file. Keys are sorted: equal content gives equal bytes.
 
     Raises:
-        ValueError: the content holds NaN or an infinity, which JSON does not know; `plain` makes them null.
+        ValueError: the content holds NaN or an infinity, which JSON does not know; `json_values` makes them null.
         OSError: as `write_bytes`.
     """
     write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
@@ -129,12 +129,12 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
-def plain(value: Any) -> Any:
+def json_values(value: Any) -> Any:
     """A value for JSON: numpy's numbers as Python's, tuples as lists, NaN and infinities as None."""
     if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): json_values(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
+        return [json_values(inner) for inner in value]
     return finite(value.item() if isinstance(value, np.generic) else value)
 
 

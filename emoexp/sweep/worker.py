@@ -94,12 +94,12 @@ def train_cell(cell: Cell) -> Outcome:
     started = time.perf_counter()
     folder, finished = None, False
 
-    def opened(run: runs.Run) -> None:
+    def note_run(run: runs.Run) -> None:
         nonlocal folder, finished
         folder, finished = str(run.folder), run.finished
 
     try:
-        metrics = training.train(cell.experiment, cell.machine, load=_load, opened=opened)
+        metrics = training.train(cell.experiment, cell.machine, load=_load, on_open=note_run)
     except runs.RunInUse:
         return Outcome(BUSY, folder)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C: the run is saved; the sender waits for the process to end
@@ -206,7 +206,7 @@ def _build(cell: Cell, timed: bool) -> float | None:
 
     device, data, strategy = _prepare(cell)
     experiment, machine = cell.experiment, cell.machine
-    recipe = build_training.train_setup(experiment, machine, data, strategy, resident(data.images, device), device)
+    setup = build_training.train_setup(experiment, machine, data, strategy, resident(data.images, device), device)
     state = build_training.initial_state(experiment, data, device)
     machine.tracking.build()
     clock: list[float] = []
@@ -219,7 +219,7 @@ def _build(cell: Cell, timed: bool) -> float | None:
 
     try:
         if timed:
-            for _ in loop.fit(recipe, state, count):
+            for _ in loop.fit(setup, state, count):
                 break  # an epoch of fewer steps
     except (loop.Interrupted, FloatingPointError):
         pass

@@ -18,12 +18,13 @@ from emoexp import rng
 
 @dataclass(frozen=True)
 class Policy:
-    """Ranges that transformations are drawn from. Every value is 0 for "not at all".
+    """The ranges from which random transformations are drawn. A value of 0 switches its change off.
 
-    flip: probability of mirroring. rotate, shear: degrees to either side. translate: share of the side. scale,
-    contrast: relative, to either side of 1. brightness: in units of the grey range 0..1. erase: probability of one box
-    that covers up to `erase_area` of the image (random erasing: Zhong et al., AAAI 2020). translate_step: shifts are
-    multiples of this share of the side, all equally probable; 1/side moves whole pixels, which blurs nothing.
+    flip: probability of mirroring. rotate, shear: at most so many degrees in either direction. translate: at most this
+    share of the side, in either direction. scale, contrast: factors from 1 - value to 1 + value. brightness: at most so
+    much is added or subtracted, where grey values are 0..1. erase: probability of one erased box, which covers up to
+    `erase_area` of the image (random erasing: Zhong et al., AAAI 2020). translate_step: shifts are multiples of this
+    share of the side, all equally probable; with 1/side they are whole pixels, which blurs nothing.
     """
 
     flip: float = 0.0
@@ -38,7 +39,7 @@ class Policy:
     translate_step: float = 0.0
 
     @property
-    def idle(self) -> bool:
+    def is_identity(self) -> bool:
         """Whether every image stays as it is."""
         return self == Policy(erase_area=self.erase_area, translate_step=self.translate_step)
 
@@ -47,9 +48,9 @@ class Policy:
 class Transformation:
     """One transformation for each of B images.
 
-    affine_B23: from output to input coordinates, both -1..1 over the side, as torch's affine_grid takes it.
-    gain_B, bias_B: of grey values in 0..1. box_BK4: top, left, bottom, right of K boxes to erase, in 0..1 of the side
-    (empty where bottom = top).
+    affine_B23: maps output to input coordinates, both -1..1 over the side, as torch's affine_grid takes it.
+    gain_B, bias_B: factor and summand of the grey values, which are 0..1. box_BK4: top, left, bottom, right of K boxes
+    to erase, as shares of the side (an empty box has bottom = top).
     """
 
     affine_B23: Tensor
@@ -67,12 +68,12 @@ class Transformation:
             torch.cat([self.box_BK4, second.box_BK4], 1),
         )
 
-    def at(self, rows: Callable[[Tensor], Tensor]) -> "Transformation":
-        """The transformations of some rows."""
-        return Transformation(*(rows(value) for value in (self.affine_B23, self.gain_B, self.bias_B, self.box_BK4)))
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> "Transformation":
+        """The transformation with a function applied to each of its tensors, such as one that selects rows."""
+        return Transformation(*(function(value) for value in (self.affine_B23, self.gain_B, self.bias_B, self.box_BK4)))
 
     def where(self, mask_B: Tensor) -> "Transformation":
-        """This transformation where the mask holds, nothing elsewhere."""
+        """This transformation where the mask is true, the identity elsewhere."""
         identity = torch.eye(2, 3, device=mask_B.device).expand_as(self.affine_B23)
         return Transformation(
             torch.where(mask_B[:, None, None], self.affine_B23, identity),
@@ -85,16 +86,16 @@ class Transformation:
 def draw(policy: Policy, seed: int, purpose: str, *keys: int | Tensor) -> Transformation:
     """A random transformation for each element of the integer keys, a function of (seed, purpose, keys) alone."""
     u = rng.uniform(seed, purpose, *keys, draws=12)
-    both = u * 2 - 1
-    angle, shear = (both[:, k] * math.radians(degrees) for k, degrees in ((1, policy.rotate), (2, policy.shear)))
-    zoom = 1 / (1 + both[:, 3] * policy.scale)
+    signed = u * 2 - 1
+    angle, shear = (signed[:, k] * math.radians(degrees) for k, degrees in ((1, policy.rotate), (2, policy.shear)))
+    zoom = 1 / (1 + signed[:, 3] * policy.scale)
     mirror = torch.where(u[:, 0] < policy.flip, -1.0, 1.0)
     cos, sin, slant = angle.cos() * zoom, angle.sin() * zoom, shear.tan()
     shift = _shift(policy, u[:, 4:6]) * 2  # the side is 2 long in affine_grid's coordinates
     row_x = torch.stack([mirror * cos, mirror * (cos * slant - sin), shift[:, 0]], 1)
     row_y = torch.stack([sin, sin * slant + cos, shift[:, 1]], 1)
-    contrast = 1 + both[:, 6] * policy.contrast
-    bias = 0.5 * (1 - contrast) + both[:, 7] * policy.brightness  # contrast turns about mid grey
+    contrast = 1 + signed[:, 6] * policy.contrast
+    bias = 0.5 * (1 - contrast) + signed[:, 7] * policy.brightness  # a change of contrast leaves mid grey as it is
     return Transformation(torch.stack([row_x, row_y], 1), contrast, bias, _boxes(policy, u[:, 8:12]))
 
 
@@ -102,18 +103,18 @@ def _shift(policy: Policy, u_B2: Tensor) -> Tensor:
     """Shifts B×2 in shares of the side: any up to `translate`, or the multiples of `translate_step` among them."""
     if policy.translate_step == 0:
         return (u_B2 * 2 - 1) * policy.translate
-    most = math.floor(policy.translate / policy.translate_step + 1e-6)
-    return ((u_B2 * (2 * most + 1)).floor().clamp(max=2 * most) - most) * policy.translate_step
+    max_steps = math.floor(policy.translate / policy.translate_step + 1e-6)
+    return ((u_B2 * (2 * max_steps + 1)).floor().clamp(max=2 * max_steps) - max_steps) * policy.translate_step
 
 
 def _boxes(policy: Policy, u_B4: Tensor) -> Tensor:
     """Boxes B×1×4 of 0.02..erase_area of the image with aspect 1/3..3, inside it, empty with probability 1-erase.
 
-    B×0×4 where the policy never erases, so that nobody looks for boxes.
+    B×0×4 where the policy never erases, so that `apply` does no work for boxes.
     """
     if policy.erase == 0:
         return u_B4.new_zeros(len(u_B4), 0, 4)
-    # one number decides both whether and how large: given u < erase, u/erase is uniform again
+    # one number decides whether a box is erased and how large it is: where u < erase, u/erase is uniform in 0..1
     size = (u_B4[:, 0] / max(policy.erase, 1e-9)).clamp(max=1)
     area = 0.02 + size * max(policy.erase_area - 0.02, 0.0)
     aspect = torch.exp((u_B4[:, 1] * 2 - 1) * math.log(3.0))
@@ -129,25 +130,26 @@ def _square(affine_B23: Tensor) -> Tensor:
 
 
 def apply(image_NCHW: Tensor, transformation: Transformation, fill: float) -> Tensor:
-    """Transformed images. What comes in from outside repeats the border; boxes are filled with `fill`.
+    """Transformed images. Pixels from outside of an image repeat its border; erased boxes are filled with `fill`.
 
     Args:
         image_NCHW: float32 in 0..1.
         transformation: one for each image.
-        fill: grey value in 0..1 of erased boxes; the mean of the data, so that a box is 0 after normalisation.
+        fill: grey value in 0..1 of erased boxes. Training takes the mean of the data, so that a box is 0 after
+            normalisation.
 
     Returns:
         float32 N×C×H×W in 0..1.
     """
     grid_BHW2 = _grid(transformation.affine_B23, *image_NCHW.shape[2:])
-    moved = functional.grid_sample(image_NCHW, grid_BHW2, padding_mode="border", align_corners=False)
+    warped = functional.grid_sample(image_NCHW, grid_BHW2, padding_mode="border", align_corners=False)
     gain, bias = (value[:, None, None, None] for value in (transformation.gain_B, transformation.bias_B))
-    return _erase(moved.mul_(gain).add_(bias).clamp_(0, 1), transformation.box_BK4, fill)
+    return _erase(warped.mul_(gain).add_(bias).clamp_(0, 1), transformation.box_BK4, fill)
 
 
 def _grid(affine_B23: Tensor, height: int, width: int) -> Tensor:
-    """torch's affine_grid to rounding, as one matrix product: several times faster on a CPU, where it was the most
-    expensive part of a batch."""
+    """What torch's affine_grid returns, up to rounding, by one matrix product: several times faster on a CPU, where
+    affine_grid was the most expensive part of a batch."""
     source_2BP = affine_B23.reshape(-1, 3) @ _pixels(height, width, affine_B23.device)
     return source_2BP.view(-1, 2, height, width).permute(0, 2, 3, 1)
 
@@ -176,7 +178,7 @@ def _inside(box_BK4: Tensor, height: int, width: int) -> Tensor:
 
 
 def mix(image_NCHW: Tensor, other_NCHW: Tensor, kept_B: Tensor, box_BK4: Tensor) -> Tensor:
-    """kept·image + (1-kept)·other for each image, and the other alone inside the boxes."""
+    """For each image kept·image + (1-kept)·other; inside the boxes only the other image."""
     mixed = torch.lerp(other_NCHW, image_NCHW, kept_B[:, None, None, None])
     if box_BK4.shape[1] == 0:
         return mixed

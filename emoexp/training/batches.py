@@ -1,7 +1,8 @@
-"""Where data and strategy meet: the images of an epoch in its order, gathered from one tensor and augmented."""
+"""The batches of an epoch: images in the order that the strategy draws, gathered from one tensor and augmented."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -15,16 +16,16 @@ from emoexp.imbalance.strategy import Strategy
 from emoexp.training import augment
 from emoexp.training.augment import Policy, Transformation
 
-Rows = slice | Tensor  # of a table, those of one batch: known to the host, or int64 on the device
+Rows = slice | Tensor  # the rows of one batch: a slice in eager steps, int64 indices on the device in captured ones
 
 
 @dataclass(frozen=True)
 class EpochSamples:
-    """What an epoch draws, a row for each of its E images: worked out at once, so that a step only looks up.
+    """The E images that an epoch draws, one in each row. They are drawn before the first step; a step selects rows.
 
-    index_E: int64 index into the images, on their device. label_E: int64 class. transformation: of each image; None
-    where none changes. partner: what each image is mixed with; None where nothing is mixed. All but the first on the
-    device that computes.
+    index_E: int64 index into the images, on the images' device. label_E: int64 class. transformation: one for each
+    image; None where no image is changed. partner: the image that each image is mixed with; None where nothing is
+    mixed. All but index_E are on the device that computes.
     """
 
     index_E: Tensor
@@ -34,13 +35,13 @@ class EpochSamples:
 
     @property
     def size(self) -> int:
-        """Images E."""
+        """The number of images, E."""
         return len(self.index_E)
 
 
 @dataclass(frozen=True)
 class Partner:
-    """The samples that images are mixed with, a row for each image, and the shares of the mixing."""
+    """The samples that an epoch's images are mixed with, one row for each image, and the shares of the mixture."""
 
     samples: EpochSamples
     shares: Shares
@@ -48,15 +49,18 @@ class Partner:
 
 @dataclass(frozen=True)
 class Target:
-    """int64 classes B; where images are mixed, the classes of their partners and the first class's share of the
-    label."""
+    """The labels of a batch.
+
+    label_B: int64 class of each image. Where images are mixed, other_B: the class of the image's partner; share_B: the
+    share of the first class in the label. None where nothing is mixed.
+    """
 
     label_B: Tensor
     other_B: Tensor | None = None
     share_B: Tensor | None = None
 
     def correct(self, logits_BC: Tensor) -> Tensor:
-        """How many predictions are right; of a mixed image, the label's share."""
+        """The number of right predictions. For a mixed image the share of the predicted class in its label counts."""
         predicted_B = logits_BC.argmax(1)
         right_B = predicted_B == self.label_B
         if self.other_B is None or self.share_B is None:
@@ -72,77 +76,80 @@ def load_batch(
     Returns:
         float32 B×C×H×W, channels last, and the target.
     """
-    at = picker(rows)
+    select = row_selector(rows)
 
     def augmented(samples: EpochSamples) -> Tensor:
-        image = to_device(gather(image_NCHW, at(samples.index_E)), device).to(torch.float32) * (1 / 255)
+        image = to_device(gather(image_NCHW, select(samples.index_E)), device).to(torch.float32) * (1 / 255)
         if samples.transformation is None:
             return image
-        return augment.apply(image, samples.transformation.at(at), fill=normalisation.mean)
+        return augment.apply(image, samples.transformation.map_tensors(select), fill=normalisation.mean)
 
     image, partner = augmented(samples), samples.partner
-    target = Target(at(samples.label_E))
+    target = Target(select(samples.label_E))
     if partner is not None:
-        kept_B, box_BK4 = at(partner.shares.kept_E), at(partner.shares.box_EK4)
+        kept_B, box_BK4 = select(partner.shares.kept_E), select(partner.shares.box_EK4)
         image = augment.mix(image, augmented(partner.samples), kept_B, box_BK4)
-        target = Target(target.label_B, at(partner.samples.label_E), at(partner.shares.label_E))
+        target = Target(target.label_B, select(partner.samples.label_E), select(partner.shares.label_E))
     image = image.sub_(normalisation.mean).div_(normalisation.std)
     return image.contiguous(memory_format=torch.channels_last), target
 
 
-def picker(rows: Rows) -> Callable[[Tensor], Tensor]:
-    """What takes the rows of one batch from a table."""
+def row_selector(rows: Rows) -> Callable[[Tensor], Tensor]:
+    """A function that selects the rows of one batch from a tensor."""
     if isinstance(rows, slice):
-        return lambda table: table[rows]
-    return lambda table: table.index_select(0, rows)
+        return lambda tensor: tensor[rows]
+    return lambda tensor: tensor.index_select(0, rows)
 
 
 @dataclass(frozen=True)
 class TrainingSamples:
-    """The training part as a function of the epoch: which images, and what they look like.
+    """Which images each epoch draws, and how they are transformed: a function of (seed, epoch).
 
-    image_NCHW: uint8, all images. original_N: index into it of each training original. on_all: the augmentation of
-    every image. on_copies: what makes a copy differ from its original. redraw: copies differ anew in each epoch.
-    device: that computes.
+    image_NCHW: uint8, all images. original_N: index into image_NCHW of each original of the training part.
+    augmentation: applied to every image. copy_augmentation: what makes a copy differ from its original. redraw: draw a
+    copy's transformation anew in each epoch. device: the device that computes.
     """
 
     image_NCHW: Tensor
     original_N: Tensor
     strategy: Strategy
-    on_all: Policy
-    on_copies: Policy
+    augmentation: Policy
+    copy_augmentation: Policy
     redraw: bool
     seed: int
     device: torch.device
     _prepared: dict[int, EpochSamples] = field(default_factory=dict, init=False, compare=False)
 
-    def epoch(self, epoch: int) -> EpochSamples:
-        """What an epoch draws."""
-        return self._prepared.pop(epoch, None) or self.transformed(self.order(epoch), epoch)
+    def epoch_samples(self, epoch: int) -> EpochSamples:
+        """The samples that an epoch draws."""
+        return self._prepared.pop(epoch, None) or self.samples_of(self.order(epoch), epoch)
 
     def prepare(self, epoch: int) -> None:
-        """Work out what an epoch will draw, while the device is still busy with the one before."""
-        self._prepared[epoch] = self.epoch(epoch)
+        """Draw an epoch's samples in advance, while the device still computes the epoch before."""
+        self._prepared[epoch] = self.epoch_samples(epoch)
 
     def order(self, epoch: int) -> Tensor:
-        """Items of the pool in the order of an epoch (int64, CPU)."""
+        """The items of the pool that an epoch draws, in its order (int64, CPU)."""
         return self.strategy.order(epoch, self.seed)
 
     def originals(self, epoch: int, rows: slice) -> Tensor:
-        """Which of the data's images some samples of an epoch come from (int64, CPU)."""
+        """For some rows of an epoch, the index into the images of the original that each comes from (int64, CPU)."""
         return self.original_N[self.strategy.parent_P[self.order(epoch)[rows]]]
 
-    def drawn(self, epochs: int) -> dict[str, int]:
-        """What training cost in images: all that the network saw, those that were mixed into them, and how many
-        different originals and items (originals and copies) of the pool were among both."""
+    def count_drawn(self, epochs: int) -> dict[str, int]:
+        """How many images some epochs of training drew, as metrics.json has it.
+
+        images: all draws. mixed: images that were mixed into them. originals, items: how many different originals, and
+        different items of the pool (originals and copies), were among both. pool: all items of the pool.
+        """
         seen_P, mixed = torch.zeros(len(self.strategy.parent_P), dtype=torch.bool), 0
         for epoch in range(epochs):
-            item_E, other_E = self.order(epoch), self.strategy.partners(epoch, self.seed)
+            item_E, partner_E = self.order(epoch), self.strategy.partners(epoch, self.seed)
             seen_P[item_E] = True
-            if other_E is not None:
-                in_E = self._shares(item_E, other_E, epoch).shows
-                seen_P[other_E[in_E]] = True
-                mixed += int(in_E.sum())
+            if partner_E is not None:
+                is_shown_E = self._shares(item_E, partner_E, epoch).shows
+                seen_P[partner_E[is_shown_E]] = True
+                mixed += int(is_shown_E.sum())
         return {
             "images": epochs * self.strategy.epoch_size,
             **({"mixed": mixed} if mixed else {}),
@@ -151,34 +158,35 @@ class TrainingSamples:
             "pool": len(seen_P),
         }
 
-    def transformed(self, item_E: Tensor, epoch: int) -> EpochSamples:
-        """What becomes of the items that an epoch draws, in their order."""
-        drawn, other_E = self._transformed(item_E, epoch, "augmentation"), self.strategy.partners(epoch, self.seed)
-        if other_E is None:
-            return drawn
-        shares = self._shares(item_E, other_E, epoch)
-        moved = Shares(*(value.to(self.device) for value in (shares.kept_E, shares.box_EK4, shares.label_E)))
-        return replace(drawn, partner=Partner(self._transformed(other_E, epoch, "partners' augmentation"), moved))
+    def samples_of(self, item_E: Tensor, epoch: int) -> EpochSamples:
+        """The samples of the items that an epoch draws, in the items' order."""
+        samples, partner_E = self._augmented(item_E, epoch, "augmentation"), self.strategy.partners(epoch, self.seed)
+        if partner_E is None:
+            return samples
+        shares = self._shares(item_E, partner_E, epoch)
+        shares_on_device = Shares(*(value.to(self.device) for value in (shares.kept_E, shares.box_EK4, shares.label_E)))
+        partner_samples = self._augmented(partner_E, epoch, "partners' augmentation")
+        return replace(samples, partner=Partner(partner_samples, shares_on_device))
 
-    def _shares(self, item_E: Tensor, other_E: Tensor, epoch: int) -> Shares:
-        """How the items of an epoch are mixed with others."""
+    def _shares(self, item_E: Tensor, partner_E: Tensor, epoch: int) -> Shares:
+        """The shares of the items of an epoch and of their partners in the mixtures."""
         count_P, (height, width) = self.strategy.count_C[self.strategy.label_P], self.image_NCHW.shape[2:]
-        counts, mix = (count_P[item_E], count_P[other_E]), self.strategy.epoch(epoch).mix
-        assert mix is not None, "what has partners is mixed"
+        counts, mix = (count_P[item_E], count_P[partner_E]), self.strategy.epoch(epoch).mix
+        assert mix is not None, "an epoch with partners has a mix"
         return mixing.draw(mix, *counts, (height, width), seed=self.seed, epoch=epoch)
 
-    def _transformed(self, item_E: Tensor, epoch: int, purpose: str) -> EpochSamples:
-        """Images, classes and transformations of items."""
+    def _augmented(self, item_E: Tensor, epoch: int, purpose: str) -> EpochSamples:
+        """The samples of some items, with their transformations and without partners."""
         strategy = self.strategy
         parent_E, copy_E = strategy.parent_P[item_E], strategy.copy_P[item_E]
-        chain = []
-        if not self.on_copies.idle and bool(copy_E.any()):
+        transformations = []
+        if not self.copy_augmentation.is_identity and bool(copy_E.any()):
             copy_E = copy_E.to(self.device)
             keys = (parent_E.to(self.device), copy_E, epoch + 1 if self.redraw else 0)
-            chain.append(augment.draw(self.on_copies, self.seed, "copy", *keys).where(copy_E > 0))
-        if not self.on_all.idle:
+            transformations.append(augment.draw(self.copy_augmentation, self.seed, "copy", *keys).where(copy_E > 0))
+        if not self.augmentation.is_identity:
             position_E = torch.arange(len(item_E), device=self.device)
-            chain.append(augment.draw(self.on_all, self.seed, purpose, epoch, position_E))
-        change = None if not chain else chain[0] if len(chain) == 1 else chain[0].then(chain[1])
+            transformations.append(augment.draw(self.augmentation, self.seed, purpose, epoch, position_E))
+        transformation = reduce(Transformation.then, transformations) if transformations else None
         index_E = self.original_N[parent_E].to(self.image_NCHW.device)
-        return EpochSamples(index_E, strategy.label_P[item_E].to(self.device), change)
+        return EpochSamples(index_E, strategy.label_P[item_E].to(self.device), transformation)

@@ -27,74 +27,81 @@ log = logging.getLogger("emoexp")
 def conclude(
     run: Run, experiment: Experiment, machine: Machine, setup: TrainSetup, history: Sequence[Row], data: Dataset
 ) -> dict[str, Any]:
-    """Evaluate the best epoch's model on validation and, once, on test, after the strategy's post-hoc fit: predictions,
-    metrics, tables, figures."""
+    """Fit the strategy's post-hoc column, then evaluate the best epoch's model on validation and, once, on test.
+
+    Writes predictions, tables and figures.
+
+    Returns:
+        The content of metrics.json.
+    """
     best = checkpoint.load(run.folder / "best.pt")
-    best.pop("posthoc", None)  # of a conclusion that did not come to its end
+    best.pop("posthoc", None)  # written by an earlier call that was interrupted
     model = build_model.trained_model(best, machine.allow)
-    model = model.to(setup.step.device).to(memory_format=torch.channels_last)
-    found: dict[str, Any] = {"best": {key: finite(value) for key, value in history[best["epoch"] - 1].items()}}
+    model = model.to(setup.step_setup.device).to(memory_format=torch.channels_last)
+    metrics: dict[str, Any] = {"best": {key: finite(value) for key, value in history[best["epoch"] - 1].items()}}
     if fitted := posthoc_fit.fit(run, experiment, machine, setup, model, best, data):
-        found["posthoc"] = fitted
-    found["epochs"] = len(history)
-    found["drawn"] = setup.samples.drawn(len(history))
+        metrics["posthoc"] = fitted
+    metrics["epochs"] = len(history)
+    metrics["drawn"] = setup.samples.count_drawn(len(history))
     for part in ("val", "test"):
         with run.timed("predict"):
             predictions = predict_part(model, setup, data, part)
         with run.timed("bootstrap"):
-            found[part] = results.summary(predictions, clean=False)
-            found[f"{part}_clean"] = results.summary(predictions, clean=True)
+            metrics[part] = results.summary(predictions, clean=False)
+            metrics[f"{part}_clean"] = results.summary(predictions, clean=True)
         with run.timed("figures"):
-            results.write(run.folder, predictions, found[part], found[f"{part}_clean"])
-        log.info("%-6s %s", part, results.headline(found[part]))
-    log.info("clean  %s", results.headline(found["test_clean"]))
+            results.write(run.folder, predictions, metrics[part], metrics[f"{part}_clean"])
+        log.info("%-6s %s", part, results.headline(metrics[part]))
+    log.info("clean  %s", results.headline(metrics["test_clean"]))
     with run.timed("figures"):
         draw(run, history, data, best["epoch"])
-    log.info("test, per class:\n%s", table(results.per_class(found["test"], found["test_clean"])))
-    return found
+    log.info("test, per class:\n%s", table(results.per_class(metrics["test"], metrics["test_clean"])))
+    return metrics
 
 
 def draw(run: Run, history: Sequence[Row], data: Dataset, best: int) -> None:
-    """The figures of a training as a whole: what it aimed at, and how it went."""
-    from emoexp import figures  # matplotlib, only now: no step waits for it
+    """The figures of a whole training: the ledger, the prior by epochs, and the history."""
+    from emoexp import figures  # here: it imports matplotlib, and no step has to wait for that
 
-    folder, kept = run.folder / "figures", run.read("ledger.json")
-    figures.ledger(folder / "ledger.png", kept["classes"], title=marked("What training aims at", data))
-    if len(kept["timeline"]) > 1:
+    folder, ledger = run.folder / "figures", run.read("ledger.json")
+    figures.ledger(folder / "ledger.png", ledger["classes"], title=title_with_protocol("What training aims at", data))
+    if len(ledger["timeline"]) > 1:
         figures.prior_course(
             folder / "prior_course.png",
-            kept["timeline"],
+            ledger["timeline"],
             data.class_names,
             len(data.where("train")),
-            title=marked("The prior by epochs", data),
+            title=title_with_protocol("The prior by epochs", data),
         )
     figures.training(
         folder / "training.png",
         history,
         best=best,
         images=len(data.where("val")),
-        title=marked("Training", data),
+        title=title_with_protocol("Training", data),
     )
 
 
-def marked(title: str, data: Dataset) -> str:
-    """The title of a figure, which says so where the protocol is leaky."""
+def title_with_protocol(title: str, data: Dataset) -> str:
+    """The title of a figure; where the protocol is leaky, with the mark of that."""
     return f"{title} · {leaky_protocol.MARK}" if data.leaky else title
 
 
 def predict_part(model: Network, setup: TrainSetup, data: Dataset, part: str) -> results.Predictions:
-    """Probabilities of one part."""
-    index, step = data.where(part), setup.step
-    images = predict.batches(step.image_NCHW, torch.from_numpy(index), step.normalisation, step.device)
-    probability = predict.probabilities(predict.logits(model, images, step.precision)).astype(np.float32)
+    """The model's predictions for one part of the data."""
+    index_N, step_setup = data.where(part), setup.step_setup
+    images = predict.batches(
+        step_setup.image_NCHW, torch.from_numpy(index_N), step_setup.normalisation, step_setup.device
+    )
+    logits_NC = predict.logits(model, images, step_setup.precision)
     return results.Predictions(
         part=part,
-        probability_NC=probability,
-        target_N=data.labels[index],
+        probability_NC=predict.probabilities(logits_NC).astype(np.float32),
+        target_N=data.labels[index_N],
         clean_N=data.clean(part),
         image_MCHW=data.images,
-        index_N=index,
-        names=data.names[index].tolist(),
+        index_N=index_N,
+        names=data.names[index_N].tolist(),
         class_names=data.class_names,
         majority=int(data.counts("train").argmax()),
         leaky=data.leaky,
@@ -102,7 +109,7 @@ def predict_part(model: Network, setup: TrainSetup, data: Dataset, part: str) ->
 
 
 def export(run: Run, machine: Machine) -> None:
-    """The best model as a program of its own, model.pt2, for MLflow and for anyone without this package."""
+    """Write the best model as model.pt2, an exported program that runs without this package; MLflow gets it too."""
     best = checkpoint.load(run.folder / "best.pt")
     spec = build_model.spec_of(best)
     if spec["activation"]["name"] == "mish":  # the same function, in the form that torch can export

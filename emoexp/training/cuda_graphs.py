@@ -1,9 +1,10 @@
-"""Captured steps: on CUDA a whole step is one graph, recorded once for each size of a batch, and replayed.
+"""Captured steps: on CUDA a whole step is one graph, recorded once for each batch size, and replayed.
 
 A step of a small network is a hundred short kernels, and launching them from the host takes longer than running
-them. What is recorded is `step.step` itself, on tensors that stay where they are: weights, samples, constants and
-learning rates of a run are copied into them. All else that a step reads is fixed in the recording. `frozen` derives it
-from the step's own arguments, and runs in which it is equal share a recording, one after the other.
+them. What is recorded is `step.step` itself. It works on static tensors, which keep their place in memory: the weights,
+samples, constants and learning rates of a run are copied into them. Every other value that a step reads is part of the
+recording. `capture_key` collects these values from the arguments of the step. Runs with the same key use one recording,
+one after the other.
 """
 
 import dataclasses
@@ -21,18 +22,18 @@ from torch import Tensor, nn
 from emoexp.training.step import BatchPosition, EpochPlan, StepSetup, TrainState, step, zero_sums
 
 log = logging.getLogger("emoexp")
-WARM_UP = 3  # steps before a recording: libraries choose their kernels in them
-MAX_RECORDINGS = 4  # and variants of a step in each; each one occupies the memory of a batch's activations
-Record = Callable[[Callable[[], None]], Callable[[], None]]  # from what is to be done to what repeats it
+WARM_UP = 3  # steps before a recording, in which libraries choose their kernels
+MAX_RECORDINGS = 4  # recordings, and variants of a step in each: every one takes the memory of a batch's activations
+Record = Callable[[Callable[[], None]], Callable[[], None]]  # gets a function, returns one that replays it
 TakeStep = Callable[[StepSetup, TrainState, EpochPlan, BatchPosition], None]
 
 
 def record_cuda(work: Callable[[], None]) -> Callable[[], None]:
-    """Record what is done on the GPU; what comes back repeats it."""
+    """Record what `work` does on the GPU. Returns a function that replays it."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the optimizer's, of a step that is not being captured
+        warnings.simplefilter("ignore")  # the optimizer warns of a step that is not captured
         for _ in range(WARM_UP):
             work()
     torch.cuda.current_stream().wait_stream(stream)
@@ -42,8 +43,8 @@ def record_cuda(work: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def refusal(setup: StepSetup, state: TrainState) -> str | None:
-    """Why a step cannot be captured; None where it can."""
+def refusal(step_setup: StepSetup, state: TrainState) -> str | None:
+    """The reason why a step cannot be captured; None where it can."""
     optimizer = state.optimizer
     if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):
         return f"the optimizer {type(optimizer).__name__} is none of Adam, AdamW and SGD"
@@ -51,84 +52,88 @@ def refusal(setup: StepSetup, state: TrainState) -> str | None:
         return "the optimizer is not fused"
     if optimizer.defaults.get("dampening") or optimizer.defaults.get("amsgrad"):
         return "the optimizer's first step differs from its later ones"
-    if setup.image_NCHW.device.type != setup.device.type:  # cuda:0 is cuda
+    if step_setup.image_NCHW.device.type != step_setup.device.type:  # cuda:0 is cuda
         return "the images are too large for the device's memory"
     return None
 
 
 class CapturedSteps:
-    """Takes steps as recordings of `step.step`.
+    """Takes steps by replaying recordings of `step.step`.
 
-    compiled: the network by torch.compile, which fuses kernels and rounds otherwise. insist: raise an error where a
-    step cannot be captured, instead of taking eager steps. record: the function that records a step.
+    compiled: record the network as torch.compile makes it; its fused kernels round differently. insist: raise an error
+    where a step cannot be captured, instead of taking eager steps. record: the function that records a step.
     """
 
     def __init__(self, *, compiled: bool = False, insist: bool = False, record: Record = record_cuda) -> None:
         self.compiled, self.insist, self.record = compiled, insist, record
         self._recording: _Recording | None = None
 
-    def adopt(self, setup: StepSetup, state: TrainState) -> None:
-        """Before the first step of a run: give the state a model and an optimizer that a recording uses, with the
-        state's own values.
+    def prepare_run(self, step_setup: StepSetup, state: TrainState) -> None:
+        """Called before the first step of a run: replace the state's model and optimizer by those of a recording, with
+        the state's weights and optimizer state copied into them.
 
         Raises:
             ValueError: the step cannot be captured, and `insist` is set.
         """
-        if why := refusal(setup, state):
-            return self._refuse(why)
+        if reason := refusal(step_setup, state):
+            return self._refuse(reason)
         try:
-            key = frozen((setup, state.model, _hyperparameters(state.optimizer), self.compiled))
+            key = capture_key((step_setup, state.model, _hyperparameters(state.optimizer), self.compiled))
         except RecursionError:
             return self._refuse("the network contains a reference to itself")
         key = (key, self.record, torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark)
-        recording = next((one for one in _recordings if one.key == key and one.image_NCHW is setup.image_NCHW), None)
-        if recording is None:
-            recording = _Recording(key, setup, state)
+        for recording in _recordings:
+            if recording.key == key and recording.image_NCHW is step_setup.image_NCHW:
+                _recordings.remove(recording)
+                break
         else:
-            _recordings.remove(recording)
+            recording = _Recording(key, step_setup, state)
         _recordings.append(recording)
         del _recordings[:-MAX_RECORDINGS]
         self._recording = recording
-        recording.adopt(state)
+        recording.load_state(state)
 
-    def epoch(self, setup: StepSetup, state: TrainState, epoch: EpochPlan) -> TakeStep:
-        """What takes the steps of an epoch, in place of `step.step`.
+    def step_function(self, step_setup: StepSetup, state: TrainState, plan: EpochPlan) -> TakeStep:
+        """The function that takes the steps of an epoch, in place of `step.step`.
 
         Raises:
-            ValueError: as `adopt`.
+            ValueError: as `prepare_run`.
         """
         if self._recording is not None:
             try:
-                return self._recording.epoch(setup, state, epoch, self)
-            except RuntimeError as error:  # whatever a network of the user's does; taken eagerly, it may raise again
+                return self._recording.step_function(step_setup, state, plan, self)
+            except (
+                RuntimeError
+            ) as error:  # a network of the user's may raise anything; an eager step then shows the error
                 _recordings.remove(self._recording)
-                self._recording.dismiss()
+                self._recording.make_optimizer_eager()
                 self._recording = None
                 self._refuse(str(error).partition("\n")[0])
         return step
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, reason: str) -> None:
         if self.insist:
-            raise ValueError(f"the step cannot be captured: {why}; executor=eager can take it")
-        log.info("eager steps, as they cannot be captured: %s", why)
+            raise ValueError(f"the step cannot be captured: {reason}; executor=eager can take it")
+        log.info("eager steps, as they cannot be captured: %s", reason)
 
 
-_recordings: "list[_Recording]" = []  # of this process, the latest last
+_recordings: "list[_Recording]" = []  # of this process; the last one is the most recently used
 
 
 class _Recording:
-    """Recordings of a step, one for each form of an epoch and size of a batch, and the tensors that they work on."""
+    """The recordings for runs of one key: for each variant of the step the static tensors, and a graph for each batch
+    size in it."""
 
-    def __init__(self, key: Hashable, setup: StepSetup, state: TrainState) -> None:
-        self.key, self.image_NCHW = key, setup.image_NCHW
+    def __init__(self, key: Hashable, step_setup: StepSetup, state: TrainState) -> None:
+        self.key, self.image_NCHW = key, step_setup.image_NCHW
         self.model, self.optimizer = state.model, state.optimizer
-        self.forms: dict[Hashable, _Tables] = {}  # a strategy may do different things in different epochs
+        self.variants: dict[Hashable, _StaticTensors] = {}  # a strategy may do different things in different epochs
 
-    def adopt(self, state: TrainState) -> None:
-        """Take over a run's weights and its optimizer's state; the run goes on with ours."""
+    def load_state(self, state: TrainState) -> None:
+        """Copy a run's weights and optimizer state into the recording's model and optimizer; the run then uses them."""
         if state.model is not self.model:
             self.model.load_state_dict(state.model.state_dict())
-            _take_over(self.optimizer, state.optimizer)
+            _copy_optimizer_state(target=self.optimizer, source=state.optimizer)
             state.model, state.optimizer = self.model, self.optimizer
         for group in self.optimizer.param_groups:
             if "capturable" in group:
@@ -136,133 +141,142 @@ class _Recording:
             if not isinstance(group["lr"], Tensor):
                 group["lr"] = torch.tensor(float(group["lr"]), device=self.image_NCHW.device)
 
-    def dismiss(self) -> None:
-        """Let the optimizer be one for eager steps again."""
+    def make_optimizer_eager(self) -> None:
+        """Undo what `load_state` set in the optimizer, so that it can take eager steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = float(group["lr"])
             if "capturable" in group:
                 group["capturable"] = False
 
-    def epoch(self, setup: StepSetup, state: TrainState, epoch: EpochPlan, by: CapturedSteps) -> TakeStep:
-        """What takes the steps of an epoch."""
-        assert state.model is self.model, "another run has taken the recording over"
-        form = _form(epoch, self.model)
-        tables = self.forms.pop(form, None)
-        if tables is None or not tables.hold(epoch):
-            tables = _Tables.like(setup, epoch)
-        self.forms[form] = tables
-        while len(self.forms) > MAX_RECORDINGS:
-            del self.forms[next(iter(self.forms))]
-        tables.fill(state, epoch)
-        size_S = [position.rows.stop - position.rows.start for position in epoch.batches()]  # type: ignore[union-attr]
-        for size in dict.fromkeys(size_S):  # now, before a step's dropout is seeded
-            if size not in tables.replay:
-                tables.replay[size] = self._recorded(setup, tables, size, by)
+    def step_function(
+        self, step_setup: StepSetup, state: TrainState, plan: EpochPlan, options: CapturedSteps
+    ) -> TakeStep:
+        """The function that takes the steps of an epoch."""
+        assert state.model is self.model, "another run uses the recording now"
+        key = _variant_key(plan, self.model)
+        static = self.variants.pop(key, None)
+        if static is None or not static.fits(plan):
+            static = _StaticTensors.allocate(step_setup, plan)
+        self.variants[key] = static
+        while len(self.variants) > MAX_RECORDINGS:
+            del self.variants[next(iter(self.variants))]
+        static.fill(state, plan)
+        size_S = [batch.rows.stop - batch.rows.start for batch in plan.batches()]  # type: ignore[union-attr]
+        for size in dict.fromkeys(size_S):  # here, because recording draws random numbers: a step seeds them after this
+            if size not in static.replay:
+                static.replay[size] = self._record(step_setup, static, size, options)
 
-        def take_step(setup: StepSetup, state: TrainState, epoch: EpochPlan, batch: BatchPosition) -> None:
-            number = batch.step
-            assert isinstance(number, int), "the loop counts on the host"
-            tables.step.fill_(number)
-            tables.replay[size_S[number]]()
+        def take_step(step_setup: StepSetup, state: TrainState, plan: EpochPlan, batch: BatchPosition) -> None:
+            assert isinstance(batch.step, int), "the loop counts on the host"
+            static.step.fill_(batch.step)
+            static.replay[size_S[batch.step]]()
 
         return take_step
 
-    def _recorded(self, setup: StepSetup, tables: "_Tables", size: int, by: CapturedSteps) -> Callable[[], None]:
-        """Record a step of `size` images, and put everything back to where it was before."""
-        model = torch.compile(self.model, dynamic=False) if by.compiled else self.model
-        state = TrainState(model, self.optimizer, sums=tables.sums)  # type: ignore[arg-type]  # a compiled one is called alike
+    def _record(
+        self, step_setup: StepSetup, static: "_StaticTensors", size: int, options: CapturedSteps
+    ) -> Callable[[], None]:
+        """Record a step of `size` images, and restore every tensor that the recording changed."""
+        model = torch.compile(self.model, dynamic=False) if options.compiled else self.model
+        state = TrainState(model, self.optimizer, sums=static.sums)  # type: ignore[arg-type]  # a compiled network is called in the same way
 
         def work() -> None:
-            step(setup, state, tables.epoch, tables.position(size))
+            step(step_setup, state, static.plan, static.position(size))
 
-        tables.step.zero_()
-        before = [(tensor, tensor.clone()) for tensor in self._changing(tables)]
+        static.step.zero_()
+        saved = [(tensor, tensor.clone()) for tensor in self._changed_by_step(static)]
         try:
-            return by.record(work)
+            return options.record(work)
         finally:
-            for tensor in _tensors(self.optimizer):  # where the recording was the optimizer's first step
+            for tensor in _state_tensors(
+                self.optimizer
+            ):  # those that the optimizer created in this recording start at zero
                 tensor.zero_()
-            for tensor, value in before:
+            for tensor, value in saved:
                 tensor.copy_(value)
 
-    def _changing(self, tables: "_Tables") -> list[Tensor]:
-        return [*self.model.state_dict().values(), *_tensors(self.optimizer), *tables.sums.values()]
+    def _changed_by_step(self, static: "_StaticTensors") -> list[Tensor]:
+        return [*self.model.state_dict().values(), *_state_tensors(self.optimizer), *static.sums.values()]
 
 
 @dataclass(frozen=True)
-class _Tables:
-    """What a recorded step reads, as tensors that stay where they are: the epoch's plan with rows for each image and
-    step, and the number of the step; the sums that it adds to; and the recordings, one for each size of a batch."""
+class _StaticTensors:
+    """The tensors that a recorded step reads and writes; they keep their place in memory.
 
-    epoch: EpochPlan
+    plan: an epoch's plan, with a row for each image and step. step: number of the step. sums: the sums that a step adds
+    to. replay: for each batch size the function that replays its recording.
+    """
+
+    plan: EpochPlan
     step: Tensor
     sums: dict[str, Tensor]
     replay: dict[int, Callable[[], None]]
 
     @classmethod
-    def like(cls, setup: StepSetup, epoch: EpochPlan) -> "_Tables":
-        """Room for epochs of this size and form."""
-        device = setup.device
+    def allocate(cls, step_setup: StepSetup, plan: EpochPlan) -> "_StaticTensors":
+        """Empty tensors for epochs of this variant and at most this size."""
+        device = step_setup.device
 
-        def room(tensor: Tensor) -> Tensor:
-            if tensor.dtype == torch.float64:  # the host's numbers, which the device takes as float32
+        def empty(tensor: Tensor) -> Tensor:
+            if tensor.dtype == torch.float64:  # progress and rates: float64 on the host, float32 on the device
                 return torch.empty_like(tensor, dtype=torch.float32, device=device)
             return torch.empty_like(tensor)
 
-        number = torch.zeros((), dtype=torch.int64, device=device)
-        return cls(_rebuilt(epoch, room), number, zero_sums(device), {})
+        step = torch.zeros((), dtype=torch.int64, device=device)
+        return cls(_map_tensors(plan, empty), step, zero_sums(device), {})
 
-    def hold(self, epoch: EpochPlan) -> bool:
-        """Whether there is room for an epoch."""
-        return self.epoch.samples.size >= epoch.samples.size and len(self.epoch) >= len(epoch)
+    def fits(self, plan: EpochPlan) -> bool:
+        """Whether an epoch is not larger than these tensors."""
+        return self.plan.samples.size >= plan.samples.size and len(self.plan) >= len(plan)
 
-    def fill(self, state: TrainState, epoch: EpochPlan) -> None:
-        """Copy an epoch's values, from where the state stands; the state adds to our sums from here on."""
-        for table, values in zip(_leaves(self.epoch), _leaves(epoch), strict=True):
-            (table[: len(values)] if table.dim() else table).copy_(values)
+    def fill(self, state: TrainState, plan: EpochPlan) -> None:
+        """Copy an epoch's plan and the state's sums into these tensors; the state holds these sums from here on."""
+        for target, source in zip(_tensors_in(self.plan), _tensors_in(plan), strict=True):
+            (target[: len(source)] if target.dim() else target).copy_(source)
         for name, total in self.sums.items():
             total.copy_(state.sums[name])
         state.sums = self.sums
 
     def position(self, size: int) -> BatchPosition:
-        """Where a step stands, in the device's own numbers."""
-        row_B = torch.arange(size, device=self.step.device) + self.step * self.epoch.batch_size
-        now = self.step.view(1)
-        rates = list(self.epoch.rate_SG.index_select(0, now)[0].unbind())
-        return BatchPosition(row_B, self.step, self.epoch.progress_S.index_select(0, now)[0], rates)
+        """The position of the batch of `size` images at the step `self.step`, as tensors on the device."""
+        row_B = torch.arange(size, device=self.step.device) + self.step * self.plan.batch_size
+        index = self.step.view(1)
+        rates = list(self.plan.rate_SG.index_select(0, index)[0].unbind())
+        return BatchPosition(row_B, self.step, self.plan.progress_S.index_select(0, index)[0], rates)
 
 
-def frozen(value: Any) -> Hashable:
-    """All that a recording freezes of a value: everything but the contents of its tensors, which are copied.
+def capture_key(value: Any) -> Hashable:
+    """A key that is equal for two values if a recorded step treats them alike: all of a value but the contents of its
+    tensors, which are copied into the recording.
 
-    Modules by their type and attributes, functions by their code and what they close over, dataclasses and containers
-    by their parts. Anything else equals itself alone.
+    A module counts by its type and attributes, a function by its code and the values that it closes over, a dataclass
+    or container by its parts. Any other object is equal only to itself.
     """
     if isinstance(value, Tensor):
         return ("tensor", tuple(value.shape), value.dtype, value.device.type)
     if value is None or isinstance(value, bool | int | float | str | bytes | type | torch.dtype | torch.device):
         return (type(value), value)
     if isinstance(value, functools.partial):
-        return ("partial", frozen(value.func), frozen(value.args), frozen(value.keywords))
+        return ("partial", capture_key(value.func), capture_key(value.args), capture_key(value.keywords))
     if isinstance(value, types.FunctionType):
-        cells = tuple(frozen(cell.cell_contents) for cell in value.__closure__ or ())
-        return (value.__code__, frozen(value.__defaults__), frozen(value.__kwdefaults__), cells)
+        cells = tuple(capture_key(cell.cell_contents) for cell in value.__closure__ or ())
+        return (value.__code__, capture_key(value.__defaults__), capture_key(value.__kwdefaults__), cells)
     if isinstance(value, types.MethodType):
-        return (frozen(value.__func__), frozen(value.__self__))
-    if isinstance(value, nn.Module):  # modes and what learns may change from epoch to epoch: see `_form`
-        return (type(value), frozen({key: part for key, part in vars(value).items() if key != "training"}))
+        return (capture_key(value.__func__), capture_key(value.__self__))
+    if isinstance(value, nn.Module):  # modes and requires_grad change from epoch to epoch: see `_variant_key`
+        return (type(value), capture_key({key: part for key, part in vars(value).items() if key != "training"}))
     if dataclasses.is_dataclass(value):
-        return (type(value), tuple(frozen(getattr(value, field.name)) for field in dataclasses.fields(value)))
+        return (type(value), tuple(capture_key(getattr(value, field.name)) for field in dataclasses.fields(value)))
     if isinstance(value, Mapping):
-        return (type(value), tuple((frozen(key), frozen(part)) for key, part in value.items()))
+        return (type(value), tuple((capture_key(key), capture_key(part)) for key, part in value.items()))
     if isinstance(value, list | tuple | set | frozenset):
-        return (type(value), tuple(frozen(part) for part in value))
+        return (type(value), tuple(capture_key(part) for part in value))
     return _Identity(value)
 
 
 @dataclass(frozen=True, eq=False)
 class _Identity:
-    """An object that equals itself alone; held, so that no other can take its identity."""
+    """Equal only for the same object. It holds the object, so that no later one can get the same id."""
 
     value: Any
 
@@ -273,57 +287,60 @@ class _Identity:
         return id(self.value)
 
 
-def _form(epoch: EpochPlan, model: nn.Module) -> Hashable:
-    """What decides the operations of an epoch's steps besides what `frozen` says of the run: the epoch's values but the
-    number of its rows, the modes of the modules, and which parameters learn."""
-    rows = (epoch.samples, epoch.progress_S, epoch.rate_SG)
-    shapes = tuple(None if leaf is None else (leaf.shape[1:], leaf.dtype) for leaf in _leaves(rows, missing=True))
-    per_class = dataclasses.replace(epoch, samples=None, progress_S=None, rate_SG=None)  # type: ignore[arg-type]
+def _variant_key(plan: EpochPlan, model: nn.Module) -> Hashable:
+    """A key that is equal for two epochs of a run if one recording serves both: the plan without its row count, the
+    modes of the modules, and which parameters are trained."""
+    row_tensors = _tensors_in((plan.samples, plan.progress_S, plan.rate_SG), with_none=True)
+    shapes = tuple(None if tensor is None else (tensor.shape[1:], tensor.dtype) for tensor in row_tensors)
+    per_class = dataclasses.replace(plan, samples=None, progress_S=None, rate_SG=None)  # type: ignore[arg-type]
     modes = tuple(module.training for module in model.modules())
-    return (shapes, frozen(per_class), modes, tuple(parameter.requires_grad for parameter in model.parameters()))
+    return (shapes, capture_key(per_class), modes, tuple(parameter.requires_grad for parameter in model.parameters()))
 
 
 def _hyperparameters(optimizer: torch.optim.Optimizer) -> Hashable:
-    """An optimizer's kind and values, but the rates, which are copied, and `capturable`, which `adopt` sets."""
-    changing = ("params", "lr", "base_lr", "capturable")
-    groups = [{key: value for key, value in group.items() if key not in changing} for group in optimizer.param_groups]
-    return frozen((type(optimizer), groups, [len(group["params"]) for group in optimizer.param_groups]))
+    """An optimizer's type and options, without learning rates, which are copied, and `capturable`, which
+    `load_state` sets."""
+    left_out = ("params", "lr", "base_lr", "capturable")
+    groups = [{key: value for key, value in group.items() if key not in left_out} for group in optimizer.param_groups]
+    return capture_key((type(optimizer), groups, [len(group["params"]) for group in optimizer.param_groups]))
 
 
-def _leaves(value: Any, missing: bool = False) -> list[Any]:
-    """The tensors of nested dataclasses, in order; with `missing`, None where one could stand."""
+def _tensors_in(value: Any, with_none: bool = False) -> list[Any]:
+    """The tensors of nested tuples and dataclasses, in order; `with_none`: also the values that are None."""
     if isinstance(value, tuple):
-        return [leaf for part in value for leaf in _leaves(part, missing)]
+        return [tensor for part in value for tensor in _tensors_in(part, with_none)]
     if dataclasses.is_dataclass(value):
-        return [leaf for f in dataclasses.fields(value) for leaf in _leaves(getattr(value, f.name), missing)]
-    return [value] if isinstance(value, Tensor) or (missing and value is None) else []
+        parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
+        return [tensor for part in parts for tensor in _tensors_in(part, with_none)]
+    return [value] if isinstance(value, Tensor) or (with_none and value is None) else []
 
 
-def _rebuilt(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Nested dataclasses with every tensor changed."""
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same nested dataclasses with `change` applied to every tensor."""
     if isinstance(value, Tensor):
         return change(value)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
-    own = {f.name: _rebuilt(getattr(value, f.name), change) for f in dataclasses.fields(value)}
-    return dataclasses.replace(value, **own)
+    parts = {field.name: _map_tensors(getattr(value, field.name), change) for field in dataclasses.fields(value)}
+    return dataclasses.replace(value, **parts)
 
 
-def _tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The optimizer's state, in the order of its parameters."""
+def _state_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The tensors of an optimizer's state, in the order of its parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     return [value for p in parameters for value in optimizer.state.get(p, {}).values() if isinstance(value, Tensor)]
 
 
-def _take_over(ours: torch.optim.Optimizer, theirs: torch.optim.Optimizer) -> None:
-    """Another optimizer's state in our tensors. What these optimizers begin with is zero."""
-    if not _tensors(ours):
-        ours.load_state_dict(theirs.state_dict())
-    for mine, other in zip(ours.param_groups, theirs.param_groups, strict=True):
-        mine["base_lr"] = other["base_lr"]
-        for parameter, its in zip(mine["params"], other["params"], strict=True):
-            begun = theirs.state.get(its, {})
-            for key, tensor in ours.state.get(parameter, {}).items():
-                tensor.copy_(begun[key]) if key in begun else tensor.zero_()
-            for key in begun.keys() - ours.state.get(parameter, {}).keys():
-                ours.state[parameter][key] = begun[key].clone()
+def _copy_optimizer_state(target: torch.optim.Optimizer, source: torch.optim.Optimizer) -> None:
+    """Copy an optimizer's state into another one's tensors. A tensor that the source lacks becomes zero, as it is at
+    the first step of the optimizers that can be captured."""
+    if not _state_tensors(target):
+        target.load_state_dict(source.state_dict())
+    for target_group, source_group in zip(target.param_groups, source.param_groups, strict=True):
+        target_group["base_lr"] = source_group["base_lr"]
+        for parameter, source_parameter in zip(target_group["params"], source_group["params"], strict=True):
+            source_state = source.state.get(source_parameter, {})
+            for key, tensor in target.state.get(parameter, {}).items():
+                tensor.copy_(source_state[key]) if key in source_state else tensor.zero_()
+            for key in source_state.keys() - target.state.get(parameter, {}).keys():
+                target.state[parameter][key] = source_state[key].clone()

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps. Everything that is drawn is a function of (seed, epoch, step)."""
+"""The training loop: epochs of steps. Every random draw is a function of (seed, epoch, step)."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +17,12 @@ from emoexp.training.step import EpochPlan, Row, TrainState, step, zero_sums
 
 @dataclass(frozen=True)
 class EpochResult:
-    """The result of one epoch: its row of the history, whether it is the best so far, the seconds it took, and for how
-    many images (fewer than an epoch's where it was resumed in its middle)."""
+    """The result of one epoch.
+
+    row: its row of the history. best: whether it is the best so far. train_seconds, eval_seconds: the time of training
+    and of validation. images: how many images it trained on; fewer than a whole epoch's where training was resumed in
+    the middle of the epoch.
+    """
 
     row: Row
     best: bool
@@ -28,55 +32,56 @@ class EpochResult:
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; the state is complete, between two steps, and can be saved."""
+    """Training was asked to stop. The state stands between two steps and can be saved."""
 
 
 def fit(setup: TrainSetup, state: TrainState, stop: Callable[[int, int], bool]) -> Iterator[EpochResult]:
     """Train from where the state stands until the last epoch, or until patience is exhausted.
 
-    `stop(step, steps)` is asked after each step. Yields after each epoch, when the state can be saved.
+    Calls `stop(step, steps)` after each step: the steps of this epoch that are done, and all of them. Yields after
+    each epoch; the state can be saved then.
 
     Raises:
-        Interrupted: `stop` said so.
-        FloatingPointError: the loss or a gradient was not finite; no step was taken with it.
+        Interrupted: `stop` returned true.
+        FloatingPointError: the loss or a gradient was not finite; the weights are those before that step.
     """
     if setup.capture is not None:
-        setup.capture.adopt(setup.step, state)
-    while state.epoch < setup.epochs and not setup.exhausted(state.history):
-        started, share = time.perf_counter(), 1 - state.step / setup.steps
+        setup.capture.prepare_run(setup.step_setup, state)
+    while state.epoch < setup.epochs and not setup.should_stop_early(state.history):
+        images = (1 - state.step / setup.steps_per_epoch) * setup.samples.strategy.epoch_size
+        train_start = time.perf_counter()
         train_epoch(setup, state, stop)
-        trained = time.perf_counter()
+        train_end = time.perf_counter()
         row = {"epoch": state.epoch + 1} | validate(setup, state.model) | training_row(state)
         state.history.append(row)
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         best = setup.best_epoch(state.history) == len(state.history) - 1
-        images = share * setup.samples.strategy.epoch_size
-        yield EpochResult(row, best, trained - started, time.perf_counter() - trained, images)
+        yield EpochResult(row, best, train_end - train_start, time.perf_counter() - train_end, images)
 
 
 def train_epoch(setup: TrainSetup, state: TrainState, stop: Callable[[int, int], bool]) -> None:
-    """The rest of an epoch, from `state.step` on."""
-    epoch = setup.epoch(state)
-    state.sums = state.sums or zero_sums(setup.step.device)
-    stages.begin_epoch(setup, state, epoch)
-    take_step = step if setup.capture is None else setup.capture.epoch(setup.step, state, epoch)
-    for batch in epoch.batches(start=state.step):
+    """Take the steps of an epoch, from `state.step` on."""
+    plan = setup.plan_epoch(state)
+    state.sums = state.sums or zero_sums(setup.step_setup.device)
+    stages.begin_epoch(setup, state, plan)
+    take_step = step if setup.capture is None else setup.capture.step_function(setup.step_setup, state, plan)
+    for batch in plan.batches(start=state.step):
         rng.reseed(setup.seed, "dropout", state.epoch, state.step)
-        take_step(setup.step, state, epoch, batch)
+        take_step(setup.step_setup, state, plan, batch)
         state.step += 1
-        if stop(state.step, len(epoch)):
-            stop_if_not_finite(setup, state, epoch)
+        if stop(state.step, len(plan)):
+            raise_if_not_finite(setup, state, plan)
             raise Interrupted
     if state.epoch + 1 < setup.epochs:
         setup.samples.prepare(state.epoch + 1)  # while the device still works on this epoch
-    stop_if_not_finite(setup, state, epoch)  # here the host waits for the device
+    raise_if_not_finite(setup, state, plan)  # here the host waits for the device
 
 
 def validate(setup: TrainSetup, model: Network) -> Row:
-    """The validation part, as columns of the history."""
-    index_N, target_N = setup.validation
-    images = predict.batches(setup.step.image_NCHW, index_N, setup.step.normalisation, setup.step.device)
-    logits_NC = predict.logits(model, images, setup.step.precision)
+    """Loss and metrics on the validation part, as columns of the history."""
+    step_setup, (index_N, target_N) = setup.step_setup, setup.validation
+    images = predict.batches(step_setup.image_NCHW, index_N, step_setup.normalisation, step_setup.device)
+    logits_NC = predict.logits(model, images, step_setup.precision)
     loss = float(nn.functional.cross_entropy(logits_NC.double(), target_N))
     confusion = classification.confusion(target_N.numpy(), logits_NC.argmax(1).numpy(), setup.num_classes)
     rates = classification.from_confusion(confusion)
@@ -84,19 +89,19 @@ def validate(setup: TrainSetup, model: Network) -> Row:
 
 
 def training_row(state: TrainState) -> Row:
-    """The sums of the epoch, as columns of the history."""
+    """Loss and accuracy of training, from the sums of the epoch, and the learning rate, as columns of the history."""
     loss, correct, seen = (float(state.sums[name]) for name in ("loss", "correct", "seen"))
-    rate = float(state.optimizer.param_groups[0]["lr"])
-    return {"train/loss": loss / seen, "train/accuracy": correct / seen, "train/lr": rate}
+    learning_rate = float(state.optimizer.param_groups[0]["lr"])
+    return {"train/loss": loss / seen, "train/accuracy": correct / seen, "train/lr": learning_rate}
 
 
-def stop_if_not_finite(setup: TrainSetup, state: TrainState, epoch: EpochPlan) -> None:
-    """End a training whose loss or gradient was not finite, naming the step and its images."""
-    bad = int(state.sums["bad_step"])
-    if bad >= 0:
-        originals = setup.samples.originals(state.epoch, epoch.rows(bad)).tolist()
+def raise_if_not_finite(setup: TrainSetup, state: TrainState, plan: EpochPlan) -> None:
+    """Raise FloatingPointError, with the step and its images, where a loss or gradient of the epoch was not finite."""
+    bad_step = int(state.sums["bad_step"])
+    if bad_step >= 0:
+        originals = setup.samples.originals(state.epoch, plan.rows(bad_step)).tolist()
         raise FloatingPointError(
-            f"loss or gradient is not finite at epoch {state.epoch + 1}, step {bad + 1} (learning rate "
+            f"loss or gradient is not finite at epoch {state.epoch + 1}, step {bad_step + 1} (learning rate "
             f"{float(state.optimizer.param_groups[0]['lr']):.3g}); nothing was updated with it. Images of that step: "
             f"{originals[:8]}{' ...' if len(originals) > 8 else ''}. Try a smaller optimizer.lr or clip_norm=1"
         )

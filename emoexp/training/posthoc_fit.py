@@ -1,4 +1,4 @@
-"""What is fitted to a finished model on its validation part, and kept beside its weights."""
+"""Fits a strategy's post-hoc column to a finished model, on the validation part, and saves it beside the weights."""
 
 import logging
 from typing import Any
@@ -31,10 +31,10 @@ def fit(
 ) -> dict[str, Any]:
     """Fit the strategy's post-hoc column, change the model's last layer, and keep the fit in best.pt.
 
-    model: the best epoch's, as it was trained; best: its best.pt.
+    model: the best epoch's, as it was trained. best: the content of best.pt.
 
     Returns:
-        What was fitted, for metrics.json; empty where nothing is to be.
+        The name and the values of the fit, for metrics.json; empty where the strategy has no post-hoc column.
     """
     column = experiment.imbalance.posthoc
     if column.name == "none":
@@ -43,25 +43,28 @@ def fit(
     fitted = column.build()(evidence(model, setup, data, prior_C))
     model.classifier = posthoc.apply(model.classifier, fitted)
     checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.kept(fitted)})
-    told = {"name": column.name, **fitted.told}
-    numbers = [f"{key} {value:.3g}" for key, value in told.items() if isinstance(value, float)]
-    log.info("fitted %s on validation (%s): %s", column.name, told.get("metric", ""), ", ".join(numbers))
-    return told
+    summary = {"name": column.name, **fitted.told}
+    numbers = [f"{key} {value:.3g}" for key, value in summary.items() if isinstance(value, float)]
+    log.info("fitted %s on validation (%s): %s", column.name, summary.get("metric", ""), ", ".join(numbers))
+    return summary
 
 
 def evidence(model: Network, setup: TrainSetup, data: Dataset, prior_C: Tensor) -> Evidence:
-    """What a fit may see: the validation part through a model."""
-    step, (index_V, target_V) = setup.step, setup.validation
+    """The data of a fit: the model's features and logits of the validation part, and its last layer."""
+    step_setup, (index_V, target_V) = setup.step_setup, setup.validation
 
     def features_of(index_N: Tensor) -> Tensor:
-        images = predict.batches(step.image_NCHW, index_N, step.normalisation, step.device)
-        return predict.features(model, images, step.precision)
+        images = predict.batches(step_setup.image_NCHW, index_N, step_setup.normalisation, step_setup.device)
+        return predict.features(model, images, step_setup.precision)
 
     feature_VF, head = features_of(index_V), model.classifier
-    with torch.no_grad(), torch.autocast(step.device.type, torch.bfloat16, enabled=step.precision == "bf16"):
-        logits_VC = head(feature_VF.to(step.device)).double().cpu()
+    with (
+        torch.no_grad(),
+        torch.autocast(step_setup.device.type, torch.bfloat16, enabled=step_setup.precision == "bf16"),
+    ):
+        logits_VC = head(feature_VF.to(step_setup.device)).double().cpu()
 
-    def means() -> Tensor:
+    def class_means() -> Tensor:
         index_N = data.where("train")
         unit_NF = heads.unit(features_of(torch.from_numpy(index_N)).double())
         label_N, classes = torch.from_numpy(data.labels[index_N]), setup.num_classes
@@ -69,4 +72,4 @@ def evidence(model: Network, setup: TrainSetup, data: Dataset, prior_C: Tensor) 
         return sum_CF / torch.bincount(label_N, minlength=classes)[:, None]
 
     weight_CF = head.weight.detach().double().cpu() if type(head) is nn.Linear else None
-    return Evidence(logits_VC, feature_VF.double(), target_V, weight_CF, prior_C, means)
+    return Evidence(logits_VC, feature_VF.double(), target_V, weight_CF, prior_C, class_means)

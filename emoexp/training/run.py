@@ -1,4 +1,4 @@
-"""One run from its configuration to its results: what `python -m emoexp.train` does, top to bottom."""
+"""One run, from its configuration to its results: what `python -m emoexp.train` does, in the order of the code."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ from emoexp.inference import results
 from emoexp.models import mish
 from emoexp.runs import checkpoint
 from emoexp.runs import machine as machines
-from emoexp.runs.files import plain
+from emoexp.runs.files import json_values
 from emoexp.runs.folder import Run, open_run
 from emoexp.runs.manifest import facts
 from emoexp.runs.process import (
@@ -48,16 +48,16 @@ def train(
     experiment: Experiment,
     machine: Machine,
     load: Callable[[Experiment, Machine], Dataset] = build_data.load_data,
-    opened: Callable[[Run], None] = lambda run: None,
+    on_open: Callable[[Run], None] = lambda run: None,
 ) -> dict[str, Any]:
-    """Train, go on with, or simply return, the run that a configuration names.
+    """Train the run of a configuration: start it, continue it, or only return the results of a finished one.
 
     Args:
-        load: how the images are read; a worker that trains many runs keeps them from one to the next.
-        opened: called with the run before anything is done with it.
+        load: a function that reads the images; a worker that trains many runs passes one that keeps them in memory.
+        on_open: called with the run once its folder is open, before anything is written or trained.
 
     Returns:
-        What stands in the run's metrics.json.
+        The content of the run's metrics.json.
     """
     logging_to_stdout()
     started = time.perf_counter()
@@ -69,18 +69,18 @@ def train(
     name, run_manifest = naming.name(experiment), manifest(experiment, data, strategy, device, machine)
     full_config = experiment.plain() | machine.plain()
     with open_run(Path(machine.outputs), name, run_manifest, full_config, machine.resume) as run:
-        opened(run)
+        on_open(run)
         run.add_to_sweep(machine.sweep)
         run.seconds["prepare"] = time.perf_counter() - started
         if run.finished:
-            return finished_before(run, machine)
+            return finished_metrics(run, machine)
         with (
             sigterm_interrupts(),
             logging_to(run.folder / "run.log"),
             track(run, machine) as notify_tracker,
             record_status(run),
         ):
-            setup, state = begin(run, experiment, machine, data, strategy, device)
+            setup, state = prepare_training(run, experiment, machine, data, strategy, device)
             checkpointer = Checkpointer(run, state, build_model.model_spec(experiment, data), notify_tracker)
             with (
                 run.timed("train"),
@@ -93,14 +93,14 @@ def train(
                     return stop_requested()
 
                 try:
-                    for epoch in fit(setup, state, stop):
-                        checkpointer.epoch(epoch)
-                        log.info(epoch_line(epoch, setup.epochs))
+                    for result in fit(setup, state, stop):
+                        checkpointer.add_epoch(result)
+                        log.info(epoch_line(result, setup.epochs))
                     checkpointer.write()
                 except Interrupted:
                     checkpointer.write()
-                    at = f"epoch {state.epoch + 1}, step {state.step}"
-                    log.info("stopped at %s; the same command goes on from here", at)
+                    position = f"epoch {state.epoch + 1}, step {state.step}"
+                    log.info("stopped at %s; the same command goes on from here", position)
                     raise KeyboardInterrupt from None
             machines.release_unused_memory()
             metrics = conclude(run, experiment, machine, setup, state.history, data)
@@ -112,8 +112,8 @@ def train(
             return metrics
 
 
-def finished_before(run: Run, machine: Machine) -> dict[str, Any]:
-    """The metrics of a run that has come to its end before; MLflow gets what it may have missed."""
+def finished_metrics(run: Run, machine: Machine) -> dict[str, Any]:
+    """The metrics of a run that was finished before. MLflow gets what it lacks of the run."""
     log.info("%s is finished:", run.folder)
     metrics: dict[str, Any] = run.read("metrics.json")
     log.info("test   %s", results.headline(metrics["test"]))
@@ -121,7 +121,7 @@ def finished_before(run: Run, machine: Machine) -> dict[str, Any]:
     return metrics
 
 
-def begin(
+def prepare_training(
     run: Run, experiment: Experiment, machine: Machine, data: Dataset, strategy: Strategy, device: torch.device
 ) -> tuple[TrainSetup, TrainState]:
     """Write leaks and ledger, build setup and state, and load the last checkpoint if there is one."""
@@ -131,27 +131,27 @@ def begin(
     record_ledger(run, strategy, data, build_strategy.heuristics(experiment, strategy))
     setup = build_training.train_setup(experiment, machine, data, strategy, resident(data.images, device), device)
     state = build_training.initial_state(experiment, data, device)
-    last = run.folder / "last.pt"
-    if last.is_file():
-        state.restore(checkpoint.load(last), device)
+    last_checkpoint = run.folder / "last.pt"
+    if last_checkpoint.is_file():
+        state.restore(checkpoint.load(last_checkpoint), device)
         log.info("going on from epoch %d, step %d", state.epoch + 1, state.step)
     size = f"{sum(p.numel() for p in state.model.parameters()):,} parameters"
-    where = f"{experiment.activation.name} on {device} with {torch.get_num_threads()} threads"
-    log.info("model  %s, %s, %s", experiment.architecture.name, size, where)
+    placement = f"{experiment.activation.name} on {device} with {torch.get_num_threads()} threads"
+    log.info("model  %s, %s, %s", experiment.architecture.name, size, placement)
     return setup, state
 
 
 def manifest(
     experiment: Experiment, data: Dataset, strategy: Strategy, device: torch.device, machine: Machine
 ) -> dict[str, Any]:
-    """What made a run: its configuration and what a configuration cannot know."""
-    chosen = experiment.plain()
-    chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in naming.PATHS}
-    return plain(
+    """The content of manifest.json: the configuration, and all else that decides a run's result."""
+    values = experiment.plain()
+    values["data"] = {key: value for key, value in values["data"].items() if key not in naming.PATHS}
+    return json_values(
         {
             "run": naming.name(experiment),
             "params": naming.params(experiment),
-            **facts(chosen, machine.allow),
+            **facts(values, machine.allow),
             "data": data.fingerprint,
             "kernels": {"mish": mish.kernel()} | ({"step": "compiled"} if machine.executor == "compiled" else {}),
             **machines.facts(device),

@@ -1,4 +1,4 @@
-"""What a run logs and keeps before it trains, and its line for each epoch."""
+"""What a run logs and writes before it trains (leaks and ledger), and its line in the log for each epoch."""
 
 import logging
 from collections.abc import Sequence
@@ -17,24 +17,28 @@ log = logging.getLogger("emoexp")
 
 
 def record_leaks(run: Run, data: Dataset, near: NearDuplicates | None) -> None:
-    """Say what was loaded, what was repaired, dropped or missing, and what leaks from part to part; keep the leaks.
+    """Log the data: notes of its reader, images of each class and part, leaks between parts. Write leaks.json.
 
-    near: near duplicates, None where nobody has searched.
+    near: near duplicates; None where they were not searched.
     """
     for note in data.notes:
         log.info("data   %s", note)
-    found = leaks.count(data, near.group_N if near else None)
+    leak_counts = leaks.count(data, near.group_N if near else None)
     for part in ("train", "val", "test"):
         counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, data.counts(part), strict=True))
-        told = leaks.sentence(found.get(part, {}))
-        log.info("%-6s %d images: %s%s", part, len(data.where(part)), counts, f"; {told}" if told else "")
+        leak_sentence = leaks.sentence(leak_counts.get(part, {}))
+        log.info(
+            "%-6s %d images: %s%s", part, len(data.where(part)), counts, f"; {leak_sentence}" if leak_sentence else ""
+        )
     if near is None:
         log.info("leaks  near duplicates were not searched: python -m emoexp.audit with the same data does it once")
-    run.write("leaks.json", {"near_searched": near is not None, "classes": list(data.class_names), "parts": found})
+    run.write(
+        "leaks.json", {"near_searched": near is not None, "classes": list(data.class_names), "parts": leak_counts}
+    )
 
 
 def record_ledger(run: Run, strategy: Strategy, data: Dataset, heuristics: list[str]) -> None:
-    """Print and keep the ledger; name a double correction, and what is no prior."""
+    """Log and write the ledger. Warn of a double correction; log the effects that are no prior."""
     rows, timeline = ledger.rows(strategy, data.class_names), ledger.timeline(strategy)
     warning = ledger.warning(strategy, data.class_names)
     log.info("ledger of the prior that training aims at:\n%s", table(rows))
@@ -60,21 +64,22 @@ def record_ledger(run: Run, strategy: Strategy, data: Dataset, heuristics: list[
 
 
 def by_epochs(timeline: list[dict[str, Any]], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The effective prior of each class in the first, middle and last of what a run does."""
-    shown = [timeline[k] for k in sorted({0, len(timeline) // 2, len(timeline) - 1})]
+    """The effective prior of each class in the first, the middle and the last period of a timeline."""
+    periods = [timeline[k] for k in sorted({0, len(timeline) // 2, len(timeline) - 1})]
     return [
         {"epochs": "{}-{}".format(*period["epochs"])}
         | {name: round(prior, 4) for name, prior in zip(class_names, period["effective_prior"], strict=True)}
-        for period in shown
+        for period in periods
     ]
 
 
-def epoch_line(epoch: EpochResult, epochs: int) -> str:
-    """An epoch in one line of the log."""
-    row = epoch.row
-    rate = epoch.images / epoch.train_seconds
+def epoch_line(result: EpochResult, epochs: int) -> str:
+    """The line of the log for an epoch."""
+    row = result.row
+    images_per_second = result.images / result.train_seconds
     return (
         f"epoch  {row['epoch']:3.0f}/{epochs}  train loss {row['train/loss']:.4f}  "
         f"val loss {row['val/loss']:.4f}  macro-F1 {row['val/macro_f1']:.4f}  accuracy {row['val/accuracy']:.4f}  "
-        f"worst recall {row['val/worst_recall']:.3f}  {rate:.0f} images/s{'  best' if epoch.best else ''}"
+        f"worst recall {row['val/worst_recall']:.3f}  {images_per_second:.0f} images/s"
+        f"{'  best' if result.best else ''}"
     )

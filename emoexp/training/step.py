@@ -1,4 +1,4 @@
-"""One step of training, tensors only: look up, augment, forward, loss, backward, update."""
+"""One step of training, on tensors only: load a batch, forward, loss, backward, update."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ from emoexp.models.network import Network, Output
 from emoexp.training import sharpness
 from emoexp.training.batches import EpochSamples, Rows, Target, load_batch
 
-Row = dict[str, float]  # of the history: what is known of an epoch
-Number = float | Tensor  # known to the host, or only to the device
+Row = dict[str, float]  # of the history: the metrics of one epoch by their column
+Number = float | Tensor  # a Python number, or a tensor of one element on the device
 
 
 @dataclass
 class TrainState:
     """The mutable state of a training; exactly what a checkpoint contains.
 
-    epoch, step: where the next step stands, both from 0. history: one row for each finished epoch. sums: over the
-    epoch so far, on the device (see `zero_sums`).
+    epoch, step: the numbers of the next step's epoch and of the next step in it, both from 0. history: one row for
+    each finished epoch. sums: sums over the steps of this epoch so far, on the device (see `zero_sums`).
     """
 
     model: Network
@@ -39,8 +39,9 @@ class TrainState:
     def payload(self) -> dict[str, Any]:
         """The state as tensors, numbers, lists and dictionaries; the same for eager and captured steps."""
         optimizer = self.optimizer.state_dict()
-        kept = {key: self.optimizer.defaults[key] for key in ("capturable",) if key in self.optimizer.defaults}
-        groups = [group | kept | {"lr": float(group["lr"])} for group in optimizer["param_groups"]]
+        defaults = self.optimizer.defaults  # a captured step has set `capturable` in the groups; its default is saved
+        capturable = {"capturable": defaults["capturable"]} if "capturable" in defaults else {}
+        groups = [group | capturable | {"lr": float(group["lr"])} for group in optimizer["param_groups"]]
         return {
             "model": self.model.state_dict(),
             "optimizer": optimizer | {"param_groups": groups},
@@ -51,7 +52,7 @@ class TrainState:
         }
 
     def restore(self, payload: dict[str, Any], device: torch.device) -> None:
-        """Take over a payload, bit for bit."""
+        """Load a payload; the state is then the saved one, bit for bit."""
         self.model.load_state_dict(payload["model"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.epoch, self.step, self.history = payload["epoch"], payload["step"], payload["history"]
@@ -62,11 +63,11 @@ class TrainState:
 class StepSetup:
     """Values that are the same in all steps of a run.
 
-    A step sees nothing else of the configuration: what it needs belongs here or into `EpochPlan`, where a captured
-    step finds it too.
+    A step reads nothing else of the configuration. A new value that a step needs becomes a field here or in
+    `EpochPlan`: captured steps copy the tensors of both, and compare all else in both.
 
-    image_NCHW: uint8, all images. device: that computes. sharpness_rho: radius of sharpness-aware minimisation; 0
-    without it.
+    image_NCHW: uint8, all images. device: the device that computes. sharpness_rho: radius of sharpness-aware
+    minimisation; 0: none.
     """
 
     image_NCHW: Tensor
@@ -79,12 +80,13 @@ class StepSetup:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """All that is in force in one epoch of S steps.
+    """What one epoch of S steps does: its samples, its loss and its learning rates.
 
-    samples: the epoch's images, a row for each draw. loss, constants: of the strategy. tail_C: classes whose loss
-    sharpness-aware minimisation takes nearby; None: all. retrain: what is trained, as `imbalance.schedule.Schedule` has
-    it; "none" outside a second stage. norms_frozen: batch norms use their statistics and leave them. progress_S,
-    rate_SG: float64 on the host, share of the run done before each step and the learning rate of each parameter group.
+    samples: the images that the epoch draws. loss, constants: the formula of the strategy's loss, and its constants.
+    tail_C: 1 for the classes whose loss sharpness-aware minimisation takes at the perturbed weights; None: all classes.
+    retrain: which parameters are trained, as `imbalance.schedule.Schedule` has it; "none" outside a second stage.
+    norms_frozen: batch norms use their running statistics and do not update them. progress_S: share of the run that is
+    done before each step. rate_SG: learning rate of each step and parameter group. Both float64 on the host.
     """
 
     samples: EpochSamples
@@ -98,28 +100,28 @@ class EpochPlan:
     rate_SG: Tensor
 
     def __len__(self) -> int:
-        """Steps."""
+        """Number of steps."""
         return len(self.progress_S)
 
     def batches(self, start: int = 0) -> "Iterator[BatchPosition]":
-        """The positions of all steps from `start` on, in the host's numbers."""
+        """The batches of all steps from `start` on, as Python numbers."""
         steps = zip(self.progress_S.tolist(), self.rate_SG.tolist(), strict=True)
         for step, (progress, rates) in enumerate(steps):
             if step >= start:
                 yield BatchPosition(self.rows(step), step, progress, rates)
 
     def rows(self, step: int) -> slice:
-        """The samples of one step. The last step takes what is left."""
+        """The rows of `samples` that one step takes. The last step takes all that are left."""
         begin = step * self.batch_size
         return slice(begin, self.samples.size if step == len(self) - 1 else begin + self.batch_size)
 
 
 @dataclass(frozen=True)
 class BatchPosition:
-    """Where a batch stands in its epoch: in the host's numbers or, in a captured step, in the device's.
+    """Where a batch stands in its epoch: Python numbers or, in a captured step, tensors on the device.
 
-    rows: of the epoch's samples. step: from 0. progress: share of the run done, 0..1. rates: learning rate of each
-    parameter group.
+    rows: the batch's rows of the epoch's samples. step: number of the step in the epoch, from 0. progress: share of the
+    run that is done, 0..1. rates: learning rate of each parameter group.
     """
 
     rows: Rows
@@ -129,44 +131,46 @@ class BatchPosition:
 
 
 def zero_sums(device: torch.device) -> dict[str, Tensor]:
-    """Sums over an epoch: weighted loss, correct predictions, images seen; and the first step that was not finite."""
+    """Sums over an epoch, at 0: of the loss, of correct predictions and of images. And `bad_step`, the number of the
+    first step whose loss or gradient was not finite, -1 while there is none."""
     precise = torch.float32 if device.type == "mps" else torch.float64
     sums = {name: torch.zeros((), dtype=precise, device=device) for name in ("loss", "correct", "seen")}
     return sums | {"bad_step": torch.tensor(-1, device=device)}
 
 
-def step(setup: StepSetup, state: TrainState, epoch: EpochPlan, batch: BatchPosition) -> None:
-    """Learn from one batch.
+def step(step_setup: StepSetup, state: TrainState, plan: EpochPlan, batch: BatchPosition) -> None:
+    """Train on one batch.
 
-    With a fused optimizer the host never waits for the device, and nothing but `batch` changes from step to step, so
-    that a step can be captured and repeated. Once a loss or gradient is not finite no update follows, in this step and
-    all later ones of the epoch.
+    With a fused optimizer the host never waits for the device. Within an epoch only `batch` differs from step to step,
+    so that a step can be captured and replayed. Where a loss or gradient is not finite, this step and all later ones of
+    the epoch leave the weights as they are.
     """
-    image_BCHW, target = load_batch(setup.image_NCHW, setup.normalisation, setup.device, epoch.samples, batch.rows)
+    device = step_setup.device
+    image_BCHW, target = load_batch(step_setup.image_NCHW, step_setup.normalisation, device, plan.samples, batch.rows)
 
     def forward() -> Output:
-        with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=step_setup.precision == "bf16"):
             output: Output = state.model(image_BCHW)
         return output
 
     def loss_of(output: Output, factor_C: Tensor | None = None) -> Tensor:
-        return mean_loss(epoch.loss, epoch.constants, output, target, batch.progress, factor_C)
+        return mean_loss(plan.loss, plan.constants, output, target, batch.progress, factor_C)
 
     state.optimizer.zero_grad()
-    learning = [p for group in state.optimizer.param_groups for p in group["params"] if p.requires_grad]
+    trainable = [p for group in state.optimizer.param_groups for p in group["params"] if p.requires_grad]
     output = forward()
     loss = loss_of(output)
-    if setup.sharpness_rho == 0:
+    if step_setup.sharpness_rho == 0:
         loss.backward()
     else:
         sharpness.backward(
-            output, loss, rho=setup.sharpness_rho, tail_C=epoch.tail_C, model=state.model, parameters=learning,
+            output, loss, rho=step_setup.sharpness_rho, tail_C=plan.tail_C, model=state.model, parameters=trainable,
             forward=forward, loss_of=loss_of,
         )  # fmt: skip
 
-    norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
-    if setup.clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(learning, setup.clip_norm, norm)
+    norm = nn.utils.get_total_norm([p.grad for p in trainable if p.grad is not None])
+    if step_setup.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(trainable, step_setup.clip_norm, norm)
 
     sums, finite = state.sums, torch.isfinite(loss.detach() + norm)
     sums["bad_step"].copy_(torch.where((sums["bad_step"] < 0) & ~finite, batch.step, sums["bad_step"]))
@@ -186,8 +190,11 @@ def mean_loss(
     progress: Number,
     factor_C: Tensor | None = None,
 ) -> Tensor:
-    """Mean of each sample's loss times the weight of its class. A mixed image has the losses of both its labels, each
-    with the weight of its own class, in the labels' shares. factor_C: multiplies the weights."""
+    """The mean over a batch of each sample's loss times the weight of its class.
+
+    A mixed image has two labels; its loss is the sum of both labels' weighted losses, each times the label's share.
+    factor_C: a further factor for each class; None: 1.
+    """
     weight_C = constants.weight_C if factor_C is None else constants.weight_C * factor_C
     logits_BC = output.logits_BC.float()
 
@@ -201,7 +208,7 @@ def mean_loss(
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rates: Sequence[Number]) -> None:
-    """The rate of each parameter group, as a number or, on the device, in the group's own tensor."""
+    """Set the learning rate of each parameter group. A tensor is copied into the group's own tensor, on the device."""
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         if isinstance(rate, Tensor):
             group["lr"].copy_(rate)
@@ -210,9 +217,12 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, rates: Sequence[Number]
 
 
 def must_skip_update(optimizer: torch.optim.Optimizer, bad_step: Tensor) -> bool:
-    """Whether something was not finite, so that no update may follow. A fused optimizer gets this as `found_inf` and
-    skips the update on the device, so that the host does not wait."""
+    """Whether the caller must skip the update, because a loss or gradient of this epoch was not finite.
+
+    For a fused optimizer the answer is always no: it gets the flag as `found_inf` and skips the update itself, on the
+    device, so that the host does not wait.
+    """
     if optimizer.defaults.get("fused"):
-        optimizer.found_inf = (bad_step >= 0).float()  # type: ignore[attr-defined]  # torch reads it, and declares none
+        optimizer.found_inf = (bad_step >= 0).float()  # type: ignore[attr-defined]  # torch reads it without declaring it
         return False
     return int(bad_step) >= 0

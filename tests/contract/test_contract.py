@@ -123,7 +123,7 @@ def killed_at(epoch: int | None, steps: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "stop_on_signal", stop_on_signal)
         patch.setattr(loop, "train_epoch", train_epoch)
-        patch.setattr(checkpointer, "EVERY_S", 0)
+        patch.setattr(checkpointer, "MIN_INTERVAL_S", 0)
         patch.setattr(os, "fsync", lambda *ignored: None)
         patch.setattr(results, "write", lambda *ignored: None)
         patch.setattr(conclude, "draw", lambda *ignored: None)
@@ -149,7 +149,7 @@ def test_resumed_is_undisturbed_bit_for_bit(columns, tmp_path):
     made = experiment(columns, augmentation=options.option("augmentation", "light"))
     made = dataclasses.replace(made, imbalance=dataclasses.replace(made.imbalance, epoch_size="originals"))
     recipe, _ = begun(made)
-    first, steps = recipe.samples.strategy.second_stage_start or 2, recipe.steps
+    first, steps = recipe.samples.strategy.second_stage_start or 2, recipe.steps_per_epoch
     last = (
         [(None, first * steps - 3)] if columns in TWO_STAGES else []
     )  # between the first part's last step and its end

@@ -374,7 +374,7 @@ def pictures(columns, count=(6, 6), size=48, draws=400):
 
 def whole_epoch(made, epoch):
     """All images of an epoch, in 0..1, and their target."""
-    return load_batch(made.image_NCHW, Normalisation(0.0, 1.0), CPU, made.epoch(epoch), slice(None))
+    return load_batch(made.image_NCHW, Normalisation(0.0, 1.0), CPU, made.epoch_samples(epoch), slice(None))
 
 
 @pytest.mark.parametrize("name", [n for n in options.listed("imbalance/mix") if n != "none"])
@@ -547,8 +547,8 @@ def bits(made, sharpened=None, images=None):
     """The weights that a training ends with."""
     recipe, state = begun(made, images)
     if sharpened is not None:
-        one_step = dataclasses.replace(recipe.step, sharpness_rho=sharpened.rho)
-        recipe = dataclasses.replace(recipe, step=one_step, tail_C=sharpened.tail_C)
+        step_setup = dataclasses.replace(recipe.step_setup, sharpness_rho=sharpened.rho)
+        recipe = dataclasses.replace(recipe, step_setup=step_setup, tail_C=sharpened.tail_C)
     list(loop.fit(recipe, state, never))
     return state.model.state_dict()
 
@@ -595,8 +595,8 @@ def test_a_batch_is_counted_once(name):
     stops = iter([False, True])
     with pytest.raises(loop.Interrupted):
         list(loop.fit(recipe, state, lambda *ignored: next(stops, True) or True))
-    epoch, one_step = recipe.epoch(begun(experiment({"optimizer": name}))[1]), recipe.step
-    image, _ = load_batch(one_step.image_NCHW, one_step.normalisation, CPU, epoch.samples, epoch.rows(0))
+    plan, step_setup = recipe.plan_epoch(begun(experiment({"optimizer": name}))[1]), recipe.step_setup
+    image, _ = load_batch(step_setup.image_NCHW, step_setup.normalisation, CPU, plan.samples, plan.rows(0))
     plain.train().features(image)
     for one, other in zip(norms(state.model), norms(plain), strict=True):
         assert torch.equal(one.running_mean, other.running_mean) and torch.equal(one.running_var, other.running_var)
@@ -746,7 +746,7 @@ def test_class_means_are_those_of_the_training_images():
     for c in range(4):
         units = []
         for n in np.flatnonzero((data().part == 0) & (data().labels == c)):
-            image = recipe.step.normalisation(torch.from_numpy(data().images[n : n + 1]))
+            image = recipe.step_setup.normalisation(torch.from_numpy(data().images[n : n + 1]))
             feature = state.model.eval().features(image)[0].detach().double()
             units.append(feature / feature.norm())
         torch.testing.assert_close(found_CF[c], torch.stack(units).mean(0), rtol=1e-4, atol=1e-5)

@@ -18,7 +18,7 @@ from emoexp.pages import markdown
 from emoexp.reporting import arms as comparing
 from emoexp.reporting import collect, folds, pages, report
 from emoexp.runs import kept
-from emoexp.runs.files import plain
+from emoexp.runs.files import json_values
 from emoexp.runs.records import RunRecord
 from emoexp.sweep.cells import CellRequest
 
@@ -440,7 +440,7 @@ def fold(outputs: Path, arm: str, seed: int, number: int, right: float = 0.7, **
         part = {name: kept[name][mine] for name in kept}
     np.savez_compressed(folder / "predictions" / "test.npz", **part)
     found = json.loads((folder / "metrics.json").read_text())
-    found["test"] = plain(classification.summarise(part["probability"], part["target"], CLASSES))
+    found["test"] = json_values(classification.summarise(part["probability"], part["target"], CLASSES))
     (folder / "metrics.json").write_text(json.dumps(found))
     return folder
 

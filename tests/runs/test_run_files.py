@@ -112,7 +112,7 @@ def test_plain_values():
     import numpy as np
 
     value = {1: np.float32(0.5), "a": (np.int64(3), float("nan"), [np.float64("inf")])}
-    assert json.dumps(files.plain(value)) == '{"1": 0.5, "a": [3, null, [null]]}'
+    assert json.dumps(files.json_values(value)) == '{"1": 0.5, "a": [3, null, [null]]}'
 
 
 # locks

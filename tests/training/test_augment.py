@@ -53,7 +53,7 @@ def test_shifts_by_whole_pixels_are_a_padded_crop_and_all_equally_frequent():
     frequency = torch.bincount((pixels[:, 0] * 9 + pixels[:, 1] + 40).long()) / 20_000
     assert len(frequency) == 81 and (frequency - 1 / 81).abs().max() < 0.004
     image = torch.rand(64, 3, 32, 32)
-    moved = augment.apply(image, drawn.at(lambda table: table[:64]), 0.5)
+    moved = augment.apply(image, drawn.map_tensors(lambda table: table[:64]), 0.5)
     padded = torch.nn.functional.pad(image, (4, 4, 4, 4), mode="replicate")
     for k, (x, y) in enumerate(pixels[:64].long().tolist()):
         torch.testing.assert_close(moved[k], padded[k, :, 4 + y : 36 + y, 4 + x : 36 + x], atol=1e-4, rtol=0)
@@ -143,5 +143,5 @@ def test_boxes_lie_inside_and_are_as_frequent_as_asked():
 
 
 def test_idle_and_nonsense():
-    assert Policy().idle and Policy(erase_area=0.2).idle and not Policy(flip=0.5).idle
-    assert Policy(translate_step=0.1).idle and not Policy(translate=0.1, translate_step=0.1).idle
+    assert Policy().is_identity and Policy(erase_area=0.2).is_identity and not Policy(flip=0.5).is_identity
+    assert Policy(translate_step=0.1).is_identity and not Policy(translate=0.1, translate_step=0.1).is_identity

@@ -42,9 +42,9 @@ STRATEGIES = {
     "copies": {
         "policy": STRONG,
         "target": copies.equalise,
-        "on_copies": Policy(rotate=20.0, erase=0.5, erase_area=0.2),
+        "copy_augmentation": Policy(rotate=20.0, erase=0.5, erase_area=0.2),
     },
-    "redrawn": {"target": copies.equalise, "on_copies": Policy(rotate=20.0), "redraw": True},
+    "redrawn": {"target": copies.equalise, "copy_augmentation": Policy(rotate=20.0), "redraw": True},
     "sampler": {"policy": STRONG, "share": partial(sampling.power, exponent=0.0)},
     "weights": {"weight": lambda n: 1 / n.double()},
     "focal": {"loss": focal, "clip_norm": 0.5},
@@ -126,7 +126,7 @@ def test_a_captured_run_is_the_eager_run(strategy):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_with_every_optimizer_that_can_be_captured(optimizer):
     made = recipe(policy=STRONG, schedule=halving, epochs=3)
-    assert cuda_graphs.refusal(made.step, begun(optimizer)) is None
+    assert cuda_graphs.refusal(made.step_setup, begun(optimizer)) is None
     same(trained(captured(made), begun(optimizer)), trained(made, begun(optimizer)))
 
 
@@ -206,7 +206,7 @@ def test_forms_of_a_step_are_forgotten_too():
             dataclasses.replace(recipe(formula=lambda *a, k=formula: losses.softmax(*a)), capture=made.capture),
             begun(),
         )
-    assert len(cuda_graphs._recordings[-1].forms) == cuda_graphs.MAX_RECORDINGS
+    assert len(cuda_graphs._recordings[-1].variants) == cuda_graphs.MAX_RECORDINGS
 
 
 def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
@@ -292,14 +292,14 @@ def test_a_number_of_the_host_is_frozen_in_a_recording():
 def test_what_cannot_be_captured_says_why(optimizer, why):
     state = begun()
     state = dataclasses.replace(state, optimizer=optimizer(build_training.parameter_groups(state.model, "weights")))
-    assert why in cuda_graphs.refusal(recipe().step, state)
+    assert why in cuda_graphs.refusal(recipe().step_setup, state)
 
 
 def test_old_recordings_are_forgotten():
     for norm in range(1, 7):
         trained(captured(recipe(clip_norm=float(norm))), begun())
     assert [recording.key[0][1][0][1][4] for recording in cuda_graphs._recordings] == [
-        cuda_graphs.frozen(float(norm)) for norm in range(3, 7)
+        cuda_graphs.capture_key(float(norm)) for norm in range(3, 7)
     ]
 
 
@@ -341,18 +341,18 @@ def test_what_is_frozen_is_all_but_the_contents_of_tensors():
     def with_cell(number):
         return lambda x: x * number
 
-    one, frozen = Held(0.5, torch.zeros(3)), cuda_graphs.frozen
-    assert frozen(one) == frozen(Held(0.5, torch.ones(3)))
-    assert frozen(one) != frozen(Held(0.25, torch.zeros(3)))
-    assert frozen(one) != frozen(Held(0.5, torch.zeros(4)))
-    assert frozen(with_cell(1)) == frozen(with_cell(1)) != frozen(with_cell(2))
-    assert frozen(partial(with_cell, 1)) == frozen(partial(with_cell, 1)) != frozen(partial(with_cell, number=1))
-    assert frozen(nn.Dropout(0.1)) == frozen(nn.Dropout(0.1)) != frozen(nn.Dropout(0.2))
-    assert frozen(nn.Linear(2, 3)) == frozen(nn.Linear(2, 3)) != frozen(nn.Linear(2, 3, bias=False))
-    assert frozen(nn.ReLU()) != frozen(nn.SiLU()) and frozen(1) != frozen(1.0) != frozen(True)
+    one, key = Held(0.5, torch.zeros(3)), cuda_graphs.capture_key
+    assert key(one) == key(Held(0.5, torch.ones(3)))
+    assert key(one) != key(Held(0.25, torch.zeros(3)))
+    assert key(one) != key(Held(0.5, torch.zeros(4)))
+    assert key(with_cell(1)) == key(with_cell(1)) != key(with_cell(2))
+    assert key(partial(with_cell, 1)) == key(partial(with_cell, 1)) != key(partial(with_cell, number=1))
+    assert key(nn.Dropout(0.1)) == key(nn.Dropout(0.1)) != key(nn.Dropout(0.2))
+    assert key(nn.Linear(2, 3)) == key(nn.Linear(2, 3)) != key(nn.Linear(2, 3, bias=False))
+    assert key(nn.ReLU()) != key(nn.SiLU()) and key(1) != key(1.0) != key(True)
     thing = iter("x")
-    assert frozen(thing) == frozen(thing) != frozen(iter("x"))
-    assert hash(frozen([one, with_cell(1), nn.Linear(2, 3), thing]))
+    assert key(thing) == key(thing) != key(iter("x"))
+    assert hash(key([one, with_cell(1), nn.Linear(2, 3), thing]))
 
 
 def test_a_network_that_holds_itself_is_taken_eagerly(caplog):
@@ -368,9 +368,9 @@ def test_a_network_that_holds_itself_is_taken_eagerly(caplog):
 def test_a_cuda_graph_is_the_eager_run(strategy):
     device = torch.device("cuda")
     made = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
-    on_gpu = {"image_NCHW": made.step.image_NCHW.to(device), "device": device}
-    samples, one_step = dataclasses.replace(made.samples, **on_gpu), dataclasses.replace(made.step, **on_gpu)
-    made = dataclasses.replace(made, samples=samples, step=one_step)
+    on_gpu = {"image_NCHW": made.step_setup.image_NCHW.to(device), "device": device}
+    samples, step_setup = dataclasses.replace(made.samples, **on_gpu), dataclasses.replace(made.step_setup, **on_gpu)
+    made = dataclasses.replace(made, samples=samples, step=step_setup)
 
     def on_device(seed: int) -> step.TrainState:
         state = begun(seed=seed)

@@ -57,13 +57,13 @@ def recipe(policy=Policy(), **keys) -> setup.TrainSetup:
         image_NCHW=IMAGE,
         original_N=ORIGINAL,
         strategy=strategy.build(LABEL, 3, columns, epochs=epochs, epoch_size="pool", seed=0),
-        on_all=policy,
-        on_copies=keys.pop("on_copies", Policy()),
+        augmentation=policy,
+        copy_augmentation=keys.pop("copy_augmentation", Policy()),
         redraw=keys.pop("redraw", False),
         seed=0,
         device=CPU,
     )
-    one_step = step.StepSetup(
+    step_setup = step.StepSetup(
         image_NCHW=IMAGE,
         normalisation=Normalisation(0.5, 0.25),
         device=CPU,
@@ -72,10 +72,10 @@ def recipe(policy=Policy(), **keys) -> setup.TrainSetup:
         sharpness_rho=sharpness.rho,
     )
     usual = {"epochs": 2, "monitor": "val/macro_f1", "patience": None, "seed": 0, "batch_size": 16}
-    usual |= {"lr_schedule": keys.pop("schedule", lambda done, total, monitored: 1.0)}
+    usual |= {"lr_schedule": keys.pop("schedule", lambda epochs_done, total_epochs, monitored: 1.0)}
     return setup.TrainSetup(
         samples=samples,
-        step=one_step,
+        step_setup=step_setup,
         validation=(torch.arange(46, 60), torch.arange(14) % 3),
         num_classes=3,
         tail_C=sharpness.tail_C,
@@ -125,8 +125,8 @@ def test_an_epoch_is_the_loop_written_out():
 @pytest.mark.parametrize(("size", "steps", "last"), [(16, 3, 9), (20, 2, 21), (40, 1, 41), (64, 1, 41)])
 def test_no_image_is_left_out_and_none_stands_alone(size, steps, last):
     made = recipe(batch_size=size)
-    order, epoch = made.samples.order(0), made.epoch(fresh())
-    parts = [order[position.rows] for position in epoch.batches()]
+    order, plan = made.samples.order(0), made.plan_epoch(fresh())
+    parts = [order[position.rows] for position in plan.batches()]
     assert len(parts) == steps and len(parts[-1]) == last
     assert torch.equal(torch.cat(parts), order)
 
@@ -158,7 +158,9 @@ def test_resuming_at_any_step_changes_no_bit(stop):
 
 @pytest.mark.parametrize("key", ["model", "optimizer", "epoch", "step", "history", "running"])
 def test_every_part_of_the_payload_is_needed(key):
-    made = recipe(policy=Policy(flip=0.5), schedule=lambda done, total, seen: 1.0 / (1 + len(seen)))
+    made = recipe(
+        policy=Policy(flip=0.5), schedule=lambda epochs_done, total_epochs, monitored: 1.0 / (1 + len(monitored))
+    )
     whole = fresh()
     list(loop.fit(made, whole, never))
     first, taken = fresh(), 0
@@ -183,13 +185,13 @@ def test_every_part_of_the_payload_is_needed(key):
 
 def test_what_was_worked_out_ahead_is_used_and_forgotten(monkeypatch):
     made, asked = recipe(policy=Policy(flip=0.5), epochs=3), []
-    whole = TrainingSamples.transformed
+    whole = TrainingSamples.samples_of
 
     def counted(self, items, epoch):
         asked.append(epoch)
         return whole(self, items, epoch)
 
-    monkeypatch.setattr(TrainingSamples, "transformed", counted)
+    monkeypatch.setattr(TrainingSamples, "samples_of", counted)
     list(loop.fit(made, fresh(), never))
     assert asked == [0, 1, 2] and not made.samples._prepared
 
@@ -269,7 +271,7 @@ def test_every_monitor_is_a_column():
 
 
 def test_a_loss_is_minimised():
-    assert recipe(monitor="val/loss").monitored([{"val/loss": 2.0}, {"val/loss": 1.0}]) == [-2.0, -1.0]
+    assert recipe(monitor="val/loss").monitored_values([{"val/loss": 2.0}, {"val/loss": 1.0}]) == [-2.0, -1.0]
 
 
 def test_patience_ends_training():
@@ -289,13 +291,13 @@ def test_patience_ends_training():
 
 def look(made, items, epoch):
     """Images and classes of some items, drawn first in an epoch."""
-    samples, one_step = made.samples.transformed(items, epoch), made.step
-    image, target = load_batch(IMAGE, one_step.normalisation, CPU, samples, slice(None))
+    samples, step_setup = made.samples.samples_of(items, epoch), made.step_setup
+    image, target = load_batch(IMAGE, step_setup.normalisation, CPU, samples, slice(None))
     return image, target.label_B
 
 
 def test_copies_differ_from_their_parent_and_stay_the_same():
-    made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0, translate=0.1))
+    made = recipe(target=copies.equalise, copy_augmentation=Policy(rotate=15.0, translate=0.1))
     strategy = made.samples.strategy
     copied = torch.nonzero(strategy.copy_P > 0).flatten()[:8]
     first, label = look(made, copied, epoch=0)
@@ -311,7 +313,7 @@ def test_copies_differ_from_their_parent_and_stay_the_same():
 
 
 def test_redrawn_copies_change_with_the_epoch():
-    made = recipe(target=copies.equalise, on_copies=Policy(rotate=15.0), redraw=True)
+    made = recipe(target=copies.equalise, copy_augmentation=Policy(rotate=15.0), redraw=True)
     copied = torch.nonzero(made.samples.strategy.copy_P > 0).flatten()[:8]
     assert not torch.equal(look(made, copied, 0)[0], look(made, copied, 1)[0])
     assert torch.equal(look(made, copied, 1)[0], look(made, copied.roll(3), 1)[0].roll(-3, 0))
@@ -328,17 +330,17 @@ def test_augmentation_differs_by_epoch_and_place():
 
 def test_a_step_sees_its_own_rows_of_the_epoch():
     made = recipe(policy=Policy(rotate=15.0, erase=0.5, erase_area=0.2), batch_size=7)
-    epoch = made.epoch(dataclasses.replace(fresh(), epoch=1))
+    plan = made.plan_epoch(dataclasses.replace(fresh(), epoch=1))
 
     def batch(rows):
-        return load_batch(IMAGE, made.step.normalisation, CPU, epoch.samples, rows)
+        return load_batch(IMAGE, made.step_setup.normalisation, CPU, plan.samples, rows)
 
     image, target = batch(slice(None))
-    pieces = [batch(position.rows) for position in epoch.batches()]
+    pieces = [batch(position.rows) for position in plan.batches()]
     assert torch.equal(torch.cat([piece for piece, _ in pieces]), image)
     assert torch.equal(torch.cat([its.label_B for _, its in pieces]), target.label_B)
-    for position in epoch.batches():
-        assert torch.equal(made.samples.originals(1, position.rows), epoch.samples.index_E[position.rows])
+    for position in plan.batches():
+        assert torch.equal(made.samples.originals(1, position.rows), plan.samples.index_E[position.rows])
 
 
 @pytest.mark.parametrize("size", [1, 7, 60])

@@ -110,5 +110,5 @@ def test_best_epoch_is_the_first_of_the_largest_and_never_nan():
     ],
 )
 def test_exhausted(values, patience, stops):
-    assert lr_schedules.exhausted(values, patience) is stops
-    assert not lr_schedules.exhausted(values, None)
+    assert lr_schedules.should_stop_early(values, patience) is stops
+    assert not lr_schedules.should_stop_early(values, None)

@@ -165,7 +165,7 @@ def test_what_was_not_yet_written_is_trained_again(tmp_path, monkeypatch):
     """Epochs shorter than a second share their writing; a process that dies in between loses them, and no bit."""
     whole = train(tmp_path / "whole", "epochs=4")
     written, original, begun = [], checkpoint.save, loop.train_epoch
-    monkeypatch.setattr(checkpointer, "EVERY_S", 1e9)
+    monkeypatch.setattr(checkpointer, "MIN_INTERVAL_S", 1e9)
     monkeypatch.setattr(checkpoint, "save", lambda path, payload: (written.append(path.name), original(path, payload)))
 
     class Killed(BaseException):

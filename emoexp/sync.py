@@ -48,7 +48,7 @@ def _one(folder: Path, settings: Settings) -> tuple[str, str]:
         if not tracking.behind(folder, settings):
             return "current", ""
         tracking.mirror(folder, settings)
-    except Exception as error:  # noqa: BLE001 - one run's trouble must not hide the others'
+    except Exception as error:  # noqa: BLE001 - after an error of one run the others go on
         return "failed", f": {brief(error)}"
     return "mirrored", ""
 

@@ -217,5 +217,5 @@ def show_in_mlflow(folder: Path, settings: Settings) -> None:
         return
     try:
         tracking.mirror(folder.parent, settings)
-    except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the report is written
+    except Exception as error:  # noqa: BLE001 - MLflow may raise anything, and the report is written
         log.warning("tracking: the report is not shown yet: %s; `make sync` adds it", error)

@@ -1,7 +1,7 @@
-"""Checkpoints: atomic, checksummed, read without running pickled code. The only module that saves and loads them.
+"""Checkpoints: written atomically, with a checksum, and read without running pickled code. No other module saves them.
 
-A file is what torch.save writes, followed by the SHA-256 of it: one flipped bit is found, which torch alone would load
-in silence, and torch.load still reads the file.
+A file is what torch.save writes, followed by its SHA-256. So a flipped bit is an error, where torch alone would load it
+in silence. torch.load can still read the file.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class CorruptCheckpoint(ValueError):
 
 
 def save(path: Path, payload: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings, lists, dictionaries; the file is the old one or the whole new one, never less.
+    """Write tensors, numbers, strings, lists and dictionaries. The file is always the old one or the whole new one.
 
     Raises:
         OSError: it could not be written (a full disk); the old file stands.
@@ -39,8 +39,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CorruptCheckpoint: the checksum does not fit, or it holds anything but plain values and tensors.
     """
-    whole = path.read_bytes()
-    raw, mark, digest = whole[: -64 - len(_MARK)], whole[-64 - len(_MARK) : -64], whole[-64:]
+    content = path.read_bytes()
+    raw, mark, digest = content[: -64 - len(_MARK)], content[-64 - len(_MARK) : -64], content[-64:]
     if mark != _MARK or hashlib.sha256(raw).hexdigest().encode() != digest:
         raise CorruptCheckpoint(f"{path} is damaged or no checkpoint of ours: its checksum does not fit")
     try:

@@ -1,8 +1,8 @@
-"""How files are written, read and locked: the one atomic writer and the one lock. It knows nothing else of emoexp.
+"""How files are written, read and locked. All of emoexp writes by these functions; they import nothing of emoexp.
 
-A file is written under a temporary name beside its own, forced onto the disk, and only then renamed: whoever reads it,
-and a process that is killed at any moment, finds the old file or the whole new one. A lock belongs to the process that
-holds it: the operating system ends it with the process, however that dies.
+A file is written under a temporary name in the same folder, forced onto the disk, and only then renamed. So a reader
+sees the old file or the whole new one, also where the writer was killed. A lock belongs to the process that holds it:
+the operating system releases it when the process ends, whatever the reason.
 """
 
 import fcntl
@@ -26,14 +26,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file by new bytes.
 
     Raises:
-        OSError: it could not be written (a full disk); the old file stands, and no temporary one.
+        OSError: it could not be written (a full disk); the old file stays, and no temporary file is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         temporary.write_bytes(content)
         move_into_place(temporary, path)
     except OSError as error:
-        raise OSError(f"could not save {path} ({error.strerror or error}); what stood there is untouched") from error
+        raise OSError(
+            f"could not save {path} ({error.strerror or error}); the old file, if there was one, is unchanged"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,7 +67,7 @@ def write_yaml(path: Path, content: Any) -> None:
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
-    """Give a finished temporary file of the same file system its name. Its content is on the disk before that."""
+    """Rename a finished temporary file of the same file system, after its content is on the disk."""
     _force_to_disk(temporary)
     temporary.replace(path)
     _force_to_disk(path.parent)
@@ -108,7 +110,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file; none where there is no file. A last line without its end is left out.
+    """The rows of a .jsonl file; none where there is no file. A last line without a line end is left out.
 
     Raises:
         ValueError: a line is not JSON.
@@ -145,11 +147,11 @@ def json_values(value: Any) -> Any:
 def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a file's lock while the block runs. The file is made where there is none, and stays.
 
-    wait: for as long as another process or thread holds it. Without, the block runs at once, and what is yielded says
-    whether the lock is held.
+    wait: true: wait while another process or thread holds it. False: run the block at once; the yielded value says
+    whether this process holds the lock.
     """
-    # A file system without flock is an error: the library's substitute there, a file that exists while the lock is
-    # held, would outlive a killed process.
+    # fallback_to_soft=False: a file system without flock is an error. The library's substitute, a file that exists
+    # while the lock is held, would stay after its process was killed.
     file_lock = filelock.FileLock(path, fallback_to_soft=False)
     try:
         file_lock.acquire(blocking=wait)
@@ -164,7 +166,7 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 @contextmanager
 def shared_lock(path: Path) -> Iterator[None]:
-    """Hold a file's lock together with others that take it by this function; `lock` has to wait for all of them."""
+    """Hold a file's lock, which other callers of this function may hold too; `lock` waits until none holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # the library's locks are exclusive; both are the system's flock
@@ -174,5 +176,5 @@ def shared_lock(path: Path) -> Iterator[None]:
 
 
 def lock_file(file: BinaryIO) -> bool:
-    """Lock an open file until it is closed, if nobody else has locked it: whether that is so."""
+    """Try to lock an open file until it is closed; false where another process has locked it."""
     return filelock.lock_descriptor(file.fileno(), blocking=False)

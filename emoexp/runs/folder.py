@@ -1,4 +1,4 @@
-"""A run's folder: found by the run's name, held by a lock, with the status that the run is in."""
+"""A run's folder: how it is found by the run's name and locked, and the status of the run in it."""
 
 import glob
 import json
@@ -27,7 +27,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.seconds: dict[str, float] = {}  # what the time of this process went into
+        self.seconds: dict[str, float] = {}  # seconds that this process spent, by what it did
 
     def read(self, name: str) -> Any:
         """The content of a JSON file of the folder; None where there is none."""
@@ -43,13 +43,13 @@ class Run:
         files.write_json_lines(self.folder / name, rows)
 
     @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
+    def timed(self, activity: str) -> Iterator[None]:
         """Add the seconds that the block takes to `seconds`."""
-        started = time.perf_counter()
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
+            self.seconds[activity] = self.seconds.get(activity, 0.0) + time.perf_counter() - start
 
     def add_to_sweep(self, sweep: str | None) -> None:
         """Write into sweeps.json that the run is a cell of a sweep, if it is; see `add_to_sweep`."""
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end and its results are there."""
+        """Whether the run has finished and its results are there."""
         return is_finished(self.folder)
 
 
@@ -70,11 +70,11 @@ class Run:
 
 @contextmanager
 def open_run(outputs: Path, name: str, manifest: dict[str, Any], config: dict[str, Any], resume: str) -> Iterator[Run]:
-    """The folder of a run, locked: an unfinished or finished one that fits the manifest, else a new one beside it.
+    """The folder of a run, locked while the block runs: an existing one with a matching manifest, else a new one.
 
     Args:
         config: the whole resolved configuration, kept as config.yaml.
-        resume: auto; force (the last folder, whatever differs) or never (always a new one).
+        resume: auto: as said above. force: the last folder, even where its manifest differs. never: a new folder.
 
     Raises:
         RunInUse: another process is training this run.
@@ -89,20 +89,20 @@ def open_run(outputs: Path, name: str, manifest: dict[str, Any], config: dict[st
             raise RunInUse(f"another process is training {run_folder}; wait for it, or choose another seed or outputs")
         files.remove_partial(run_folder)
         run = Run(run_folder)
-        before = run.read("manifest.json")
-        if before is None:
+        old_manifest = run.read("manifest.json")
+        if old_manifest is None:
             files.write_yaml(run_folder / "config.yaml", config)
             run.write("manifest.json", manifest)
-        elif changes := differences(before, manifest):
+        elif changes := differences(old_manifest, manifest):
             log.warning("resume=force: %s was started with different %s", run_folder, "; ".join(changes))
-            if not run.finished:  # a finished run stays what it was made by
-                run.write("manifest.json", manifest | {"continued": [*before.get("continued", []), changes]})
+            if not run.finished:  # a finished run's manifest must describe its results
+                run.write("manifest.json", manifest | {"continued": [*old_manifest.get("continued", []), changes]})
         yield run
 
 
 def folder_for(outputs: Path, name: str, manifest: dict[str, Any], resume: str) -> tuple[Path, list[str]]:
-    """The folder in which a run goes on or begins; and in what the last one of its name differs, where that is why it
-    begins anew."""
+    """The folder in which a run continues or starts. Where it starts because the last run of its name differs: also in
+    what that one differs."""
     existing = folders(outputs, name)
     if resume == "force" and existing:
         return existing[-1], []
@@ -117,7 +117,7 @@ def folder_for(outputs: Path, name: str, manifest: dict[str, Any], resume: str) 
 
 
 def folders(outputs: Path, name: str) -> list[Path]:
-    """All folders of a run's name: the first, and those begun beside it, .2, .3 and on."""
+    """All folders of a run's name: the first one, and those that were started later, with the endings .2, .3, ..."""
     pattern = re.compile(re.escape(name) + r"(\.\d+)?")
     paths = (path for path in outputs.glob(f"{name}*") if pattern.fullmatch(path.name))
     return sorted(paths, key=lambda path: _number(path, name))
@@ -128,20 +128,20 @@ def _number(run_folder: Path, name: str) -> int:
 
 
 def latest(outputs: Path, name: str, *, finished: bool = False) -> Path | None:
-    """The folder of a run's name that was begun last; on demand only a finished one."""
-    begun = []
+    """The folder of a run's name that was started last; with `finished`, among the finished ones."""
+    starts = []
     for run_folder in folders(outputs, name):
         status = files.read_json(run_folder / "status.json")
         if status and (not finished or is_finished(run_folder)):
-            begun.append((status["started"], run_folder))
-    return max(begun)[1] if begun else None
+            starts.append((status["started"], run_folder))
+    return max(starts)[1] if starts else None
 
 
 def match_folders(patterns: Any, option: str) -> list[Path]:
-    """The folders of paths and patterns, each once; `option` is what gave them.
+    """The folders that paths and patterns name, each once. option: the option that holds the patterns.
 
     Raises:
-        ValueError: one that finds nothing.
+        ValueError: a pattern that matches nothing.
     """
     paths: list[Path] = []
     for pattern in patterns if isinstance(patterns, list) else [patterns]:
@@ -176,7 +176,7 @@ def write_status(run_folder: Path, status: str, error: str | None = None) -> Non
 
 
 def is_finished(run_folder: Path) -> bool:
-    """Whether the run of a folder came to its end and its results are there."""
+    """Whether the run of a folder has finished and its results are there."""
     status = files.read_json(run_folder / "status.json").get("status")
     return status == "FINISHED" and (run_folder / "metrics.json").is_file()
 
@@ -188,17 +188,17 @@ def is_alive(run_folder: Path) -> bool:
 
 
 def close_if_dead(run_folder: Path) -> bool:
-    """End a run that says RUNNING but whose process is gone: status.json says KILLED. True if that was so."""
+    """Write KILLED into the status.json of a run that says RUNNING and whose process is gone; whether it was so."""
     if files.read_json(run_folder / "status.json").get("status") != "RUNNING":
         return False
     with files.lock(run_folder / "lock", wait=False) as is_free:
-        status = files.read_json(run_folder / "status.json")  # again: it may have ended while we came
+        status = files.read_json(run_folder / "status.json")  # again: it may have ended before we held the lock
         if not is_free or status.get("status") != "RUNNING":
             return False
-        signs = [run_folder / name for name in ("status.json", "history.jsonl", "times.jsonl", "last.pt")]
-        last_sign = max(path.stat().st_mtime for path in signs if path.exists())
+        paths = [run_folder / name for name in ("status.json", "history.jsonl", "times.jsonl", "last.pt")]
+        last_write = max(path.stat().st_mtime for path in paths if path.exists())
         status["status"] = "KILLED"
-        status["ended"] = min(last_sign, time.time())
+        status["ended"] = min(last_write, time.time())
         status["error"] = "the process ended without recording a status"
         files.write_json(run_folder / "status.json", status)
         return True
@@ -207,6 +207,6 @@ def close_if_dead(run_folder: Path) -> bool:
 def add_to_sweep(run_folder: Path, sweep: str | None) -> None:
     """Write into a run's sweeps.json that it is a cell of a sweep (the sweep's folder); it may be one of several."""
     path = run_folder / "sweeps.json"
-    known = json.loads(path.read_text()) if path.is_file() else []
-    if sweep is not None and sweep not in known:
-        files.write_text(path, json.dumps([*known, sweep]) + "\n")
+    sweeps = json.loads(path.read_text()) if path.is_file() else []
+    if sweep is not None and sweep not in sweeps:
+        files.write_text(path, json.dumps([*sweeps, sweep]) + "\n")

@@ -1,4 +1,4 @@
-"""Kept results: many finished runs in two files, small enough for a repository. Made by benchmarks/keep.py.
+"""Kept results: many finished runs in two files, small enough for a repository. benchmarks/keep.py writes them.
 
 NAME.runs.csv.gz        one row a run: its name, when it began and ended, its seconds of training, and every value of
                         its manifest.json and metrics.json in a column of its own ("metrics:test:macro_f1")
@@ -7,7 +7,7 @@ NAME.predictions.npz    for each set of test images what each run predicted (`ke
 The table is compressed CSV and not Parquet, because pandas, a spreadsheet and zcat open it and it needs no package.
 Weights, figures, logs and the epochs of a training are not kept.
 
-A stranger may hand such files over, so they are read as data: known columns, plain finite values, shapes that agree,
+Such files may come from strangers, so they are read as data: only known columns, finite values and shapes that agree;
 no pickled objects, no links. Anything else is an error of one line with the file, the place and what was expected.
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from emoexp.runs import files, kept_predictions, kept_schema
-from emoexp.runs import folder as runs
+from emoexp.runs import folder as run_folders
 from emoexp.runs.kept_schema import refuse
 from emoexp.runs.manifest import upgraded
 from emoexp.runs.records import RunFolder, RunRecord, TestPredictions
@@ -34,7 +34,7 @@ from emoexp.runs.records import RunFolder, RunRecord, TestPredictions
 TABLE_SUFFIX, PREDICTIONS_SUFFIX = ".runs.csv.gz", ".predictions.npz"
 _TIMES = ("started", "ended", "seconds")
 _PLAIN_COLUMNS = ("name", *_TIMES)
-_NESTED = {  # what is spread over columns, and its known keys
+_NESTED = {  # the nested dictionaries that are spread over columns, and their known keys
     "manifest": {
         "run",
         "experiment",
@@ -53,8 +53,8 @@ _NESTED = {  # what is spread over columns, and its known keys
     },
     "metrics": {"best", "posthoc", "epochs", "drawn", "val", "val_clean", "test", "test_clean"},
 }
-_LARGEST = 2**30  # bytes of a table when it is unpacked
-_LONGEST_CELL = 2**20  # characters
+_MAX_BYTES = 2**30  # of a table when it is unpacked
+_MAX_CELL = 2**20  # characters
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ def find(outputs: Path, name: str) -> list[RunRecord]:
     Raises:
         KeptResultsError: a table that is damaged, or no table of kept results.
     """
-    return [*map(RunFolder, runs.folders(outputs, name)), *find_kept(outputs, name)]
+    return [*map(RunFolder, run_folders.folders(outputs, name)), *find_kept(outputs, name)]
 
 
 def find_kept(outputs: Path, name: str) -> list[KeptRun]:
-    """The rows of a run's name, and of those that were begun beside it (.2, .3), in the tables of a folder.
+    """The rows of a run's name, and of its later runs (endings .2, .3), in the tables of a folder.
 
     Raises:
         KeptResultsError: as `find`.
@@ -117,7 +117,7 @@ def find_kept(outputs: Path, name: str) -> list[KeptRun]:
 
 
 def latest_finished(outputs: Path, name: str) -> RunRecord | None:
-    """The finished run of a name that was begun last. Raises as `find`."""
+    """The finished run of a name that was started last. Raises as `find`."""
     finished = [record for record in find(outputs, name) if record.is_finished]
     return max(finished, key=lambda record: record.started, default=None)
 
@@ -144,15 +144,15 @@ def records_at(paths: Iterable[Path]) -> list[RunRecord]:
     Raises:
         ValueError: a path that is neither, or as `find`.
     """
-    found: list[RunRecord] = []
+    records: list[RunRecord] = []
     for path in paths:
         if is_table(path):
-            found += read(path)
+            records += read(path)
         elif (path / "manifest.json").is_file():
-            found.append(RunFolder(path))
+            records.append(RunFolder(path))
         else:
             raise ValueError(f"{path} is no run: it holds no manifest.json, and is no table *{TABLE_SUFFIX}")
-    return found
+    return records
 
 
 def is_table(path: Path) -> bool:
@@ -167,7 +167,7 @@ def write(folder: Path, name: str, records: Sequence[RunRecord], class_indices: 
     """Keep finished runs in a folder as NAME.runs.csv.gz, with NAME.predictions.npz beside it.
 
     Args:
-        class_indices: of each run's name the classes whose probabilities are kept, in half precision. The class that a
+        class_indices: for each run's name the classes whose probabilities are kept, in half precision. The class that a
             run predicted for an image is kept in every case. Equal records give equal bytes.
 
     Returns:
@@ -184,11 +184,11 @@ def write(folder: Path, name: str, records: Sequence[RunRecord], class_indices: 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_encoded(row[column]) if column in row else "" for column in columns] for row in rows)
-    predictions = {record.name: record.predictions for record in records}
-    known = {run: found for run, found in predictions.items() if found is not None}
-    packed = kept_predictions.packed(known, class_indices)
+    maybe_predictions = {record.name: record.predictions for record in records}
+    predictions = {name: value for name, value in maybe_predictions.items() if value is not None}
+    packed = kept_predictions.packed(predictions, class_indices)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(_beside(table), packed)
+    files.write_bytes(_predictions_path(table), packed)
     files.write_bytes(table, gzip.compress(text.getvalue().encode(), 9, mtime=0))
     return table
 
@@ -216,7 +216,7 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _encoded(value: Any) -> str:
-    """A value as a cell: JSON, but text stands as it is where it cannot be taken for a number, a list or a formula."""
+    """A value as a cell: JSON. A text that cannot be read as JSON or as a spreadsheet's formula is written as it is."""
     if isinstance(value, str) and value and not re.match(r"[=+\-@\t\r\"]", value) and not _is_json(value):
         return value
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -245,7 +245,7 @@ def read(table: Path) -> list[KeptRun]:
 
 
 def _version(path: Path) -> tuple[int, int]:
-    """What changes when a file does. Raises KeptResultsError for what is no file."""
+    """A file's modification time and size, which change with its content. Raises KeptResultsError where it is none."""
     if path.is_symlink() or not path.is_file():
         refuse(path, "a regular file is expected, not a link or a folder")
     status = path.stat()
@@ -256,9 +256,9 @@ def _version(path: Path) -> tuple[int, int]:
 def _read(table: Path, version: tuple[int, int]) -> list[KeptRun]:
     try:
         with gzip.open(table) as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            refuse(table, f"more than {_LARGEST} bytes when it is unpacked")
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            refuse(table, f"more than {_MAX_BYTES} bytes when it is unpacked")
         text = content.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         refuse(table, f"compressed text is expected: {error}", error)
@@ -267,13 +267,13 @@ def _read(table: Path, version: tuple[int, int]) -> list[KeptRun]:
 
 def _rows(table: Path, text: str) -> list[dict[str, Any]]:
     """The values of each run by their column; empty cells are left out."""
-    usual = csv.field_size_limit(_LONGEST_CELL)
+    old_limit = csv.field_size_limit(_MAX_CELL)
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         refuse(table, f"CSV is expected: {error}", error)
     finally:
-        csv.field_size_limit(usual)
+        csv.field_size_limit(old_limit)
     columns = lines[0] if lines else []
     for column in columns:
         root, _, rest = column.partition(":")
@@ -298,38 +298,38 @@ def _decoded(table: Path, number: int, column: str, cell: str) -> Any:
         return cell
     except (ValueError, RecursionError):  # a number of too many digits, too many brackets
         value = math.nan
-    if not _is_plain(value):
+    if not _is_json_value(value):
         refuse(table, f"row {number}, {column}: a finite number, a text or a list is expected; it is {cell[:40]}")
     return value
 
 
-def _is_plain(value: Any) -> bool:
+def _is_json_value(value: Any) -> bool:
     if isinstance(value, list):
-        return all(_is_plain(inner) for inner in value)
+        return all(_is_json_value(inner) for inner in value)
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or isinstance(value, str | bool | int) or value == {}
 
 
 def _kept_runs(table: Path, rows: list[dict[str, Any]]) -> list[KeptRun]:
-    """The runs of rows, with everything in them that reports and sweeps count on.
+    """The runs of rows, with every value that reports and sweeps need.
 
     Raises:
         KeptResultsError: a value is missing or out of its range, or a name stands there twice.
     """
-    found = []
+    runs = []
     for number, row in enumerate(rows, start=1):
         nested = _nested(table, row)
         manifest, metrics = nested["manifest"], nested["metrics"]
         times = {key: row.get(key) for key in _TIMES}
         if fault := next(kept_schema.faults(row.get("name"), times, manifest, metrics), None):
             refuse(table, f"row {number}, {fault}")
-        found.append(
+        runs.append(
             KeptRun(row["name"], table, row["started"], times["ended"], times["seconds"], upgraded(manifest), metrics)
         )
-    if repeated := [name for name, times in Counter(run.name for run in found).items() if times > 1]:
+    if repeated := [name for name, times in Counter(run.name for run in runs).items() if times > 1]:
         refuse(table, f"run {repeated[0]} stands there twice")
-    return found
+    return runs
 
 
 def _nested(table: Path, row: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -350,7 +350,7 @@ def _nested(table: Path, row: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return nested
 
 
-def _beside(table: Path) -> Path:
+def _predictions_path(table: Path) -> Path:
     """The file of predictions of a table."""
     return table.with_name(table.name.removesuffix(TABLE_SUFFIX) + PREDICTIONS_SUFFIX)
 
@@ -361,7 +361,7 @@ def _predictions(table: Path) -> dict[str, TestPredictions]:
     Raises:
         KeptResultsError: the file is damaged, or does not fit the table.
     """
-    path = _beside(table)
+    path = _predictions_path(table)
     if not path.exists() and not path.is_symlink():
         return {}
     return _read_predictions(path, _version(path), table, _version(table))
@@ -371,12 +371,12 @@ def _predictions(table: Path) -> dict[str, TestPredictions]:
 def _read_predictions(
     path: Path, version: tuple[int, int], table: Path, table_version: tuple[int, int]
 ) -> dict[str, TestPredictions]:
-    found = kept_predictions.unpacked(path)
-    known = {run.name: run for run in read(table)}
-    for name, predictions in found.items():
-        if name not in known:
+    predictions_by_name = kept_predictions.unpacked(path)
+    runs = {run.name: run for run in read(table)}
+    for name, predictions in predictions_by_name.items():
+        if name not in runs:
             refuse(path, f"{name[:80]} is no run of {table.name}")
-        classes, images = len(known[name].manifest["data"]["classes"]), known[name].metrics["test"]["n"]
+        classes, images = len(runs[name].manifest["data"]["classes"]), runs[name].metrics["test"]["n"]
         if (classes, images) != (predictions.num_classes, len(predictions.target_N)):
             refuse(path, f"{name}: {images} images of {classes} classes are expected, as {table.name} has them")
-    return found
+    return predictions_by_name

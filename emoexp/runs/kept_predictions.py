@@ -22,7 +22,7 @@ import numpy as np
 from emoexp.runs.kept_schema import KeptResultsError, refuse
 from emoexp.runs.records import TestPredictions
 
-LARGEST = 2**30  # bytes of a file when it is unpacked
+MAX_BYTES = 2**30  # bytes of a file when it is unpacked
 _KINDS = {
     "runs": "U",
     "num_classes": "iu",
@@ -39,14 +39,15 @@ _OPTIONAL = {"clean", "names"}
 def packed(predictions: Mapping[str, TestPredictions], class_indices: Mapping[str, Sequence[int]]) -> bytes:
     """Predictions of several runs, by the run's name, as the bytes of an npz file. Equal predictions give equal bytes.
 
-    class_indices: of each run's name the classes whose probabilities are kept.
+    class_indices: for each run's name the classes whose probabilities are kept.
     """
     sets: dict[tuple[object, ...], list[tuple[str, TestPredictions]]] = {}
-    for name, found in predictions.items():
-        kept = _reduced(found, class_indices[name])
-        images = (kept.target_N, kept.clean_N, kept.names_N)
-        key = (*(None if one is None else one.tobytes() for one in images), kept.num_classes, kept.class_indices)
-        sets.setdefault(key, []).append((name, kept))
+    for name, complete in predictions.items():
+        reduced = _reduced(complete, class_indices[name])
+        arrays_N = (reduced.target_N, reduced.clean_N, reduced.names_N)
+        image_key = [None if array is None else array.tobytes() for array in arrays_N]
+        key = (*image_key, reduced.num_classes, reduced.class_indices)
+        sets.setdefault(key, []).append((name, reduced))
     arrays: dict[str, np.ndarray] = {}
     for number, members in enumerate(sets.values()):
         first = members[0][1]
@@ -54,9 +55,9 @@ def packed(predictions: Mapping[str, TestPredictions], class_indices: Mapping[st
         arrays[f"runs_{number}"] = np.array([name for name, _ in members])
         arrays[f"num_classes_{number}"] = np.array(first.num_classes)
         arrays[f"target_{number}"] = first.target_N.astype(index)
-        arrays[f"predicted_{number}"] = np.stack([found.predicted_N for _, found in members]).astype(index)
+        arrays[f"predicted_{number}"] = np.stack([member.predicted_N for _, member in members]).astype(index)
         arrays[f"classes_{number}"] = np.array(first.class_indices, index)
-        arrays[f"probability_{number}"] = np.stack([found.probability_NK for _, found in members])
+        arrays[f"probability_{number}"] = np.stack([member.probability_NK for _, member in members])
         if first.clean_N is not None:
             arrays[f"clean_{number}"] = first.clean_N
         if first.names_N is not None:
@@ -66,18 +67,22 @@ def packed(predictions: Mapping[str, TestPredictions], class_indices: Mapping[st
     return buffer.getvalue()
 
 
-def _reduced(found: TestPredictions, wanted: Sequence[int]) -> TestPredictions:
+def _reduced(predictions: TestPredictions, class_indices: Sequence[int]) -> TestPredictions:
     """The same predictions with the probabilities of some classes, in half precision."""
-    half = half_precision(found.probability_NK) if found.is_complete else found.probability_NK.astype(np.float16)
-    columns = [k for k, class_index in enumerate(found.class_indices) if class_index in wanted]
+    half = (
+        half_precision(predictions.probability_NK)
+        if predictions.is_complete
+        else predictions.probability_NK.astype(np.float16)
+    )
+    columns = [k for k, class_index in enumerate(predictions.class_indices) if class_index in class_indices]
     return TestPredictions(
-        target_N=found.target_N,
-        predicted_N=found.predicted_N,
-        num_classes=found.num_classes,
-        class_indices=tuple(found.class_indices[k] for k in columns),
+        target_N=predictions.target_N,
+        predicted_N=predictions.predicted_N,
+        num_classes=predictions.num_classes,
+        class_indices=tuple(predictions.class_indices[k] for k in columns),
         probability_NK=half[:, columns],
-        clean_N=None if found.clean_N is None else found.clean_N.astype(bool),
-        names_N=found.names_N,
+        clean_N=None if predictions.clean_N is None else predictions.clean_N.astype(bool),
+        names_N=predictions.names_N,
     )
 
 
@@ -96,23 +101,23 @@ def unpacked(path: Path) -> dict[str, TestPredictions]:
         KeptResultsError: the file is damaged, or holds anything but what the head of this module says.
     """
     arrays = _arrays(path)
-    found: dict[str, TestPredictions] = {}
+    predictions_by_name: dict[str, TestPredictions] = {}
     for number in sorted({name.rpartition("_")[2] for name in arrays}):
         members = {name.rpartition("_")[0]: array for name, array in arrays.items() if name.endswith(f"_{number}")}
         _check_set(path, number, members)
         for name, predictions in _runs(members):
-            if name in found:
+            if name in predictions_by_name:
                 refuse(path, f"runs_{number}: {name[:80]} stands there twice")
-            found[name] = predictions
-    return found
+            predictions_by_name[name] = predictions
+    return predictions_by_name
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     known = re.compile(rf"({'|'.join(_KINDS)})_\d{{1,6}}")
     try:
         with zipfile.ZipFile(path) as members:
-            if sum(member.file_size for member in members.infolist()) > LARGEST:
-                refuse(path, f"more than {LARGEST} bytes when it is unpacked")
+            if sum(member.file_size for member in members.infolist()) > MAX_BYTES:
+                refuse(path, f"more than {MAX_BYTES} bytes when it is unpacked")
         with np.load(path, allow_pickle=False) as arrays:
             if unknown := next((name for name in arrays.files if not known.fullmatch(name)), None):
                 refuse(path, f"unknown array {unknown[:80]!r}")

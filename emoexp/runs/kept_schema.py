@@ -1,4 +1,4 @@
-"""What a table of kept results may say of a run: the values that reports and sweeps count on, and their ranges."""
+"""What a table of kept results may hold for a run: the values that reports and sweeps need, and their ranges."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ class KeptResultsError(ValueError):
     """Kept results that are damaged, or a file that holds none."""
 
 
-def refuse(path: Path, why: str, cause: BaseException | None = None) -> NoReturn:
+def refuse(path: Path, reason: str, cause: BaseException | None = None) -> NoReturn:
     """Raise KeptResultsError with the file and the reason, in one line."""
-    raise KeptResultsError(f"{path}: {' '.join(why.split())}") from cause
+    raise KeptResultsError(f"{path}: {' '.join(reason.split())}") from cause
 
 
 def faults(name: object, times: dict[str, Any], manifest: dict[str, Any], metrics: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with a run, a sentence each.
+    """What is wrong with a run's values, one sentence each.
 
     Args:
         name: of its folder. times: started, ended, seconds; the last two may be None. manifest, metrics: of plain
@@ -36,7 +36,7 @@ def faults(name: object, times: dict[str, Any], manifest: dict[str, Any], metric
     seed, classes = manifest["params"].get("seed"), manifest["data"].get("classes")
     if not _is_count(seed):
         yield f"manifest:params:seed: a whole number of at least 0 is expected; it is {seed!r}"
-    if not isinstance(classes, list) or not all(isinstance(one, str) for one in classes) or len(set(classes)) < 2:
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(set(classes)) < 2:
         yield "manifest:data:classes: a list of class names is expected"
         return
     yield from _count_faults(manifest["data"].get("counts"), len(classes))

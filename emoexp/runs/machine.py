@@ -1,4 +1,4 @@
-"""The machine that computes: device, threads, precision, allocator; and the facts of it that a run's manifest keeps."""
+"""The machine that computes: device, threads, precision, allocator; and what of it a run's manifest records."""
 
 import ctypes
 import os
@@ -12,8 +12,8 @@ import torch
 def tune_allocator() -> None:
     """Keep large freed blocks instead of returning them to the system after every step (glibc; no effect elsewhere).
 
-    The activations of a first layer, 38 MB at batch 128, lie above glibc's threshold: each step would map and fault
-    them in anew, a quarter of its time. Costs some resident memory.
+    The activations of a first layer, 38 MB at batch 128, are larger than glibc's threshold: without this, each step
+    would map their memory anew, which takes a quarter of its time. It costs some resident memory.
     """
     if _glibc():
         trim_threshold, mmap_threshold = -1, -3
@@ -42,12 +42,12 @@ def choose(device: str) -> torch.device:
         best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(best)
     try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch_device = torch.device(device)
+        torch.zeros(1, device=torch_device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"device={device} cannot be used here ({reason}); device=auto takes what there is") from error
-    return chosen
+    return torch_device
 
 
 def prepare(device: torch.device, threads: int | None, precision: str, deterministic: bool) -> None:
@@ -59,16 +59,18 @@ def prepare(device: torch.device, threads: int | None, precision: str, determini
     torch.backends.cuda.matmul.allow_tf32 = tensor_cores
     torch.backends.cudnn.allow_tf32 = tensor_cores
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
-    if deterministic:  # cuBLAS wants to know before it starts
+    if deterministic:  # cuBLAS reads it when it starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if torch.are_deterministic_algorithms_enabled() != deterministic:  # torch loads its compiler for the question
+    if (
+        torch.are_deterministic_algorithms_enabled() != deterministic
+    ):  # setting it makes torch load its compiler: only where it changes
         torch.use_deterministic_algorithms(deterministic)
-    # nothing reads fresh memory, and filling it, as torch would, costs 9 % of a step
+    # nothing reads memory before it is written, and torch's filling of new memory costs 9 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def check_precision(device: torch.device, precision: str) -> None:
-    """Refuse to train in a precision that would only cost.
+    """Refuse a precision that only makes training slower.
 
     Raises:
         ValueError: bf16 on a processor that has to emulate it.
@@ -85,7 +87,7 @@ def _bf16_arithmetic() -> bool:
 
 
 def facts(device: torch.device) -> dict[str, object]:
-    """What else decides the bits of a result: device, threads and versions."""
+    """Device, threads and versions, which also decide the bits of a result."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     packages = ("torch", "torchvision", "numpy", "pillow")
     return {

@@ -1,8 +1,8 @@
-"""manifest.json: what made a run, and in what two runs of one name differ.
+"""manifest.json: all that decides a run's result, and in what two runs of one name differ.
 
-A configuration names a run's folder. What a configuration cannot know (the version of the results, the user's own
-packages, data, device, threads, kernels, versions of libraries) stands in the manifest; where one of these differs,
-nothing is continued or returned in silence. The git commit stands there for the record and decides nothing.
+A run's folder is named by its configuration. The manifest also records what the configuration does not contain: the
+version of the results, the user's own packages, data, device, threads, kernels, versions of libraries. Where one of
+these differs, a run is continued or returned only with a message. The git commit is only a note: it is not compared.
 """
 
 import ast
@@ -47,18 +47,18 @@ def _without_private_keys(value: Any) -> Any:
     return value
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In which of the things that decide a result two manifests differ, a sentence each.
+def differences(old_manifest: dict[str, Any], new_manifest: dict[str, Any]) -> list[str]:
+    """The values that decide a result and differ between two manifests, one text each.
 
-    A manifest of before results had a version counts as version 1 (see `upgraded`).
+    A manifest from before results had a version counts as version 1 (see `upgraded`).
     """
-    # such a manifest hashed the user's packages together with the rest of the code: what they were is not known
-    deciding = [key for key in DECIDING if key != "packages" or key in before]
-    before = upgraded(before)
+    # such a manifest has one hash of the user's packages and all other code, so that packages cannot be compared
+    deciding = [key for key in DECIDING if key != "packages" or key in old_manifest]
+    old_manifest = upgraded(old_manifest)
     sentences = []
     for key in deciding:
-        old, new = _leaves(before.get(key), key), _leaves(now.get(key), key)
-        # folders of one name share all choices: a key that the older one lacks stands at its default
+        old, new = _leaves(old_manifest.get(key), key), _leaves(new_manifest.get(key), key)
+        # folders of one name share all choices: a key that the older one lacks has its default there
         compared = old.keys() if key == "experiment" and old else old.keys() | new.keys()
         names = [name for name in sorted(compared) if old.get(name) != new.get(name)]
         sentences += [f"{name} ({old.get(name)}, now {new.get(name)})" for name in names[:3]]
@@ -81,18 +81,19 @@ def _leaves(value: Any, path: str) -> dict[str, Any]:
     """The values of nested dictionaries by their path, without keys that begin with `_`."""
     if not isinstance(value, dict):
         return {path: value}
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, inner in value.items():
         if not str(key).startswith("_"):
-            found.update(_leaves(inner, f"{path}.{key}"))
-    return found
+            leaves.update(_leaves(inner, f"{path}.{key}"))
+    return leaves
 
 
 @cache
 def source_digest(package: str) -> str:
     """A hash of a package's Python files, without comments and line numbers.
 
-    Read once a process, which imports the package once too. A package that cannot be found has the hash of no files.
+    A process reads the files once, as it imports the package once. A package that cannot be found has the hash of no
+    files.
     """
     digest = hashlib.sha256()
     for path in sorted(_sources(package)):
@@ -113,12 +114,12 @@ def _sources(package: str) -> list[Path]:
 @cache
 def git() -> dict[str, Any]:
     """The commit of the checkout that this package stands in, and whether files differ from it; empty outside one."""
-    here = Path(__file__).parent
-    answers = []
-    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+    root = Path(__file__).parent
+    outputs = []
+    for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
         try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603, S607 - fixed words
+            process = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603, S607 - fixed words
         except (OSError, subprocess.SubprocessError):
             return {}
-        answers.append(done.stdout.strip())
-    return {"commit": answers[0], "dirty": bool(answers[1])}
+        outputs.append(process.stdout.strip())
+    return {"commit": outputs[0], "dirty": bool(outputs[1])}

@@ -1,4 +1,4 @@
-"""What surrounds a training: its log, its progress display, signals, tracking, and the status it ends with."""
+"""What a training needs around it: log, progress bar, signals, tracking, and the status when it ends."""
 
 import logging
 import signal
@@ -76,8 +76,8 @@ def track(run: Run, machine: Machine) -> Iterator[Callable[[], None]]:
     """A thread that mirrors the folder into MLflow whenever the yielded function is called, and once at the end."""
     tracker = Tracker()
     settings = tracking_settings(machine)
-    others = [] if machine.sweep else [Path(machine.outputs)]  # a sweep looks after them itself
-    tracker.start(run.folder, settings, *others)
+    outputs = [] if machine.sweep else [Path(machine.outputs)]  # in a sweep the supervisor looks after the other runs
+    tracker.start(run.folder, settings, *outputs)
     try:
         yield tracker.notify
     finally:
@@ -85,9 +85,9 @@ def track(run: Run, machine: Machine) -> Iterator[Callable[[], None]]:
 
 
 def mirror(run: Run, machine: Machine) -> None:
-    """Send once what tracking may have missed of a finished run."""
-    with track(run, machine) as changed:
-        changed()
+    """Send to MLflow what it lacks of a finished run."""
+    with track(run, machine) as notify_tracker:
+        notify_tracker()
 
 
 def tracking_settings(machine: Machine) -> tracking.Settings:
@@ -97,22 +97,24 @@ def tracking_settings(machine: Machine) -> tracking.Settings:
 
 @contextmanager
 def _on_signals(handler: Any) -> Iterator[None]:
-    """What SIGINT and SIGTERM do in the block; they reach the main thread alone."""
+    """Handle SIGINT and SIGTERM by `handler` in the block. Only in the main thread: no other one gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_handlers = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
+        for number, old_handler in old_handlers.items():
+            signal.signal(number, old_handler)
 
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, also where a shell has its background processes ignore that: the run can
-    say that it was killed."""
+    """SIGINT and SIGTERM raise KeyboardInterrupt in the block, so that the run can record that it was killed.
+
+    A shell may start background processes so that they ignore SIGINT; in the block they do not.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -123,7 +125,7 @@ def sigterm_interrupts() -> Iterator[None]:
 
 @contextmanager
 def ignore_signals() -> Iterator[None]:
-    """What is written in the block is written to its end: SIGINT and SIGTERM are not heard."""
+    """SIGINT and SIGTERM are ignored in the block, so that a write in it is not interrupted."""
     with _on_signals(signal.SIG_IGN):
         yield
 
@@ -133,31 +135,31 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """SIGINT and SIGTERM set a flag that the yielded function reads; a second SIGINT interrupts at once."""
     received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record_signal(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and signal.SIGINT in received:
             raise KeyboardInterrupt
-        received.append(number)  # SIGTERM after Ctrl-C is a supervisor's, which stops too: the run is still being saved
+        received.append(number)  # SIGTERM after Ctrl-C comes from the supervisor; the run must still be saved
 
-    with _on_signals(note):
+    with _on_signals(record_signal):
         yield lambda: bool(received)
 
 
 @contextmanager
 def progress_bar(
-    epochs: int, epoch: Callable[[], int], begun: Callable[[], None] = lambda: None
+    epochs: int, epoch: Callable[[], int], on_first_step: Callable[[], None] = lambda: None
 ) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and remaining time on a terminal, nothing in a log. The yielded function takes (step, steps).
 
-    begun: called after the first step.
+    epoch: returns the number of the epoch, from 0. on_first_step: called after the first step.
     """
     bar = tqdm(disable=not sys.stdout.isatty(), file=sys.stdout, leave=False, unit="step", dynamic_ncols=True)
-    has_begun = False
+    first_step_done = False
 
     def show(step: int, steps: int) -> None:
-        nonlocal has_begun
-        if not has_begun:
-            has_begun = True
-            begun()
+        nonlocal first_step_done
+        if not first_step_done:
+            first_step_done = True
+            on_first_step()
         if bar.disable:
             return
         if bar.total is None:

@@ -1,6 +1,6 @@
-"""What a run has left, read only: what reports and sweeps need of a run, from its folder.
+"""The record of a run, read only: what reports and sweeps need of it, from its folder.
 
-`emoexp.runs.kept` gives the same of a run whose folder is gone and whose results were kept in a table.
+`emoexp.runs.kept` gives the same for a run whose folder is gone and whose results were kept in a table.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class TestPredictions:
     names_N: the images' names. The last two are None where they are not known.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # pytest must not collect it as a test
 
     target_N: np.ndarray
     predicted_N: np.ndarray
@@ -47,13 +47,13 @@ class TestPredictions:
         return self.probability_NK[:, self.class_indices.index(class_index)]
 
     def is_of_same_images(self, other: "TestPredictions") -> bool:
-        """Whether both are of the same images in the same order, as far as can be told."""
+        """Whether both are of the same images in the same order, by the arrays that both have."""
         pairs = [
             (self.target_N, other.target_N),
             (self.clean_N, other.clean_N),
             (self.names_N, other.names_N),
         ]
-        return all(np.array_equal(one, two) for one, two in pairs if one is not None and two is not None)
+        return all(np.array_equal(a, b) for a, b in pairs if a is not None and b is not None)
 
 
 def complete_predictions(
@@ -90,7 +90,7 @@ def concatenated(parts: Sequence[TestPredictions]) -> TestPredictions:
 
 
 class RunRecord(Protocol):
-    """What is known of one run."""
+    """The manifest, metrics and predictions of one run, from its folder or from a table."""
 
     @property
     def name(self) -> str:
@@ -104,12 +104,12 @@ class RunRecord(Protocol):
 
     @property
     def label(self) -> str:
-        """What tells the run from all others in a message."""
+        """What names the run in messages; no other run has the same label."""
         ...
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run came to its end and its results are there."""
+        """Whether the run has finished and its results are there."""
         ...
 
     @property
@@ -161,7 +161,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run came to its end and its results are there."""
+        """Whether the run has finished and its results are there."""
         return runs.is_finished(self.location)
 
     @cached_property

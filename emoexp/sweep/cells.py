@@ -1,4 +1,4 @@
-"""A cell of a sweep, what became of it, and the folder multirun/<sweep> that keeps both."""
+"""A cell of a sweep, its outcome, and the folder multirun/<sweep>, which records both."""
 
 import dataclasses
 import hashlib
@@ -17,18 +17,18 @@ from emoexp.runs import files
 from emoexp.runs import folder as runs
 
 # states of a cell, as cells.json and the tables have them
-DONE, FOUND = "done", "found"  # finished now, and finished before
+DONE, FINISHED_BEFORE = "done", "found"  # finished by this command, or already before it
 FAILED, DIED, OVER_TIME, KILLED = "failed", "died", "over time", "killed"
 WAITING, SKIPPED, BUSY = "waiting", "skipped", "busy"  # busy: another process is training it
-FINISHED_STATES = (DONE, FOUND)
+FINISHED_STATES = (DONE, FINISHED_BEFORE)
 
 
 @dataclass(frozen=True)
 class Cell:
     """One configuration of a sweep.
 
-    overrides: the words that make it. axes: what distinguishes it from others, without the seed. chosen: values that a
-    search on validation chose for it.
+    overrides: its words of the command line. axes: the values that distinguish it from other cells, without the seed.
+    chosen: values that a search on validation chose for it.
     """
 
     overrides: tuple[str, ...]
@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return " ".join([f"{axis}={value}" for axis, value in self.axes.items()] + [f"seed={self.experiment.seed}"])
 
     def with_experiment(self, words: Iterable[str], **values: Any) -> "Cell":
@@ -74,9 +74,9 @@ class CellRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: its state, its run, seconds, macro-F1 on test, and what went wrong.
+    """The outcome of a cell: its state, its run, seconds, macro-F1 on test, and the error if there was one.
 
-    folder: of its run, or the label of a kept run (see `emoexp.runs.kept.record_of`).
+    folder: the folder of its run, or the label of a kept run (see `emoexp.runs.kept.record_of`).
     """
 
     state: str
@@ -89,8 +89,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """A composed sweep: its name, its axes (without the seed), its cells and how to run them. duplicates: how many
-    combinations were left out because they name the same run as another."""
+    """A composed sweep.
+
+    axes: the keys that it varies, without the seed. settings: how the cells are run. duplicates: how many combinations
+    were left out because they name the same run as another one.
+    """
 
     name: str
     axes: tuple[str, ...]
@@ -100,13 +103,14 @@ class Plan:
 
 
 def sweep_name(title: str, cells: list[Cell], axes: Iterable[str], settings: Sweep) -> str:
-    """A name that stays when a sweep is extended, narrowed or typed again: title, data, and what all cells share."""
+    """A name from the title, the data, and the values that all cells share, so that it stays the same when the sweep is
+    extended, narrowed or repeated."""
     choices = [dict(_flat(naming.choices(cell.experiment))) for cell in cells]
     varied = tuple(axes)
     shared = {
         key: value
         for key, value in choices[0].items()
-        if all(other.get(key) == value for other in choices)
+        if all(cell_choices.get(key) == value for cell_choices in choices)
         and key != "seed"
         and not any(key == axis or key.startswith(f"{axis}.") for axis in varied)
     }
@@ -125,27 +129,28 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 class SweepFolder:
-    """multirun/<sweep>: cells.json, sweep.log, status and manifest as a run has them, so that MLflow shows a parent."""
+    """The folder multirun/<sweep>: cells.json, sweep.log, and status.json and manifest.json in a run's form, from which
+    MLflow shows the sweep as a parent run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep the sweep from counting as dead while the block runs; several processes may work at one sweep."""
+        """Mark the sweep as alive while the block runs. Several processes may work on one sweep at the same time."""
         self.path.mkdir(parents=True, exist_ok=True)
         with files.shared_lock(self.path / "lock"):
             yield
 
     def begin(self, plan: Plan, command: str) -> None:
-        """Write what is known before the first cell starts. Cells of earlier commands stay listed."""
+        """Write manifest, status and cells before the first cell starts. Cells of earlier commands stay listed."""
         tags = {"kind": "sweep", "command": command}
         for axis in plan.axes:
             tags[f"axis.{axis}"] = ", ".join(dict.fromkeys(cell.axes[axis] for cell in plan.cells))
         tags["axis.seed"] = ", ".join(map(str, sorted({cell.experiment.seed for cell in plan.cells})))
         manifest = {
             "run": plan.name,
-            "params": {"data": plan.cells[0].experiment.data.name},  # MLflow lets none change; a sweep may grow
+            "params": {"data": plan.cells[0].experiment.data.name},  # MLflow lets no param change, and a sweep may grow
             "tags": tags,
             "settings": dataclasses.asdict(plan.settings),
         }
@@ -158,16 +163,16 @@ class SweepFolder:
         runs.write_status(self.path, status, error)
 
     def finished_runs(self) -> dict[str, str | None]:
-        """The folder of the run of each cell that is known to be finished, by the cell's name."""
-        known = files.read_json(self.path / "cells.json")
-        return {name: row.get("folder") for name, row in known.items() if row.get("state") in FINISHED_STATES}
+        """The folder of the run of each finished cell in cells.json, by the cell's name."""
+        rows = files.read_json(self.path / "cells.json")
+        return {name: row.get("folder") for name, row in rows.items() if row.get("state") in FINISHED_STATES}
 
     def record(self, outcomes: Mapping[str, Outcome], cells: Iterable[Cell]) -> None:
-        """Add cells and outcomes to cells.json. A cell that waits does not replace what is known of it as finished."""
+        """Add cells and outcomes to cells.json. The outcome WAITING does not replace that of a finished cell."""
         with files.lock(self.path / "cells.lock"):
-            known = files.read_json(self.path / "cells.json")
+            rows = files.read_json(self.path / "cells.json")
             for cell in cells:
-                row = known.get(cell.name, {"state": WAITING})
+                row = rows.get(cell.name, {"state": WAITING})
                 row["axes"] = cell.axes
                 row["seed"] = cell.experiment.seed
                 row["overrides"] = list(cell.overrides)
@@ -177,8 +182,12 @@ class SweepFolder:
                 if outcome is not None and (outcome.state != WAITING or row["state"] not in FINISHED_STATES):
                     values = dataclasses.asdict(outcome)
                     del values["traceback"]
-                    if outcome.state == FOUND and row["state"] in FINISHED_STATES and row.get("seconds") is not None:
-                        del values["seconds"]  # those that it took when it was trained stay
+                    if (
+                        outcome.state == FINISHED_BEFORE
+                        and row["state"] in FINISHED_STATES
+                        and row.get("seconds") is not None
+                    ):
+                        del values["seconds"]  # keep the seconds of the training
                     row.update(values, time=time.time())
-                known[cell.name] = row
-            files.write_json(self.path / "cells.json", known)
+                rows[cell.name] = row
+            files.write_json(self.path / "cells.json", rows)

@@ -1,4 +1,4 @@
-"""A command line as the cells of a sweep: every one composed and checked before anything starts."""
+"""Turns a command line into the cells of a sweep; all of them are composed and checked before one starts."""
 
 import dataclasses
 import re
@@ -22,17 +22,17 @@ from emoexp.config.schema import Sweep
 from emoexp.sweep import tune
 from emoexp.sweep.cells import Cell, CellRequest, Plan, SweepFolder, sweep_name
 
-MAX_SHOWN = 12  # invalid cells that a message names
+MAX_SHOWN = 12  # invalid cells that a message lists
 
 
 def plan(loader: ConfigLoader, master: DictConfig, words: Sequence[str]) -> Plan:
-    """Every cell that an ablation's file and the words of a command line span, composed and checked.
+    """The plan of all combinations of the values in an ablation's file and on a command line, composed and checked.
 
-    A word of the command line replaces the file's for the same key, so that an ablation can be narrowed or widened.
+    A word of the command line replaces the file's values of its key, so that an ablation can be narrowed or widened.
 
     Raises:
-        ValueError: a cell that does not compose or has a value out of range (all of them are named), or words that
-            would differ between cells although they are about the whole sweep.
+        ValueError: cells that do not compose or have a value out of range (the message names all of them), or several
+            values for a setting of the whole sweep.
     """
     parser = OverridesParser.create(config_loader=loader)
     ablation = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
@@ -75,7 +75,7 @@ def _axes(overrides: Sequence[Override], num_ablation: int) -> list[str]:
 
 
 class _Composer:
-    """Composes cells. Hydra takes a tenth of a second for one; cells that differ in their seed alone share it."""
+    """Composes cells. Hydra needs a tenth of a second for each: those that differ only in their seed share it."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig, axes: Sequence[str]) -> None:
         self._loader, self._master, self._axes = loader, master, axes
@@ -84,14 +84,16 @@ class _Composer:
     def cell(self, words: Sequence[str]) -> tuple[Cell, Sweep]:
         """A cell and its sweep's settings. Raises what composing and checking raise."""
         seed = next((word[5:] for word in words if re.fullmatch(r"seed=\d{1,18}", word)), None)
-        others = tuple(word for word in words if not word.startswith("seed="))
-        if seed is not None and others in self._composed:
-            cell, settings = self._composed[others]
+        words_without_seed = tuple(word for word in words if not word.startswith("seed="))
+        if seed is not None and words_without_seed in self._composed:
+            cell, settings = self._composed[words_without_seed]
             return dataclasses.replace(cell.with_experiment((), seed=int(seed)), overrides=tuple(words)), settings
         config = self._loader.load_sweep_config(self._master, list(words))
         cell_and_settings = _cell(config, words, self._axes)
-        if not re.search(r"\$\{[^}]*\bseed\b", OmegaConf.to_yaml(config)):  # a value that follows it: data.seed=${seed}
-            self._composed[others] = cell_and_settings
+        if not re.search(
+            r"\$\{[^}]*\bseed\b", OmegaConf.to_yaml(config)
+        ):  # no other value depends on the seed, as data.seed=${seed} does
+            self._composed[words_without_seed] = cell_and_settings
         return cell_and_settings
 
 
@@ -111,11 +113,11 @@ def _cell(config: DictConfig, words: Sequence[str], axes: Sequence[str]) -> tupl
 
 
 def _shared_settings(cells: list[Cell], all_settings: list[Sweep], axes: Sequence[str]) -> Sweep:
-    """The settings of a sweep, which all its cells share, as they share their machine."""
+    """The settings of a sweep. Raises ValueError where cells differ in a setting of the sweep or of their machine."""
     machines = [cell.machine for cell in cells]
     for objects in (all_settings, machines):
         for name in (field.name for field in dataclasses.fields(objects[0])):
-            if any(getattr(other, name) != getattr(objects[0], name) for other in objects):
+            if any(getattr(values, name) != getattr(objects[0], name) for values in objects):
                 raise ValueError(f"{name} is about the whole sweep and cannot be swept")
     tune = all_settings[0].tune
     if tune.lr and "optimizer.lr" in axes:
@@ -146,7 +148,7 @@ def sweep_request(words: list[str]) -> SweepRequest:
         ValueError: as `plan`.
     """
     state = GlobalHydra.instance()
-    before, state.hydra = state.hydra, None  # of the command that calls this, which Hydra has composed
+    outer_hydra, state.hydra = state.hydra, None  # Hydra's state of the command that calls this
     try:
         with initialize_config_module("emoexp.conf", version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
@@ -155,14 +157,14 @@ def sweep_request(words: list[str]) -> SweepRequest:
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(str(error)) from error
     finally:
-        GlobalHydra.instance().hydra = before
+        GlobalHydra.instance().hydra = outer_hydra
     folder = Path(str(master.hydra.sweep.dir)) / planned.name
     tuned: Sequence[Cell | None] = planned.cells
     if planned.settings.tune.lr:
         tuned = tune.with_best_rates(planned, SweepFolder(folder).finished_runs())
     requests = []
     for cell, best in zip(planned.cells, tuned, strict=True):
-        # without a choice the request gets a name that no run has: an untuned run must not stand for it
+        # where no rate was chosen, the request gets a name that no run has: an untuned run must not take its place
         name = best.name if best else f"{cell.label} (no learning rate chosen)"
         requests.append(CellRequest(name, cell.axes, cell.experiment.seed, best.chosen if best else {}))
     return SweepRequest(folder, list(planned.axes), requests)

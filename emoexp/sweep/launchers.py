@@ -1,4 +1,4 @@
-"""Beyond one machine: cells as jobs of one of Hydra's launchers, SLURM through submitit or a Ray cluster."""
+"""Runs cells on other machines, as jobs of one of Hydra's launchers: SLURM through submitit, or a Ray cluster."""
 
 import json
 import logging
@@ -21,22 +21,22 @@ def cell_runner(launcher: Any, name: str) -> CellRunner:
         log.info("%s takes %d cells; their output is below %s", name, len(cells), sweep)
         launcher.config.hydra.sweep.dir = str(sweep)  # a launcher keeps its own files there
         words = [[*cell.overrides, f"sweep={sweep}"] for cell in cells]
-        before = {cell.name: latest_status(cell) for cell in cells}
+        old_status = {cell.name: latest_status(cell) for cell in cells}
         failure = None
         try:
             launcher.launch(words, initial_job_idx=0)
-        except Exception as error:  # noqa: BLE001 - whatever a cluster raises: the other cells' results are in their folders
+        except Exception as error:  # noqa: BLE001 - a cluster may raise anything, and the results are in the cells' folders
             failure = f"{name}: {type(error).__name__}: {error}"
             log.error(failure)
         for cell in cells:
-            is_unchanged = latest_status(cell) == before[cell.name]
+            is_unchanged = latest_status(cell) == old_status[cell.name]
             yield cell, Outcome(FAILED, error=failure or NOT_RUN) if is_unchanged else outcome_of(cell, failure)
 
     return run
 
 
 def latest_status(cell: Cell) -> tuple[str, str] | None:
-    """The folder that was begun last under a cell's name, and the content of its status.json."""
+    """The last folder of a cell's name, and the content of its status.json."""
     folder = runs.latest(Path(cell.machine.outputs), cell.name)
     return None if folder is None else (folder.name, (folder / "status.json").read_text())
 

@@ -1,4 +1,4 @@
-"""What a sweep writes for its user: the plan, a line for each cell, the table of all, what the time was spent on."""
+"""What a sweep prints: its plan, a line for each cell, the table of all cells, and what the time was spent on."""
 
 import json
 import math
@@ -10,9 +10,9 @@ from emoexp.runs import tables
 from emoexp.sweep.cells import DONE, SKIPPED, Cell, Outcome, Plan
 from emoexp.sweep.worker import Preflight
 
-_FIXED_S = 6.0  # of a cell besides its epochs: figures, bootstrap, export; for the estimate alone
+_FIXED_S = 6.0  # seconds of a cell besides its epochs (figures, bootstrap, export); used only for the estimate
 _TRAINING = ("train", "predict")  # parts of seconds.json
-_OUTPUT = ("figures", "bootstrap", "export")  # the others that are no overhead
+_OUTPUT = ("figures", "bootstrap", "export")  # further parts; what is in neither counts as overhead
 
 
 def duration(seconds: float) -> str:
@@ -37,15 +37,15 @@ def plan_table(plan: Plan, preflights: Sequence[Preflight]) -> str:
             state = f"{preflight.epochs_done} of {preflight.epochs} epochs" if preflight.epochs_done else "to do"
         seconds_left += seconds
         rows.append({**_cell_values(cell, keys), "state": state, "about": duration(seconds)})
-    done, workers = sum(preflight.finished for preflight in preflights), plan.settings.processes
-    about = f"about {duration(seconds_left / workers)} with {workers} worker{'s' * (workers > 1)}"
+    num_done, workers = sum(preflight.finished for preflight in preflights), plan.settings.processes
+    estimate = f"about {duration(seconds_left / workers)} with {workers} worker{'s' * (workers > 1)}"
     if plan.settings.tune.lr:
-        about += f"; besides {len(plan.settings.tune.lr)} runs for each that search its learning rate"
-    return f"{tables.table(rows)}\n{done} of {len(rows)} cells are done; the others take {about}"
+        estimate += f"; besides {len(plan.settings.tune.lr)} runs for each that search its learning rate"
+    return f"{tables.table(rows)}\n{num_done} of {len(rows)} cells are done; the others take {estimate}"
 
 
 def _cell_values(cell: Cell, keys: Iterable[str] = ()) -> dict[str, str]:
-    """The axes and the seed of a cell, and of the values that searches choose those of this cell."""
+    """The axes and the seed of a cell, and the values that searches chose for it under some keys."""
     chosen = {key: f"{cell.chosen[key]:g}" if key in cell.chosen else "-" for key in keys}
     return {**cell.axes, "seed": str(cell.experiment.seed), **chosen}
 
@@ -82,7 +82,7 @@ def outcome_table(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> str
 
 
 def time_spent(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], elapsed: float) -> str:
-    """What the time of the cells that were trained now was spent on; overhead is what is neither training nor output.
+    """What the time of the cells that this command trained was spent on. Overhead is neither training nor output.
 
     elapsed: seconds of the whole sweep.
     """
@@ -95,6 +95,6 @@ def time_spent(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], elapsed: 
         return f"time   {duration(elapsed)}"
     parts = [*_TRAINING, *_OUTPUT]
     text = ", ".join(f"{part} {spent[part] / len(trained):.2f} s" for part in parts)
-    whole = sum(outcome.seconds or 0.0 for outcome in trained)
-    overhead = (whole - sum(spent[part] for part in parts)) / len(trained)
+    total = sum(outcome.seconds or 0.0 for outcome in trained)
+    overhead = (total - sum(spent[part] for part in parts)) / len(trained)
     return f"time   {duration(elapsed)}; a cell: {text}, overhead {overhead:.2f} s"

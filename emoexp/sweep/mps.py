@@ -1,9 +1,9 @@
 """NVIDIA's Multi-Process Service for the time of a sweep: kernels of several processes at once on one GPU.
 
-Without it processes share a GPU by taking turns, and a small network leaves most of it idle in its turn. The service is
-a daemon of the user's own, which its clients find through an environment variable (NVIDIA, Multi-Process Service,
-"Architecture" and "Appendix: Tools and Interface Reference"). What it takes in exchange: a fault on the GPU of one
-process ends all that share it, and it serves 48 processes a GPU (16 before Volta).
+Without it processes share a GPU by taking turns, and a small network leaves most of the GPU idle in its turn. The
+service is a daemon of the user's own, which its clients find through an environment variable (NVIDIA, Multi-Process
+Service, "Architecture" and "Appendix: Tools and Interface Reference"). Its costs: a fault of one process on the GPU
+ends all processes that share it, and at most 48 processes can share a GPU (16 before Volta).
 """
 
 import logging
@@ -25,10 +25,10 @@ _TIMEOUT_S = 20
 
 @contextmanager
 def daemon(pack: int) -> Iterator[None]:
-    """The service while the block runs, for processes that begin in it; pack: how many share a GPU.
+    """Run the service while the block runs, for processes that start in the block. pack: how many share a GPU.
 
-    Nothing is started for one process, or where the environment names a service that already runs. Where it cannot be
-    started the processes take turns, and the log says so. It does not outlive this process, however that ends.
+    Nothing is started for one process, or where the environment names a service that already runs. Where the service
+    cannot be started, the processes take turns, and the log says so. It ends with this process, whatever ends that.
     """
     control = shutil.which(CONTROL)
     if pack == 1 or PIPES in os.environ:
@@ -61,9 +61,9 @@ def _warn_of_turns(pack: int, reason: str) -> None:
 def _stopped_at_exit(control: str, names: dict[str, str]) -> Iterator[None]:
     """End the daemon, and remove its folder, when the block ends or this process does.
 
-    A shell does it when its input ends. This process alone holds that input open, so it ends when the block ends or
-    fails, and when this process is killed. The shell is started before the daemon. A daemon that gets "quit" lets its
-    clients finish first.
+    A shell does both when its input ends. Only this process holds that input open: the input ends when the block ends
+    or fails, and when this process is killed. The shell is started before the daemon. A daemon that gets "quit" lets
+    its clients finish first.
     """
     words = f"cat; echo quit | {shlex.quote(control)}; rm -rf {shlex.quote(names[PIPES])}"
     shell = subprocess.Popen(  # noqa: S603 - fixed words

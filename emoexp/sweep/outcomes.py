@@ -1,4 +1,4 @@
-"""What a sweep does with a run from outside: accept a finished one, end one whose process died, show one in MLflow."""
+"""What a sweep does with its runs: accepts finished ones, closes those whose process died, shows them in MLflow."""
 
 import dataclasses
 import logging
@@ -10,23 +10,23 @@ from emoexp.runs import files
 from emoexp.runs import folder as runs
 from emoexp.runs.process import tracking_settings
 from emoexp.runs.records import RunRecord
-from emoexp.sweep.cells import DIED, FOUND, OVER_TIME, Cell, Outcome, SweepFolder
+from emoexp.sweep.cells import DIED, FINISHED_BEFORE, OVER_TIME, Cell, Outcome, SweepFolder
 
 log = logging.getLogger("emoexp")
 
 
 def finished_before(cell: Cell, record: RunRecord) -> Outcome:
-    """The outcome of a cell that was finished before; its run's folder, where there is one, joins the sweep."""
+    """The outcome of a cell that was finished before. The folder of its run, if there is one, is added to the sweep."""
     if record.location.is_dir():
         runs.add_to_sweep(record.location, cell.machine.sweep)
-    return Outcome(FOUND, record.label, None, record.metrics["test"].get("macro_f1"))
+    return Outcome(FINISHED_BEFORE, record.label, None, record.metrics["test"].get("macro_f1"))
 
 
 def close_run(cell: Cell, outcome: Outcome) -> Outcome:
-    """Where a cell's process has died or was ended, write so into its run, which could not do it itself.
+    """Where a cell's process died or was ended, write that into its run, since the process could not.
 
     Returns:
-        The outcome, with the run's folder where it was not known.
+        The outcome, with the folder of the run.
     """
     if outcome.state not in (DIED, OVER_TIME):
         return outcome
@@ -43,20 +43,22 @@ def close_run(cell: Cell, outcome: Outcome) -> Outcome:
 
 
 def show_in_mlflow(sweep: SweepFolder, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
-    """Show in MLflow what it lacks: the sweep, then its cells that were finished before, that ended before the sweep
-    was there to be their parent, or whose process died."""
+    """Bring MLflow up to date: with the sweep first, since it is the parent run, then with its cells.
+
+    A cell has done this itself, except where it was finished before, ended before MLflow had the sweep, or died.
+    """
     if not cells:
         return
-    shown = [(sweep.path, cells[0])]
+    folders = [(sweep.path, cells[0])]
     for cell in cells:
         folder = outcomes[cell.name].folder
         if folder and Path(folder).is_dir():  # a kept run has no folder
-            shown.append((Path(folder), cell))
-    for path, cell in shown:
+            folders.append((Path(folder), cell))
+    for path, cell in folders:
         settings = tracking_settings(cell.machine)
         try:
             if tracking.behind(path, settings, ask=False):
                 tracking.mirror(path, settings)
-        except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the folders have everything
+        except Exception as error:  # noqa: BLE001 - MLflow may raise anything, and the folders have everything
             log.warning("tracking: %s is not shown yet: %s; `make sync` adds it", path, error)
             return

@@ -1,6 +1,6 @@
-"""Worker processes, by pebble: where one dies, or is over its time limit, its cell alone fails.
+"""Worker processes, by pebble: where one dies, or exceeds its time limit, only its cell fails.
 
-Each worker is a pool of one process, so that no two share a pipe, which a dying process could block.
+Each worker is a pool of one process, so that no two share a pipe: a dying process could block it for the other.
 """
 
 import multiprocessing
@@ -21,23 +21,23 @@ from emoexp.sweep import worker
 from emoexp.sweep.cells import BUSY, DIED, KILLED, OVER_TIME, Cell, Outcome
 from emoexp.sweep.worker import Preflight
 
-CONSTS.term_timeout = 15  # s for a run to be saved when its worker is told to stop
+CONSTS.term_timeout = 15  # seconds that a worker has to save its run after it was told to stop
 _POLL_S = 0.2
-_RETRY_S = 2.0  # until a cell that another process is training is tried again
+_RETRY_S = 2.0  # seconds until a cell that another process trains is tried again
 
 
 @contextmanager
 def _without_sigint() -> Iterator[None]:
     """Threads and processes that start in the block never get Ctrl-C: the supervisor gets it, and stops them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
 class Workers:
-    """Warm processes, each with one cell at a time."""
+    """Processes that stay alive from cell to cell, each with one cell at a time."""
 
     def __init__(self, count: int, sweep: Path) -> None:
         sweep.mkdir(parents=True, exist_ok=True)
@@ -58,9 +58,9 @@ class Workers:
         return ProcessPool(1, initializer=worker.start, initargs=(os.getpid(), self._output), context=context)
 
     def preflight(self, cells: Sequence[Cell], *, timed: bool) -> list[Preflight]:
-        """What the first worker finds out about each cell before anything is trained.
+        """Let the first worker check each cell before anything is trained.
 
-        Where that worker dies, nothing is known: the cells count as valid, and one of them will fail by itself.
+        Where that worker dies, the cells count as valid, and the one that kills a worker fails when it is trained.
         """
         try:
             return list(self._schedule(0, None, worker.preflight, list(cells), timed).result())
@@ -68,14 +68,14 @@ class Workers:
             return [Preflight() for _ in cells]
 
     def run(
-        self, cells: Sequence[Cell], limit_s: float | None, begun: Callable[[Cell], None]
+        self, cells: Sequence[Cell], limit_s: float | None, on_start: Callable[[Cell], None]
     ) -> Iterator[tuple[Cell, Outcome]]:
         """Run cells, in their order, as workers become free; yields each when it has ended.
 
-        A cell that another process is training waits for it. Closing the iterator stops the workers' cells, which are
-        saved. limit_s: seconds for one cell. begun: called once with each cell that begins.
+        A cell that another process trains waits until that one ends. Closing the iterator stops the running cells; they
+        are saved. limit_s: seconds for one cell. on_start: called once with each cell when it starts.
         """
-        queue = deque((0.0, cell) for cell in cells)  # each with the earliest time at which it may begin
+        queue = deque((0.0, cell) for cell in cells)  # with the earliest time at which a cell may start
         announced: set[str] = set()
         active: dict[int, tuple[Cell, ProcessFuture]] = {}
         try:
@@ -84,7 +84,7 @@ class Workers:
                     if slot not in active and queue and queue[0][0] <= time.monotonic():
                         cell = queue.popleft()[1]
                         if cell.name not in announced:
-                            begun(cell)
+                            on_start(cell)
                         announced.add(cell.name)
                         active[slot] = (cell, self._schedule(slot, limit_s, worker.train_cell, cell))
                 wait([future for _, future in active.values()], timeout=_POLL_S, return_when="FIRST_COMPLETED")
@@ -96,7 +96,7 @@ class Workers:
                             queue.append((time.monotonic() + _RETRY_S, cell))
                         else:
                             yield cell, outcome
-                if queue and not active:  # left are cells that other processes train, or one that can begin at once
+                if queue and not active:  # other processes train the cells that are left, or one can start now
                     time.sleep(min(_POLL_S, max(0.0, queue[0][0] - time.monotonic())))
         finally:
             for _, future in active.values():

@@ -1,4 +1,4 @@
-"""A sweep from its cells to its table: check them, choose learning rates, run what is missing, report each outcome."""
+"""A whole sweep: check its cells, choose learning rates, run the cells that are missing, report each outcome."""
 
 import dataclasses
 import logging
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from emoexp.runs import kept
 from emoexp.runs.process import ignore_signals, logging_to, logging_to_stdout, sigterm_interrupts, tracking_settings
 from emoexp.sweep import messages, mps, outcomes, tune
-from emoexp.sweep.cells import FAILED, FINISHED_STATES, FOUND, Cell, Outcome, Plan, SweepFolder
+from emoexp.sweep.cells import FAILED, FINISHED_BEFORE, FINISHED_STATES, Cell, Outcome, Plan, SweepFolder
 from emoexp.sweep.launchers import CellRunner
 from emoexp.sweep.pool import Workers
 from emoexp.sweep.worker import Preflight
@@ -24,10 +24,11 @@ EXIT_ALL, EXIT_NONE, EXIT_SOME = 0, 1, 2  # exit codes: which cells are finished
 
 
 def run_sweep(plan: Plan, root: str, command: str, runner: CellRunner | None = None) -> int:
-    """Run what is missing of a sweep.
+    """Run the cells of a sweep that are not finished.
 
     Args:
-        root: folder of the sweeps. command: the words that were typed. runner: what runs cells instead of our workers.
+        root: folder of the sweeps. command: the command line as it was typed. runner: runs the cells, in place of our
+            own workers.
 
     Returns:
         The exit code: 0 all cells are finished, 2 some, 1 none.
@@ -73,18 +74,18 @@ def dry_run(plan: Plan, folder: SweepFolder) -> str:
 
 
 def on_this_machine(plan: Plan, folder: Path) -> Plan:
-    """The cells as they run here: members of the sweep, sharing the cores."""
+    """The plan with cells that belong to the sweep's folder and share this machine's cores."""
     count = plan.settings.processes
-    share = max(1, (os.cpu_count() or 1) // count) if count > 1 else None
-    cells = [cell.with_machine(sweep=str(folder), threads=cell.machine.threads or share) for cell in plan.cells]
+    threads = max(1, (os.cpu_count() or 1) // count) if count > 1 else None
+    cells = [cell.with_machine(sweep=str(folder), threads=cell.machine.threads or threads) for cell in plan.cells]
     return dataclasses.replace(plan, cells=tuple(cells))
 
 
 def check_cells(workers: Workers, plan: Plan) -> list[Preflight]:
-    """Have every cell built before one is trained.
+    """Let a worker build every cell before one is trained.
 
     Raises:
-        ValueError: naming each that cannot be, with its reason.
+        ValueError: some cells cannot be trained; the message names each with its reason.
     """
     preflights = workers.preflight(plan.cells, timed=plan.settings.dry_run)
     errors: dict[str, list[str]] = {}
@@ -92,17 +93,19 @@ def check_cells(workers: Workers, plan: Plan) -> list[Preflight]:
         if preflight.error:
             errors.setdefault(preflight.error, []).append(cell.label)
     if errors:
-        lines = [f"  {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}\n    {why}" for why, labels in errors.items()]
+        lines = [
+            f"  {', '.join(labels[:4])}{' ...' * (len(labels) > 4)}\n    {error}" for error, labels in errors.items()
+        ]
         raise ValueError("\n".join(["nothing was started; these cells cannot be trained:", *lines]))
     pack = plan.settings.pack
-    if pack > 1 and (other := {preflight.device for preflight in preflights} - {"cuda", ""}):
+    if pack > 1 and (devices := {preflight.device for preflight in preflights} - {"cuda", ""}):
         raise ValueError(
-            f"pack={pack} is about a GPU, and these cells train on {', '.join(sorted(other))}: "
+            f"pack={pack} is about a GPU, and these cells train on {', '.join(sorted(devices))}: "
             f"workers={plan.settings.processes} trains as many at a time there"
         )
     changes = Counter(preflight.changes for preflight in preflights if preflight.changes)
     for change, number in changes.items():
-        log.warning("%d cells were begun with other %s: they begin anew, in folders of their own", number, change)
+        log.warning("%d cells were started with different %s: they start anew, in new folders", number, change)
     return preflights
 
 
@@ -117,7 +120,7 @@ def run_by_workers(workers: Workers, limit: float | None) -> CellRunner:
 
 @contextmanager
 def parent_run(folder: SweepFolder, plan: Plan, command: str) -> Iterator[None]:
-    """The sweep as a parent run: RUNNING while the block runs, mirrored into MLflow, and never left RUNNING."""
+    """Show the sweep as a parent run in MLflow: RUNNING in the block, FAILED or KILLED after an error."""
     folder.begin(plan, command)
     settings = tracking_settings(plan.cells[0].machine)
     tracker = Tracker()
@@ -137,12 +140,12 @@ def parent_run(folder: SweepFolder, plan: Plan, command: str) -> Iterator[None]:
 
 
 class SweepRun:
-    """A sweep at work: its cells, and what became of each."""
+    """A running sweep: its cells, and the outcome of each."""
 
     def __init__(self, plan: Plan, folder: SweepFolder, runner: CellRunner) -> None:
         self.plan, self.folder, self.runner = plan, folder, runner
         self.cells, self.outcomes = list(plan.cells), dict[str, Outcome]()
-        self._began, self._stopped = time.monotonic(), False
+        self._start, self._stopped = time.monotonic(), False
 
     def search_rates(self, tries: Sequence[Cell], preflights: Sequence[Preflight]) -> None:
         """Give every cell the learning rate that was best on validation among those of tune.lr."""
@@ -169,19 +172,19 @@ class SweepRun:
             if preflight.finished and cell.name not in self.outcomes:
                 self.outcomes[cell.name] = outcomes.finished_before(cell, kept.record_of(preflight.folder))
         self.folder.record(self.outcomes, self.cells)
-        missing = [cell for cell in self.cells if cell.name not in self.outcomes and not self._stopped]
-        found = sum(outcome.state == FOUND for outcome in self.outcomes.values())
-        log.info("found  %d of %d cells finished", found, len(self.cells))
-        before = len(self.cells) - len(missing)
-        for number, (cell, outcome) in enumerate(self._run(missing), start=1):
+        unfinished = [cell for cell in self.cells if cell.name not in self.outcomes and not self._stopped]
+        num_finished = sum(outcome.state == FINISHED_BEFORE for outcome in self.outcomes.values())
+        log.info("found  %d of %d cells finished", num_finished, len(self.cells))
+        num_earlier = len(self.cells) - len(unfinished)
+        for number, (cell, outcome) in enumerate(self._run(unfinished), start=1):
             self.outcomes[cell.name] = outcome
-            seconds_left = (time.monotonic() - self._began) / number * (len(missing) - number)
-            log.info("%s", messages.cell_line(cell, outcome, before + number, len(self.cells), seconds_left))
+            seconds_left = (time.monotonic() - self._start) / number * (len(unfinished) - number)
+            log.info("%s", messages.cell_line(cell, outcome, num_earlier + number, len(self.cells), seconds_left))
 
     def _run(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
-        """Run cells; each outcome is on the disk before the next is waited for."""
-        with closing(self.runner(cells, self.folder.path)) as running:  # type: ignore[type-var]
-            for cell, outcome in running:
+        """Run cells. Each outcome is written to disk before the next cell's is waited for."""
+        with closing(self.runner(cells, self.folder.path)) as results:  # type: ignore[type-var]
+            for cell, outcome in results:
                 outcome = outcomes.close_run(cell, outcome)
                 self.folder.record({cell.name: outcome}, [cell])
                 if outcome.traceback:
@@ -194,15 +197,15 @@ class SweepRun:
 
     def conclude(self) -> int:
         """Write the table of all cells and the parent's last status, and return the exit code."""
-        known = [cell for cell in self.cells if cell.name in self.outcomes]
-        finished = sum(self.outcomes[cell.name].state in FINISHED_STATES for cell in known)
+        ended = [cell for cell in self.cells if cell.name in self.outcomes]
+        finished = sum(self.outcomes[cell.name].state in FINISHED_STATES for cell in ended)
         log.info("%s", messages.outcome_table(self.cells, self.outcomes))
-        log.info("%s", messages.time_spent(self.cells, self.outcomes, time.monotonic() - self._began))
+        log.info("%s", messages.time_spent(self.cells, self.outcomes, time.monotonic() - self._start))
         log.info("%d of %d cells are finished; what became of each: %s", finished, len(self.cells), self.folder.path)
         if finished == len(self.cells):
             self.folder.write_status("FINISHED")
         else:
             error = f"{len(self.cells) - finished} of {len(self.cells)} cells are not finished"
             self.folder.write_status("FAILED", error)
-        outcomes.show_in_mlflow(self.folder, known, self.outcomes)
+        outcomes.show_in_mlflow(self.folder, ended, self.outcomes)
         return EXIT_ALL if finished == len(self.cells) else EXIT_SOME if finished else EXIT_NONE

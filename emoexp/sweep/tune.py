@@ -1,4 +1,4 @@
-"""The same small search for a learning rate for every arm, on validation, before its seeds run."""
+"""A small search for the learning rate of each arm, the same for all arms: on validation, before the seeds run."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from emoexp.sweep.cells import Cell, Plan
 
 
 def search_cells(plan: Plan) -> dict[tuple[str, ...], list[Cell]]:
-    """For each arm the cells that try the learning rates of tune.lr, with a seed of their own."""
+    """For each arm the cells that try the learning rates of tune.lr, with the seed tune.seed."""
     tune = plan.settings.tune
     cells: dict[tuple[str, ...], list[Cell]] = {}
     for cell in plan.cells:
@@ -27,11 +27,11 @@ def _search_cell(cell: Cell, rate: float, seed: int, epochs: int | None) -> Cell
 
 
 def with_best_rates(plan: Plan, folders: Mapping[str, str | None]) -> list[Cell | None]:
-    """The cells of a plan with the learning rate that was best in their arm's finished searches; None where there is
-    none.
+    """The cells of a plan, with the learning rate that was best in the searches of their arm; None for a cell whose arm
+    has no finished search.
 
-    folders: of each search's name the folder of its run, or the label of its kept run; of a name that is not there,
-    the finished run that was begun last counts.
+    folders: by the name of each search the folder of its run, or the label of its kept run. For a name without one, the
+    finished run that was started last counts.
     """
     rates = {arm: _best_rate(cells, folders) for arm, cells in search_cells(plan).items()}
     return [None if (rate := rates[cell.arm]) is None else _with_rate(cell, rate) for cell in plan.cells]
@@ -43,7 +43,7 @@ def _with_rate(cell: Cell, rate: float) -> Cell:
 
 
 def _best_rate(cells: Iterable[Cell], folders: Mapping[str, str | None]) -> float | None:
-    """The learning rate whose run was best by its monitor; of equals the smallest."""
+    """The learning rate whose run has the best monitored value; of equal ones the smallest."""
     scores = sorted(_scores(cells, folders), reverse=True)
     return -scores[0][1] if scores else None
 

@@ -1,4 +1,4 @@
-"""What happens in a worker process: it checks cells, and it trains one after another without being started again."""
+"""What a worker process does: it checks cells, and it trains one after another without being started again."""
 
 import gc
 import json
@@ -16,21 +16,21 @@ from tqdm import tqdm
 
 from emoexp.config import build_data, build_strategy, build_training, naming
 from emoexp.config.schema import Experiment, Machine
-from emoexp.sweep.cells import BUSY, DONE, FAILED, FOUND, Cell, Outcome
+from emoexp.sweep.cells import BUSY, DONE, FAILED, FINISHED_BEFORE, Cell, Outcome
 
-_GRACE_S = 20.0  # for a run to be saved, once its supervisor is gone
+_GRACE_S = 20.0  # seconds that a worker has to save its run after its supervisor is gone
 TERMINATED = 143  # exit code of a worker that was told to stop
-_STEPS = (2, 6)  # of a measurement: to warm up, and to be timed
+_STEPS = (2, 6)  # steps of a measurement: those that warm up, and those that are timed
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a worker finds out about a cell before anything is trained.
+    """The result of checking a cell before anything is trained.
 
-    error: why it cannot be trained. folder: where its run lies or will lie, or the label of its kept run. finished:
-    whether the run is. epochs_done, epochs: that are trained, and in all. images_per_epoch: drawn in an epoch.
-    seconds_per_image: measured, where asked for. changes: in what a run of the same name differs, where that is why
-    this one begins anew. device: its kind, cpu or cuda.
+    error: why it cannot be trained. folder: the folder of its run, which may not exist yet, or the label of its kept
+    run. finished: whether the run is finished. epochs_done: epochs that are trained. epochs: epochs in all.
+    images_per_epoch: draws of an epoch. seconds_per_image: of training; None where it was not measured. changes: where
+    the run starts anew because an earlier one of its name differs, in what that one differs. device: cpu, cuda or mps.
     """
 
     error: str | None = None
@@ -45,16 +45,18 @@ class Preflight:
 
 
 def start(supervisor: int, output: str) -> None:
-    """Called first in a worker: its output goes to a file, and it does not outlive its supervisor.
+    """Called first in a worker: send its output to a file, and end it when its supervisor ends.
 
     Args:
         supervisor: process id. output: the file.
     """
-    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system's, which a killed worker leaves behind
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    tqdm.set_lock(
+        threading.RLock()
+    )  # tqdm's default lock is a system semaphore, which a killed worker would leave behind
     threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
 
 
@@ -66,7 +68,7 @@ def _end_with(supervisor: int) -> None:
     os._exit(1)
 
 
-_loaded: dict[str, Any] = {}  # the last images that were read, by what describes them
+_loaded: dict[str, Any] = {}  # the last images that were read, by the values that decide them
 
 
 def _load(experiment: Experiment, machine: Machine) -> Any:
@@ -87,11 +89,11 @@ def _load(experiment: Experiment, machine: Machine) -> Any:
 
 
 def train_cell(cell: Cell) -> Outcome:
-    """Train a cell, continue it, or find it finished. Whatever it raises becomes its outcome."""
+    """Train a cell, continue it, or find it finished. Where it raises an error, that becomes its outcome."""
     from emoexp.runs import folder as runs
     from emoexp.training import run as training
 
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     folder, finished = None, False
 
     def note_run(run: runs.Run) -> None:
@@ -102,18 +104,20 @@ def train_cell(cell: Cell) -> Outcome:
         metrics = training.train(cell.experiment, cell.machine, load=_load, on_open=note_run)
     except runs.RunInUse:
         return Outcome(BUSY, folder)
-    except KeyboardInterrupt:  # SIGTERM, or Ctrl-C: the run is saved; the sender waits for the process to end
+    except KeyboardInterrupt:  # SIGTERM, or Ctrl-C: the run is saved, and the sender waits until this process ends
         os._exit(TERMINATED)
-    except BaseException as error:  # noqa: BLE001 - a cell's code may even exit: that is this cell's end, not the sweep's
+    except BaseException as error:  # noqa: BLE001 - a cell's code may even exit; only this cell fails then
         message = f"{type(error).__name__}: {error}"
-        return Outcome(FAILED, folder, time.perf_counter() - started, None, message, traceback.format_exc())
+        return Outcome(FAILED, folder, time.perf_counter() - start_time, None, message, traceback.format_exc())
     finally:
         _release_memory()
-    return Outcome(FOUND if finished else DONE, folder, time.perf_counter() - started, metrics["test"].get("macro_f1"))
+    return Outcome(
+        FINISHED_BEFORE if finished else DONE, folder, time.perf_counter() - start_time, metrics["test"].get("macro_f1")
+    )
 
 
 def _release_memory() -> None:
-    """Free what a cell held. What is alive between two cells, mostly modules, is not searched again for garbage."""
+    """Free the memory of a cell. What stays alive between cells, mostly modules, is left out of later collections."""
     gc.collect()
     gc.freeze()
     torch = sys.modules["torch"]
@@ -135,8 +139,8 @@ def _prepare(cell: Cell) -> tuple[Any, Any, Any]:
 
 
 def _find_run(cell: Cell) -> tuple[str, bool, str]:
-    """The folder of a cell's run or the label of its kept run, whether it is finished, and in what another run of its
-    name differs, where that is why this one begins anew."""
+    """The folder of a cell's run or the label of its kept run; whether it is finished; and where it starts anew because
+    an earlier run of its name differs, in what that one differs."""
     from emoexp.runs import folder as runs
     from emoexp.runs import kept
     from emoexp.runs.manifest import differences
@@ -146,23 +150,23 @@ def _find_run(cell: Cell) -> tuple[str, bool, str]:
     manifest = training.manifest(cell.experiment, data, strategy, device, cell.machine)
     name, outputs, resume = naming.name(cell.experiment), Path(cell.machine.outputs), cell.machine.resume
     folder, changes = runs.folder_for(outputs, name, manifest, resume)
-    finished, begun = runs.is_finished(folder), (folder / "status.json").is_file()
+    finished, exists = runs.is_finished(folder), (folder / "status.json").is_file()
     if not finished and resume != "never":
         for record in reversed(kept.find_kept(outputs, name)):
             kept_changes = differences(record.manifest, manifest)
             if resume == "force" or not kept_changes:
                 return record.label, True, ""
             changes = changes or kept_changes
-    return str(folder), finished, "" if begun else "; ".join(changes)
+    return str(folder), finished, "" if exists else "; ".join(changes)
 
 
 def preflight(cells: list[Cell], timed: bool) -> list[Preflight]:
-    """Build everything that each cell needs, train nothing, and say what there is to do.
+    """Build everything that each cell needs, without training, and find its run.
 
-    A cell that differs from an earlier one in its seed alone is not built again. timed: measure some steps too.
+    A cell that differs from an earlier one only in its seed is not built again. timed: also measure some steps.
     """
-    built: dict[str, tuple[str | None, float | None]] = {}  # the error and the seconds an image, of all seeds
-    found = []
+    built: dict[str, tuple[str | None, float | None]] = {}  # error and seconds per image, by the cell without its seed
+    preflights = []
     for cell in cells:
         key = json.dumps(cell.experiment.plain() | {"seed": 0}, sort_keys=True, default=str)
         run = ("", False, "")
@@ -175,8 +179,8 @@ def preflight(cells: list[Cell], timed: bool) -> list[Preflight]:
             raise
         except BaseException as error:  # noqa: BLE001 - a class of the user's own may raise anything, and even exit
             built[key] = (f"{type(error).__name__}: {error}", None)
-        found.append(_preflight_of(cell, run, *built[key]))
-    return found
+        preflights.append(_preflight_of(cell, run, *built[key]))
+    return preflights
 
 
 def _preflight_of(cell: Cell, run: tuple[str, bool, str], error: str | None, seconds: float | None) -> Preflight:
@@ -198,7 +202,11 @@ def _preflight_of(cell: Cell, run: tuple[str, bool, str], error: str | None, sec
 
 
 def _build(cell: Cell, timed: bool) -> float | None:
-    """Build everything that a cell needs, and on demand take a few steps: seconds an image, None where not measured."""
+    """Build everything that a cell needs; with `timed` also take a few steps.
+
+    Returns:
+        Seconds per image; None where they were not measured.
+    """
     import torch
 
     from emoexp.data.resident import resident
@@ -220,7 +228,7 @@ def _build(cell: Cell, timed: bool) -> float | None:
     try:
         if timed:
             for _ in loop.fit(setup, state, count):
-                break  # an epoch of fewer steps
+                break  # the epoch had fewer steps than are to be measured
     except (loop.Interrupted, FloatingPointError):
         pass
     steps = clock[_STEPS[0] :] if len(clock) > _STEPS[0] + 1 else clock

@@ -76,7 +76,7 @@ def close_dead(outputs: Path, settings: Settings) -> list[str]:
         for folder in closed:
             Mirror(folder, settings, store).sync()
         _close_orphans(outputs, *store_client.connect(settings, store))
-    except Exception as error:  # noqa: BLE001 - whatever MLflow raises: what is closed stays closed
+    except Exception as error:  # noqa: BLE001 - MLflow may raise anything, and the folders are closed
         _log.warning("tracking: closed runs are not yet shown in MLflow: %s", brief(error))
     return [folder.name for folder in closed]
 

@@ -84,8 +84,8 @@ def validate(setup: TrainSetup, model: Network) -> Row:
     logits_NC = predict.logits(model, images, step_setup.precision)
     loss = float(nn.functional.cross_entropy(logits_NC.double(), target_N))
     confusion = classification.confusion(target_N.numpy(), logits_NC.argmax(1).numpy(), setup.num_classes)
-    rates = classification.from_confusion(confusion)
-    return {f"val/{name}": value for name, value in rates.items()} | {"val/loss": loss}
+    metrics = classification.from_confusion(confusion)
+    return {f"val/{name}": value for name, value in metrics.items()} | {"val/loss": loss}
 
 
 def training_row(state: TrainState) -> Row:

@@ -38,8 +38,8 @@ class TrainSetup:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last step takes the images that are left. Where that is a single one, it joins the step before, since
-        batch normalisation cannot train on one image."""
+        """The number of steps. The last one takes the images that are left. A single image that is left joins the step
+        before, since batch normalisation cannot train on one image."""
         return max(1, (self.samples.strategy.epoch_size + self.batch_size - 2) // self.batch_size)
 
     def plan_epoch(self, state: TrainState) -> EpochPlan:

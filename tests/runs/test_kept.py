@@ -239,7 +239,7 @@ def test_a_file_that_is_no_table_is_refused_in_one_line(tmp_path, content):
 
 
 def test_a_table_that_unpacks_to_too_much_is_refused(table, monkeypatch):
-    monkeypatch.setattr(kept, "_LARGEST", 1000)
+    monkeypatch.setattr(kept, "_MAX_BYTES", 1000)
     with pytest.raises(KeptResultsError, match="more than 1000 bytes"):
         kept.read(table)
 
@@ -320,7 +320,7 @@ def test_a_file_without_predictions_is_refused(table, content):
 
 
 def test_predictions_that_unpack_to_too_much_are_refused(table, monkeypatch):
-    monkeypatch.setattr(kept_predictions, "LARGEST", 100)
+    monkeypatch.setattr(kept_predictions, "MAX_BYTES", 100)
     with pytest.raises(KeptResultsError, match="more than 100 bytes"):
         _ = kept.read(table)[0].predictions
 

@@ -14,7 +14,7 @@ from emoexp.config import naming, options
 from emoexp.config.schema import Sweep, Tune
 from emoexp.runs import folder as runs
 from emoexp.sweep import compose, launchers, messages, outcomes, supervise, tune
-from emoexp.sweep.cells import DIED, DONE, FAILED, FOUND, OVER_TIME, WAITING, Cell, Outcome, Plan, SweepFolder
+from emoexp.sweep.cells import DIED, DONE, FAILED, FINISHED_BEFORE, OVER_TIME, WAITING, Cell, Outcome, Plan, SweepFolder
 from emoexp.sweep.worker import Preflight
 
 cli.register_sweeper()
@@ -285,7 +285,7 @@ def test_finished_cells_are_found_and_join_the_sweep(plan, tmp_path):
     preflights = [Preflight(None, str(folder), True), *[Preflight()] * 5]
     plan = dataclasses.replace(plan, cells=tuple(cell.with_machine(sweep="multirun/x") for cell in plan.cells))
     code, outcomes, started = run_cells(plan, tmp_path, lambda cell: Outcome(DONE, None, 1.0, 0.5), preflights)
-    assert code == supervise.EXIT_ALL and outcomes[there.name].state == FOUND and len(started) == 5
+    assert code == supervise.EXIT_ALL and outcomes[there.name].state == FINISHED_BEFORE and len(started) == 5
     assert json.loads((folder / "sweeps.json").read_text()) == ["multirun/x"]
 
 

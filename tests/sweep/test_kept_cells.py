@@ -16,7 +16,7 @@ from emoexp.config.schema import Sweep, Tune
 from emoexp.runs import kept
 from emoexp.runs.records import RunFolder
 from emoexp.sweep import supervise, tune, worker
-from emoexp.sweep.cells import DONE, FOUND, Cell, Outcome, Plan, SweepFolder
+from emoexp.sweep.cells import DONE, FINISHED_BEFORE, Cell, Outcome, Plan, SweepFolder
 
 cli.register_sweeper()
 KEEP = Path(__file__).parents[2] / "benchmarks" / "keep.py"
@@ -77,7 +77,7 @@ class NoProcesses:
     def preflight(self, cells, *, timed):
         return worker.preflight(list(cells), timed)
 
-    def run(self, cells, limit_s, begun):
+    def run(self, cells, limit_s, on_start):
         for cell in cells:
             self.trained.append(cell.name)
             yield cell, Outcome(DONE, None, 1.0, 0.5)
@@ -90,7 +90,11 @@ def test_a_sweep_runs_only_what_is_not_kept(plan, tmp_path, monkeypatch):
     assert workers.trained == [plan.cells[1].name]
     row = json.loads((tmp_path / plan.name / "cells.json").read_text())[plan.cells[0].name]
     (run,) = kept.read(Path(plan.cells[0].machine.outputs) / "tiny.runs.csv.gz")
-    assert (row["state"], row["folder"], row["macro_f1"]) == (FOUND, run.label, run.metrics["test"]["macro_f1"])
+    assert (row["state"], row["folder"], row["macro_f1"]) == (
+        FINISHED_BEFORE,
+        run.label,
+        run.metrics["test"]["macro_f1"],
+    )
     assert sorted(path.name for path in run.location.parent.iterdir()) == [
         "tiny.predictions.npz", "tiny.runs.csv.gz"
     ]  # fmt: skip

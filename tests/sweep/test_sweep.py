@@ -23,8 +23,8 @@ from emoexp.sweep.cells import (
     DIED,
     DONE,
     FAILED,
+    FINISHED_BEFORE,
     FINISHED_STATES,
-    FOUND,
     KILLED,
     OVER_TIME,
     WAITING,
@@ -92,10 +92,10 @@ class FakeWorkers:
             for cell, path in pairs
         ]
 
-    def run(self, cells, limit_s, begun):
+    def run(self, cells, limit_s, on_start):
         self.limit_s = limit_s
         for cell in cells:
-            begun(cell)
+            on_start(cell)
             self.trained.append(cell)
             yield cell, self.train(cell)
 
@@ -104,7 +104,7 @@ def train_at_once(cell: Cell) -> Outcome:
     """Train a cell: the higher its learning rate the better."""
     folder = Path(cell.machine.outputs) / cell.name
     if folder.is_dir():
-        return Outcome(FOUND, str(folder))
+        return Outcome(FINISHED_BEFORE, str(folder))
     write_run(folder, **{"val/macro_f1": float(cell.experiment.optimizer.lr)})
     return Outcome(DONE, str(folder), 1.0, 0.5)
 
@@ -143,7 +143,7 @@ def test_a_sweep_from_its_words_to_its_end(plan, tmp_path, monkeypatch):
         run_sweep(plan, tmp_path, monkeypatch, again := FakeWorkers(train_at_once)) == supervise.EXIT_ALL
         and again.trained == []
     )
-    assert {row["state"] for row in table_of(plan, tmp_path).values()} == {FOUND}
+    assert {row["state"] for row in table_of(plan, tmp_path).values()} == {FINISHED_BEFORE}
 
 
 def test_typed_again_a_cell_keeps_the_seconds_it_took(plan, tmp_path, monkeypatch):
@@ -470,9 +470,9 @@ def test_a_cell_that_another_process_trains_waits_behind_the_others(composed, mo
     monkeypatch.setattr(pool, "_RETRY_S", 0.05)
     monkeypatch.setattr(pool, "_POLL_S", 0.01)
     one, two, *_ = composed.cells
-    workers = EndedWorkers(1, {one.label: [Outcome(BUSY)] * 3 + [Outcome(FOUND)], two.label: [Outcome(DONE)]})
+    workers = EndedWorkers(1, {one.label: [Outcome(BUSY)] * 3 + [Outcome(FINISHED_BEFORE)], two.label: [Outcome(DONE)]})
     ended = [(cell.label, outcome.state) for cell, outcome in workers.run([one, two], None, lambda cell: None)]
-    assert ended == [(two.label, DONE), (one.label, FOUND)]
+    assert ended == [(two.label, DONE), (one.label, FINISHED_BEFORE)]
     assert [label for _, label in workers.order] == [one.label, two.label, *[one.label] * 3]
 
 
@@ -481,7 +481,11 @@ def test_a_busy_cell_is_announced_once(composed, monkeypatch):
     monkeypatch.setattr(pool, "_POLL_S", 0.01)
     announced: list[Cell] = []
     cell = composed.cells[0]
-    list(EndedWorkers(1, {cell.label: [Outcome(BUSY)] * 3 + [Outcome(FOUND)]}).run([cell], None, announced.append))
+    list(
+        EndedWorkers(1, {cell.label: [Outcome(BUSY)] * 3 + [Outcome(FINISHED_BEFORE)]}).run(
+            [cell], None, announced.append
+        )
+    )
     assert len(announced) == 1
 
 
@@ -588,7 +592,7 @@ def test_what_the_time_went_into(composed, tmp_path):
         parts = {"train": 4.0, "predict": 1.0, "figures": 2.0, "prepare": 1.5}
         (tmp_path / str(k) / "seconds.json").write_text(json.dumps(parts))
         outcomes[cell.name] = Outcome(DONE, str(tmp_path / str(k)), 10.0, 0.5)
-    outcomes[composed.cells[2].name] = Outcome(FOUND, "nowhere")
+    outcomes[composed.cells[2].name] = Outcome(FINISHED_BEFORE, "nowhere")
     assert messages.time_spent(composed.cells, outcomes, 60) == (
         "time   60 s; a cell: train 4.00 s, predict 1.00 s, figures 2.00 s, bootstrap 0.00 s, export 0.00 s, "
         "overhead 3.00 s"

@@ -283,7 +283,7 @@ def test_a_full_disk_fails_the_run_and_keeps_what_there_is(tmp_path, monkeypatch
     before = (folder / "last.pt").read_bytes()
 
     def full(path, payload):
-        raise OSError(f"could not save {path} (No space left on device); what stood there is untouched")
+        raise OSError(f"could not save {path} (No space left on device); the old file, if there was one, is unchanged")
 
     monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(OSError, match="No space left"):

@@ -1,6 +1,6 @@
-"""A page as one HTML file that needs nothing else: its style and its figures are inside.
+"""A page as one HTML file, which contains its style and its figures.
 
-The template escapes every text, so that a class may be called <script>.
+The template escapes every text, so that a class may be named <script>.
 """
 
 import base64
@@ -16,7 +16,7 @@ _MEAN_WITH_INTERVAL = re.compile(r"(\d\S* ± \S+) (\[.*\])")
 
 
 def write(page: Page) -> str:
-    """The page as HTML. Reads the files of its figures, which are PNG."""
+    """The page as HTML. Reads the PNG files of its figures."""
     return _environment().get_template("page.html").render(page=page, missing=MISSING)
 
 
@@ -34,14 +34,14 @@ def _environment() -> Environment:
 
 
 def _cell_class(text: str) -> str:
-    """What a cell looks like: a verdict in its colour, long text on the left, and "" for a number."""
+    """The CSS class of a cell: a verdict's own, "text" for a long text, "" for a number."""
     if text in ("better", "worse"):
         return text
     return "text" if len(text) > _TEXT_LENGTH else ""
 
 
 def _cell_lines(text: str) -> tuple[str, str]:
-    """A mean, and its interval for a line of its own, so that a table is not wider than a page; "" without one."""
+    """The two lines of a cell: a mean and its interval, so that a table fits a page; the second may be ""."""
     match = _MEAN_WITH_INTERVAL.fullmatch(text)
     return (match[1], match[2]) if match else (text, "")
 

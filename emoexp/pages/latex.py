@@ -13,7 +13,7 @@ _ESCAPED = {
     "−": "$-$",
     "<": "$<$",
     ">": "$>$",
-    "[": "{[}",  # \\ and \midrule would take a bracket after them for their own
+    "[": "{[}",  # after \\ or \midrule a bracket would begin an optional argument
     "]": "{]}",
 }
 _ESCAPED |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
@@ -22,14 +22,14 @@ _ESCAPED |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 def write(title: str, tables: Sequence[Table]) -> str:
     """The tables that have rows, each as a table environment with its caption; the title as a comment."""
     parts = [f"% {_escaped(title)}; needs \\usepackage{{booktabs}}\n"]
-    parts += [_table(table) for table in tables if table.shown]
+    parts += [_table(table) for table in tables if table.text_rows]
     return "\n".join(parts)
 
 
 def _table(table: Table) -> str:
-    import pandas as pd  # a third of a second, where a report is written alone
+    import pandas as pd  # here: importing pandas takes a third of a second
 
-    cells = [[_escaped(row.get(key, MISSING)) for key in table.columns] for row in table.shown]
+    cells = [[_escaped(row.get(key, MISSING)) for key in table.columns] for row in table.text_rows]
     frame = pd.DataFrame(cells, columns=[_escaped(key) for key in table.columns])
     column_format = "l" + "r" * (len(table.columns) - 1)
     tabular = frame.to_latex(index=False, escape=False, column_format=column_format)

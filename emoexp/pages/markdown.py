@@ -6,7 +6,7 @@ from emoexp.pages.page import MISSING, Page, Table
 
 
 def write(page: Page, figures: str = "figures") -> str:
-    """The page as Markdown; figures are linked in the folder of that name."""
+    """The page as Markdown. figures: the folder to which its figures are linked."""
     parts = [f"# {_plain(page.title)}", ""]
     parts += [f"- {_plain(name)}: {_plain(value)}" for name, value in page.facts]
     for section in page.sections:
@@ -15,16 +15,16 @@ def write(page: Page, figures: str = "figures") -> str:
         for table in section.tables:
             parts += ["", f"### {_plain(table.title)}"] if table.title != section.title else []
             parts += ["", write_table(table), "", _plain(table.note)]
-        shown = [f"![{_plain(picture.caption)}]({figures}/{picture.path.name})" for picture in section.pictures]
-        parts += ["", *shown] if shown else []
+        images = [f"![{_plain(picture.caption)}]({figures}/{picture.path.name})" for picture in section.pictures]
+        parts += ["", *images] if images else []
     return "\n".join(parts) + "\n"
 
 
 def write_table(table: Table) -> str:
     """The rows of a table as Markdown."""
-    if not table.shown:
+    if not table.text_rows:
         return "Nothing to show."
-    rows = [[_plain(row.get(key, MISSING)) for key in table.columns] for row in table.shown]
+    rows = [[_plain(row.get(key, MISSING)) for key in table.columns] for row in table.text_rows]
     lines = [table.columns, ["---"] * len(table.columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

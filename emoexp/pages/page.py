@@ -1,4 +1,4 @@
-"""A page of sections, whatever it is written as: `markdown`, `html` and `latex` are the writers."""
+"""A page of sections. `markdown`, `html` and `latex` write it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,23 +9,26 @@ MISSING = "–"  # what a table shows where a row has no value
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its file's name, its title, what to know of it, its rows as numbers and as text."""
+    """A table.
+
+    name: the name of its CSV file. note: the text below it. rows: its values. text_rows: the same rows as text.
+    """
 
     name: str
     title: str
     note: str
     rows: list[dict[str, Any]]
-    shown: list[dict[str, str]]
+    text_rows: list[dict[str, str]]
 
     @property
     def columns(self) -> list[str]:
         """The keys of all rows of text, each once, in the order in which they first appear."""
-        return list(dict.fromkeys(key for row in self.shown for key in row))
+        return list(dict.fromkeys(key for row in self.text_rows for key in row))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure's file and what to see in it."""
+    """The file of a figure, and its caption."""
 
     path: Path
     caption: str
@@ -33,7 +36,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with sentences, tables and figures below it; a table of the same title gets no heading."""
+    """A heading with sentences, tables and figures. A table of the same title gets no heading of its own."""
 
     title: str
     sentences: list[str] = field(default_factory=list)

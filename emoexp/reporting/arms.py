@@ -10,8 +10,9 @@ import numpy as np
 from emoexp.metrics import bootstrap, classification, compare
 from emoexp.metrics.compare import METRICS, Difference, Spread
 from emoexp.reporting.collect import FinishedRun
+from emoexp.runs.records import TestPredictions
 
-LEAKY = "leaky"  # the verdict where one of both was tested on relatives of what it was trained on
+LEAKY = "leaky"  # the verdict where only one of two arms is leaky: tested on relatives of its training images
 PARTS = {"test": "all test images", "test_clean": "clean test images"}
 
 
@@ -39,7 +40,7 @@ class Arm:
         return compare.spread(values, level) if values else None
 
     def worst_class(self, part: str) -> str:
-        """The class that is recalled worst at most seeds, and at how many where it changes."""
+        """The class that most often has the worst recall, and at how many seeds, where it is not the same at all."""
         names = Counter(str((run.metrics.get(part) or {}).get("worst_class")) for run in self.runs.values())
         name, times = names.most_common(1)[0]
         return name if times == len(self.runs) else f"{name} ({times} of {len(self.runs)})"
@@ -50,26 +51,26 @@ class Arm:
         return [float(row["recall"]) for row in rows if row.get("recall") is not None]
 
     def mean_cost(self, key: str) -> float | None:
-        """Mean over seeds of what training cost: seconds, or images and originals drawn; None where not kept."""
+        """Mean over seeds of a cost of training: "seconds", or "images" or "originals" drawn; None where not kept."""
         if key == "seconds":
             costs = [run.seconds for run in self.runs.values()]
         else:
             costs = [(run.metrics.get("drawn") or {}).get(key) for run in self.runs.values()]
-        known = [float(cost) for cost in costs if cost is not None]
-        return float(np.mean(known)) if len(known) == len(self.runs) else None
+        kept_costs = [float(cost) for cost in costs if cost is not None]
+        return float(np.mean(kept_costs)) if len(kept_costs) == len(self.runs) else None
 
     @property
     def confusion(self) -> np.ndarray:
-        """Shares of the true class, C x C, mean over seeds, of all test images."""
+        """The confusion of all test images as shares of the true class, C x C, mean over seeds."""
         counts = np.array([run.metrics["test"]["confusion"] for run in self.runs.values()], float)
         total = counts.sum(2, keepdims=True)
-        share = np.full(counts.shape, np.nan)  # stays where a class has no images
+        share = np.full(counts.shape, np.nan)  # stays NaN for a class without images
         np.divide(counts, total, out=share, where=total > 0)
         return np.asarray(share.mean(0))
 
 
 def group_by_arm(runs: Sequence[FinishedRun]) -> list[Arm]:
-    """Arms in the order of their first runs, each with its seeds in order."""
+    """The arms, in the order of their first runs; each with its seeds in increasing order."""
     groups: dict[tuple[str, ...], dict[int, FinishedRun]] = {}
     for run in runs:
         groups.setdefault(tuple(run.axes.values()), {})[run.seed] = run
@@ -80,7 +81,7 @@ def group_by_arm(runs: Sequence[FinishedRun]) -> list[Arm]:
 
 
 def baseline_arm(arms: Sequence[Arm], label: object) -> Arm:
-    """The arm that others are compared with: the one of a label, which may be a number; for None the first.
+    """The arm that the others are compared with: the arm of a label, which may be a number; for None the first arm.
 
     Raises:
         ValueError: there is no such arm.
@@ -95,9 +96,9 @@ def baseline_arm(arms: Sequence[Arm], label: object) -> Arm:
 class Comparison:
     """An arm against the baseline in one metric: over seeds, and over images where predictions were kept.
 
-    holm: p adjusted for the arms that were compared in this metric. detectable: the smallest true difference that is
-    found 4 times in 5 where all of them are compared, at the strictest step of that adjustment. images, both: intervals
-    of the difference.
+    holm: p after Holm's correction for the arms that were compared in this metric. detectable: the smallest true
+    difference that is detected 4 times in 5, at the strictest step of that correction. images: interval of the
+    difference over images. both: interval over seeds and images.
     """
 
     arm: Arm
@@ -112,15 +113,15 @@ class Comparison:
 
 def compare_arms(arms: Sequence[Arm], base: Arm, part: str, level: float, resamples: int) -> list[Comparison]:
     """Every arm but the baseline against it, in every metric, by the seeds that both have."""
-    others = [arm for arm in arms if arm is not base]
-    intervals = {arm.label: _bootstrap(arm, base, part, level, resamples) for arm in others}
+    compared = [arm for arm in arms if arm is not base]
+    intervals = {arm.label: _bootstrap(arm, base, part, level, resamples) for arm in compared}
     comparisons = []
     for metric in METRICS:
-        differences = [(arm, _paired(arm, base, metric, part, level)) for arm in others]
-        known = [(arm, difference) for arm, difference in differences if difference is not None]
-        tested = [(arm, difference.p) for arm, difference in known if difference.p is not None]
+        differences = [(arm, _paired(arm, base, metric, part, level)) for arm in compared]
+        defined = [(arm, difference) for arm, difference in differences if difference is not None]
+        tested = [(arm, difference.p) for arm, difference in defined if difference.p is not None]
         adjusted = dict(zip([arm.label for arm, _ in tested], compare.holm([p for _, p in tested]), strict=True))
-        for arm, difference in known:
+        for arm, difference in defined:
             p = adjusted.get(arm.label)
             verdict = compare.verdict(difference.difference, p, 1 - level)
             interval = intervals[arm.label].get(metric, {})
@@ -145,30 +146,38 @@ def _detectable(difference: Difference, alpha: float, tests: int) -> float | Non
 
 
 def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Difference | None:
-    one, other = arm.values(metric, part), base.values(metric, part)
-    seeds = [seed for seed in one if seed in other]
+    arm_values, base_values = arm.values(metric, part), base.values(metric, part)
+    seeds = [seed for seed in arm_values if seed in base_values]
     if not seeds:
         return None
-    return compare.paired([one[seed] for seed in seeds], [other[seed] for seed in seeds], level)
+    return compare.paired([arm_values[seed] for seed in seeds], [base_values[seed] for seed in seeds], level)
 
 
 def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> dict[str, Any]:
-    """The bootstrap's intervals of two arms; empty unless both kept predictions of the same images in one order."""
+    """Bootstrap intervals of the difference of two arms; empty unless both kept predictions of the same images in one
+    order."""
     seeds = [seed for seed in arm.runs if seed in base.runs]
-    one = [found for seed in seeds if (found := arm.runs[seed].predictions) is not None]
-    other = [found for seed in seeds if (found := base.runs[seed].predictions) is not None]
-    if not seeds or len(one) < len(seeds) or len(other) < len(seeds):
+    arm_predictions, base_predictions = _predictions(arm, seeds), _predictions(base, seeds)
+    if not seeds or len(arm_predictions) < len(seeds) or len(base_predictions) < len(seeds):
         return {}
-    first = one[0]
-    if not all(first.is_of_same_images(found) for found in [*one, *other]):
+    first = arm_predictions[0]
+    if not all(first.is_of_same_images(predictions) for predictions in [*arm_predictions, *base_predictions]):
         return {}
     if part == "test_clean" and first.clean_N is None:
         return {}
     keep_N = first.clean_N if part == "test_clean" else np.ones(len(first.target_N), bool)
-    a_SN = np.stack([found.predicted_N[keep_N] for found in one])
-    b_SN = np.stack([found.predicted_N[keep_N] for found in other])
+    arm_SN = np.stack([predictions.predicted_N[keep_N] for predictions in arm_predictions])
+    base_SN = np.stack([predictions.predicted_N[keep_N] for predictions in base_predictions])
     target_N = first.target_N[keep_N]
-    return bootstrap.difference_intervals(a_SN, b_SN, target_N, first.num_classes, resamples=resamples, level=level)
+    return bootstrap.difference_intervals(
+        arm_SN, base_SN, target_N, first.num_classes, resamples=resamples, level=level
+    )
+
+
+def _predictions(arm: Arm, seeds: Sequence[int]) -> list[TestPredictions]:
+    """The predictions of an arm's runs at some seeds, without the runs whose predictions were not kept."""
+    predictions = [arm.runs[seed].predictions for seed in seeds]
+    return [run_predictions for run_predictions in predictions if run_predictions is not None]
 
 
 def precision_recall(run: FinishedRun, class_index: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,5 +1,5 @@
-"""From the cells that are asked for to the finished runs that can be compared; every other one is named with its
-reason."""
+"""Selects the finished runs that can be compared, among the cells that are asked for. Every other cell or run is listed
+with the reason why it is left out."""
 
 import json
 from collections import Counter
@@ -10,13 +10,13 @@ from typing import Any
 from emoexp.runs.records import RunRecord, TestPredictions
 from emoexp.sweep.cells import CellRequest
 
-# keys of a manifest: what made a run, besides the data
+# keys of a manifest that, with the data, decide whether runs can be compared
 PROVENANCE = ("results_version", "packages", "versions", "kernels", "device", "threads")
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run in a report: its record, what distinguishes it, its seed, what a search chose for it."""
+    """A finished run in a report: its record, its axes and seed, and the values that a search chose for it."""
 
     record: RunRecord
     axes: dict[str, str]
@@ -35,7 +35,7 @@ class FinishedRun:
 
     @property
     def is_leaky(self) -> bool:
-        """Whether copies were made before the split, so that test has relatives in training."""
+        """Whether copies were made before the split, so that test images have relatives in training."""
         return bool((self.manifest.get("tags") or {}).get("protocol"))
 
     @property
@@ -51,19 +51,19 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class RunSet:
-    """Runs that can be compared, and what was left out: (what, why)."""
+    """Runs that can be compared, and what was left out, as (name, reason)."""
 
     runs: list[FinishedRun]
     left_out: list[tuple[str, str]]
 
 
 def collect(requests: Iterable[tuple[CellRequest, Sequence[RunRecord]]], *, mixed: bool) -> RunSet:
-    """The finished runs, among the records of each cell that is asked for, that have one provenance: the same data, and
-    unless `mixed` the same version of the results, packages, libraries, kernels, kind of device and threads.
+    """One finished run for each cell that is asked for, all of one provenance: the same data and, unless `mixed`, the
+    same version of the results, packages, libraries, kernels, kind of device and threads.
 
-    Where cells were run with several provenances, the one that covers most cells counts, of equals the one with the
-    newest run; where a cell was run several times with it, the run that was begun last. Everything else is left out,
-    with its reason.
+    Where the finished runs have several provenances, the one that covers the most cells is taken; of equal ones, the
+    one with the newest run. Where a cell has several runs of it, the one that was started last is taken. All others are
+    left out, with the reason.
     """
     left_out: list[tuple[str, str]] = []
     candidates: list[tuple[CellRequest, RunRecord, str]] = []
@@ -72,22 +72,22 @@ def collect(requests: Iterable[tuple[CellRequest, Sequence[RunRecord]]], *, mixe
         candidates += [(request, record, provenance(record.manifest, mixed=mixed)) for record in finished]
         if not finished:
             left_out.append((request.name, _why_unfinished(records)))
-    chosen = _main_provenance(candidates)
+    main_provenance = _main_provenance(candidates)
     runs: dict[tuple[object, ...], FinishedRun] = {}
-    for request, record, its_provenance in candidates:
-        if its_provenance == chosen:
+    for request, record, run_provenance in candidates:
+        if run_provenance == main_provenance:
             key, run = _key(request), FinishedRun(record, request.axes, request.seed, request.chosen)
-            other = runs.get(key)
-            if other is None:
+            rival = runs.get(key)
+            if rival is None:
                 runs[key] = run
-            elif not _is_same(other.record, record):
-                first, last = sorted((other, run), key=lambda one: one.record.started)
-                left_out.append((first.record.label, f"the same cell as {last.record.label}, which was begun later"))
-                runs[key] = last
-    included = {request.name for request, _, its_provenance in candidates if its_provenance == chosen}
-    for request, record, its_provenance in candidates:
-        if its_provenance != chosen and request.name not in included:
-            left_out.append((record.name, f"not comparable: {_difference(its_provenance, chosen)}"))
+            elif not _is_same(rival.record, record):
+                older, newer = sorted((rival, run), key=lambda candidate: candidate.record.started)
+                left_out.append((older.record.label, f"the same cell as {newer.record.label}, which was started later"))
+                runs[key] = newer
+    included = {request.name for request, _, run_provenance in candidates if run_provenance == main_provenance}
+    for request, record, run_provenance in candidates:
+        if run_provenance != main_provenance and request.name not in included:
+            left_out.append((record.name, f"not comparable: {_difference(run_provenance, main_provenance)}"))
     return RunSet(list(runs.values()), left_out)
 
 
@@ -95,22 +95,22 @@ def _key(request: CellRequest) -> tuple[object, ...]:
     return (*request.axes.items(), request.seed)
 
 
-def _is_same(one: RunRecord, other: RunRecord) -> bool:
-    return (one.location.resolve(), one.name) == (other.location.resolve(), other.name)
+def _is_same(a: RunRecord, b: RunRecord) -> bool:
+    return (a.location.resolve(), a.name) == (b.location.resolve(), b.name)
 
 
-def without_constant_axes(found: RunSet) -> RunSet:
-    """The same runs, without the axes along which none of them differs from another."""
-    first_axes = found.runs[0].axes if found.runs else {}
-    axes = [axis for axis in first_axes if len({run.axes.get(axis) for run in found.runs}) > 1]
-    runs = [replace(run, axes={axis: run.axes[axis] for axis in axes}) for run in found.runs]
-    return RunSet(runs, found.left_out)
+def without_constant_axes(run_set: RunSet) -> RunSet:
+    """The same runs, without the axes that have the same value for all of them."""
+    first_axes = run_set.runs[0].axes if run_set.runs else {}
+    axes = [axis for axis in first_axes if len({run.axes.get(axis) for run in run_set.runs}) > 1]
+    runs = [replace(run, axes={axis: run.axes[axis] for axis in axes}) for run in run_set.runs]
+    return RunSet(runs, run_set.left_out)
 
 
 def provenance(manifest: dict[str, Any], *, mixed: bool) -> str:
-    """What made a run, and of which data, as text: equal for runs that can be compared."""
+    """The values of a manifest that are equal for runs that can be compared, as JSON text."""
     data = manifest.get("data") or {}
-    # the same pictures, however they are split: the split is one of the choices that name a run
+    # the digest of the images alone: the split is one of the choices that name a run, and may be an axis
     facts: dict[str, Any] = {
         "data": {"images": data.get("images") or data.get("content"), "classes": data.get("classes")}
     }
@@ -120,16 +120,16 @@ def provenance(manifest: dict[str, Any], *, mixed: bool) -> str:
 
 
 def _main_provenance(candidates: Sequence[tuple[CellRequest, RunRecord, str]]) -> str:
-    """The provenance that covers most cells; of equals the one with the newest run."""
-    covered = Counter(found for found, _ in {(found, _key(request)) for request, _, found in candidates})
-    newest: dict[str, float] = {}
-    for _, record, found in candidates:
-        newest[found] = max(newest.get(found, 0.0), record.started)
-    return max(covered, key=lambda found: (covered[found], newest[found]), default="")
+    """The provenance that covers the most cells; of equal ones, the one with the newest run."""
+    num_cells = Counter(text for text, _ in {(text, _key(request)) for request, _, text in candidates})
+    newest_start: dict[str, float] = {}
+    for _, record, text in candidates:
+        newest_start[text] = max(newest_start.get(text, 0.0), record.started)
+    return max(num_cells, key=lambda text: (num_cells[text], newest_start[text]), default="")
 
 
 def _why_unfinished(records: Sequence[RunRecord]) -> str:
-    """Why a cell counts as unfinished, by the record that was begun last."""
+    """Why a cell counts as unfinished, from its last record."""
     if not records:
         return "not run"
     status = records[-1].status
@@ -138,22 +138,24 @@ def _why_unfinished(records: Sequence[RunRecord]) -> str:
     return reasons.get(str(status.get("status")), "not finished") + error
 
 
-def _difference(one: str, other: str) -> str:
-    """In what two provenances differ."""
-    facts, others = json.loads(one), json.loads(other)
-    return ", ".join(_differing(key, facts[key], others.get(key)) for key in facts if facts[key] != others.get(key))
+def _difference(run_provenance: str, main_provenance: str) -> str:
+    """In what a run's provenance differs from that of the report."""
+    run_facts, facts = json.loads(run_provenance), json.loads(main_provenance)
+    differing = [key for key in run_facts if run_facts[key] != facts.get(key)]
+    return ", ".join(_difference_of(key, run_facts[key], facts.get(key)) for key in differing)
 
 
-def _differing(key: str, one: Any, other: Any) -> str:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return ", ".join(f"{key}.{name}" for name in sorted(one | other) if one.get(name) != other.get(name))
-    return f"{key} {one} instead of {other}"
+def _difference_of(key: str, run_value: Any, value: Any) -> str:
+    if isinstance(run_value, dict) and isinstance(value, dict):
+        names = [name for name in sorted(run_value | value) if run_value.get(name) != value.get(name)]
+        return ", ".join(f"{key}.{name}" for name in names)
+    return f"{key} {run_value} instead of {value}"
 
 
 def requests_of(records: Iterable[RunRecord]) -> list[tuple[CellRequest, list[RunRecord]]]:
-    """Runs that were named one by one as cells: their axes are the params in which they differ, besides the seed.
+    """Runs that were named one by one, as cells: their axes are the params in which they differ, without the seed.
 
-    A key below a group that differs itself (activation.kernel) is no axis, nor is a seed that goes with the run's.
+    No axes: a key of a group that itself differs (activation.kernel), and another seed that always equals the run's.
     """
     params = [(record, dict(record.manifest.get("params") or {})) for record in records]
     axes = list(_varying_keys([values for _, values in params]))
@@ -165,10 +167,11 @@ def requests_of(records: Iterable[RunRecord]) -> list[tuple[CellRequest, list[Ru
 
 
 def _varying_keys(params: Sequence[dict[str, Any]]) -> Iterator[str]:
-    keys = [key for key in dict.fromkeys(key for one in params for key in one) if key != "seed"]
-    keys = [key for key in keys if not key.endswith(".seed") or any(one.get(key) != one.get("seed") for one in params)]
-    # a key that an older run lacks stands at its default there, which is no difference
-    varying = [key for key in keys if len({json.dumps(one[key], default=str) for one in params if key in one}) > 1]
+    keys = [key for key in dict.fromkeys(key for values in params for key in values) if key != "seed"]
+    follows_seed = [key for key in keys if key.endswith(".seed") and all(v.get(key) == v.get("seed") for v in params)]
+    keys = [key for key in keys if key not in follows_seed]
+    # a key that an older run lacks has its default there, which is no difference
+    varying = [key for key in keys if len({json.dumps(v[key], default=str) for v in params if key in v}) > 1]
     for key in varying:
         parents = [key.rsplit(".", depth)[0] for depth in range(1, key.count(".") + 1)]
         if not any(parent in varying for parent in parents):

@@ -1,4 +1,4 @@
-"""Folds of one seed put together: their test parts, in which every image stands once, evaluated as one."""
+"""Pools the folds of one seed: their test parts, which together hold every image once, are evaluated as one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +17,19 @@ AXIS = "split.fold"
 
 @dataclass(frozen=True)
 class PooledRun(FinishedRun):
-    """The runs of all folds of one seed as one: its metrics are those of their test parts together."""
+    """The runs of all folds of one seed as one run: its metrics are those of their test parts together."""
 
     folds: tuple[FinishedRun, ...] = ()
 
     @cached_property
     def predictions(self) -> TestPredictions | None:
-        """Those of all folds, one after another; None where a fold's were not kept whole."""
-        found = [fold.predictions for fold in self.folds]
-        complete = [one for one in found if one is not None and one.is_complete]
-        return records.concatenated(complete) if len(complete) == len(found) else None
+        """The predictions of all folds, one after another; None where those of a fold were not kept for all classes."""
+        complete = [fold.predictions for fold in self.folds if fold.predictions and fold.predictions.is_complete]
+        return records.concatenated(complete) if len(complete) == len(self.folds) else None
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """As a run's metrics.json has them, of test alone."""
+        """As in a run's metrics.json, of the test part only."""
         predictions = self.predictions
         assert predictions is not None and predictions.clean_N is not None, "pool_folds leaves such a seed out"
         data = self.folds[0].manifest["data"]
@@ -50,33 +49,34 @@ class PooledRun(FinishedRun):
             "test_clean": results.summary(test, clean=True),
             "epochs": sum(fold.metrics["epochs"] for fold in self.folds) / len(self.folds),
         }
-        drawn = [fold.metrics.get("drawn") for fold in self.folds]
-        if all(drawn):
-            metrics["drawn"] = {key: sum(one[key] for one in drawn if one) for key in ("images", "originals")}
+        draw_counts = [fold.metrics.get("drawn") for fold in self.folds]
+        if all(draw_counts):
+            totals = {key: sum(counts[key] for counts in draw_counts if counts) for key in ("images", "originals")}
+            metrics["drawn"] = totals
         return metrics
 
     @cached_property
     def seconds(self) -> float | None:
-        """Of all folds together; None where one's were not kept."""
-        known = [fold.seconds for fold in self.folds if fold.seconds is not None]
-        return sum(known) if len(known) == len(self.folds) else None
+        """Seconds of all folds together; None where those of a fold were not kept."""
+        seconds = [fold.seconds for fold in self.folds if fold.seconds is not None]
+        return sum(seconds) if len(seconds) == len(self.folds) else None
 
 
-def pool_folds(found: RunSet) -> RunSet:
-    """Runs that were swept over folds, put together by seed; a seed that lacks a fold is left out. Others stay."""
-    if not any(AXIS in run.axes for run in found.runs):
-        return found
+def pool_folds(run_set: RunSet) -> RunSet:
+    """The runs with the folds of each seed pooled; a seed that lacks a fold is left out. Runs without folds stay."""
+    if not any(AXIS in run.axes for run in run_set.runs):
+        return run_set
     groups: dict[tuple[object, ...], list[FinishedRun]] = {}
-    for run in found.runs:
+    for run in run_set.runs:
         groups.setdefault((*_other_axes(run).items(), run.seed), []).append(run)
     runs: list[FinishedRun] = []
-    left_out = list(found.left_out)
+    left_out = list(run_set.left_out)
     for folds in groups.values():
         folds.sort(key=lambda run: int(run.axes[AXIS]))
         first = folds[0]
         if missing := _missing_folds(folds):
-            why = f"fold {', '.join(missing)} of its seed is not finished, or its predictions were not kept whole"
-            left_out.append((first.record.name, why))
+            reason = f"fold {', '.join(missing)} of its seed is not finished, or its predictions were not kept whole"
+            left_out.append((first.record.name, reason))
         else:
             runs.append(PooledRun(first.record, _other_axes(first), first.seed, first.chosen, tuple(folds)))
     return RunSet(runs, left_out)

@@ -12,8 +12,7 @@ from emoexp.runs import files, tables
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says: a title, facts, sentences, tables, figures, what was left out with its reason, and a row for
-    each run."""
+    """The content of a report. left_out: (name, reason) of what was left out. runs: a row for each run."""
 
     title: str
     facts: list[tuple[str, str]]
@@ -26,7 +25,7 @@ class Report:
     @property
     def page(self) -> Page:
         """The report as sections."""
-        left_out = [f"{what}: {why}" for what, why in self.left_out]
+        left_out = [f"{name}: {reason}" for name, reason in self.left_out]
         sections = [
             Section("In words", self.sentences),
             *[Section(table.title, tables=[table]) for table in self.tables],
@@ -50,8 +49,8 @@ _FIGURES = ("seeds", "differences", "confusions", "tradeoff", "recalls", "precis
 
 
 def write(folder: Path, report: Report) -> None:
-    """report.md, report.tex, report.html, summary.json and a CSV for each table; what an earlier report left there and
-    this one does not have is removed."""
+    """Write report.md, report.tex, report.html, summary.json and a CSV for each table. Tables and figures of an earlier
+    report that this one lacks are removed."""
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     rows = {table.name: table.rows for table in report.tables}
     rows["runs"] = report.runs
@@ -69,7 +68,7 @@ def write(folder: Path, report: Report) -> None:
         "facts": dict(report.facts),
         "sentences": report.sentences,
         "tables": rows,
-        "left_out": [{"what": what, "why": why} for what, why in report.left_out],
+        "left_out": [{"what": name, "why": reason} for name, reason in report.left_out],
     }
     text = json.dumps(files.json_values(summary), indent=1, ensure_ascii=False, allow_nan=False)
     files.write_text(folder / "summary.json", text + "\n")

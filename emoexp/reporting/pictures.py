@@ -21,14 +21,14 @@ def draw(
     class_name: str,
     level: float,
 ) -> list[Picture]:
-    """All figures of a report; what needs predictions that were not kept is left out."""
+    """Draw all figures of a report. A figure that needs predictions which were not kept is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     labels, data = [arm.label for arm in arms], next(iter(arms[0].runs.values())).manifest["data"]
     names = [str(name) for name in data["classes"]]
     spreads = [arm.spread(metric, "test", level) for arm in arms]
     ends = [(s.low, s.high) if s and s.low is not None and s.high is not None else None for s in spreads]
-    few, many = min(len(arm.runs) for arm in arms), max(len(arm.runs) for arm in arms)
-    seeds = f"{few} seeds an arm" if few == many else f"{few} to {many} seeds an arm"
+    fewest, most = min(len(arm.runs) for arm in arms), max(len(arm.runs) for arm in arms)
+    seeds = f"{fewest} seeds an arm" if fewest == most else f"{fewest} to {most} seeds an arm"
     values = [list(arm.values(metric, "test").values()) or [np.nan] for arm in arms]
     title = f"{TITLES[metric]} on test"
     facts = f"{seeds} · line: {100 * level:g} % t interval of the mean · bar: mean"
@@ -38,7 +38,7 @@ def draw(
         )
     ]
     if len(arms) > 1:
-        pictures += _against(folder, arms, [one for one in comparisons if one.metric == metric], base, level)
+        pictures += _difference_figures(folder, arms, [c for c in comparisons if c.metric == metric], base, level)
         pictures.append(_tradeoff(folder, arms, class_name, seeds))
     recall = np.array([[_mean(arm.recall(name)) for name in names] for arm in arms])
     path = figures.recalls(
@@ -48,27 +48,27 @@ def draw(
     return pictures + _curves(folder, arms, class_name, names.index(class_name))
 
 
-def _against(
+def _difference_figures(
     folder: Path, arms: Sequence[Arm], comparisons: Sequence[Comparison], base: Arm, level: float
 ) -> list[Picture]:
-    """Differences from the baseline: of the metric, and of the confusions."""
-    others = [arm for arm in arms if arm is not base]
+    """Figures of the differences from the baseline: in the metric, and in the confusions."""
+    compared = [arm for arm in arms if arm is not base]
     pictures = []
     if comparisons:
-        seeds = [one.over_seeds for one in comparisons]
+        differences = [comparison.over_seeds for comparison in comparisons]
         path = figures.differences(
             folder / "differences.png",
-            [one.arm.label for one in comparisons],
-            [100 * one.difference for one in seeds],
-            [None if s.low is None or s.high is None else (100 * s.low, 100 * s.high) for s in seeds],
-            [one.verdict for one in comparisons],
+            [comparison.arm.label for comparison in comparisons],
+            [100 * difference.difference for difference in differences],
+            [None if d.low is None or d.high is None else (100 * d.low, 100 * d.high) for d in differences],
+            [comparison.verdict for comparison in comparisons],
             f"{TITLES[comparisons[0].metric]}: points above {base.label}",
             f"paired by seed · {100 * level:g} % t intervals over seeds · verdicts after Holm's correction",
         )
         pictures.append(Picture(path, f"Differences from {base.label} in points."))
     names = [str(name) for name in next(iter(base.runs.values())).manifest["data"]["classes"]]
-    change = np.stack([arm.confusion - base.confusion for arm in others])
-    labels = [arm.label for arm in others]
+    change = np.stack([arm.confusion - base.confusion for arm in compared])
+    labels = [arm.label for arm in compared]
     path = figures.confusion_differences(
         folder / "confusions.png", labels, change, names, f"confusion minus that of {base.label}"
     )
@@ -91,14 +91,14 @@ def _tradeoff(folder: Path, arms: Sequence[Arm], class_name: str, seeds: str) ->
 
 
 def _curves(folder: Path, arms: Sequence[Arm], class_name: str, class_index: int) -> list[Picture]:
-    """Precision over recall of one class, where predictions were kept."""
+    """The figure of precision over recall of one class; none where the predictions of a run were not kept."""
     curves: list[list[tuple[np.ndarray, np.ndarray]]] = []
     for arm in arms:
-        found = [precision_recall(run, class_index) for run in arm.runs.values()]
-        curves.append([curve for curve in found if curve is not None])
-        if len(curves[-1]) < len(found):
+        arm_curves = [precision_recall(run, class_index) for run in arm.runs.values()]
+        curves.append([curve for curve in arm_curves if curve is not None])
+        if len(curves[-1]) < len(arm_curves):
             return []
-    ap = [_mean([float(np.sum(np.diff(r, prepend=0.0) * p)) for r, p in of_arm]) for of_arm in curves]
+    ap = [_mean([float(np.sum(np.diff(r, prepend=0.0) * p)) for r, p in arm_curves]) for arm_curves in curves]
     row: dict[str, Any] = next(iter(arms[0].runs.values())).metrics["test"]["per_class"][class_name]
     facts = f"{row['n']:,} images of it in test · one line a seed"
     title = f"precision over recall of {class_name}, on test"

@@ -1,4 +1,4 @@
-"""A report from its words to its pages, top to bottom."""
+"""A whole report, from the words of the command line to its pages, in the order of the code."""
 
 import logging
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ log = logging.getLogger("emoexp")
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about: its title, the command that makes missing runs, where the report goes, the runs."""
+    """What a report is about. command: makes the missing runs. folder: where the report is written."""
 
     title: str
     command: str
     folder: Path
-    found: RunSet
+    run_set: RunSet
 
 
 def report(options: Node, words: list[str]) -> Report:
-    """Put finished cells together and write the report.
+    """Compare the finished runs and write the report.
 
     Args:
         options: the keys of conf/report.yaml. words: those of the sweep's command line.
@@ -46,8 +46,8 @@ def report(options: Node, words: list[str]) -> Report:
     logging_to_stdout()
     check_options(options)
     subject = find_runs(options, words)
-    if not subject.found.runs:
-        reasons = "\n".join(f"  {what}: {why}" for what, why in subject.found.left_out[:12])
+    if not subject.run_set.runs:
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in subject.run_set.left_out[:12])
         advice = f"; run\n  {subject.command}" if words else " among them:"
         raise ValueError(f"no cell is finished{advice}\n{reasons}")
     result = compare_runs(subject, options)
@@ -71,30 +71,30 @@ def check_options(options: Node) -> None:
 def find_runs(options: Node, words: list[str]) -> Subject:
     """The runs that are asked for: a sweep's, a list's or a filter's."""
     mixed = options["mixed"]
-    given = [name for name in ("runs", "filter") if options[name]]
-    if len(given) + bool(words) > 1:
-        raise ValueError(f"either {' or '.join([*given, 'the words of a sweep'])}: one says which runs are meant")
-    if not given and not words:
+    selectors = [name for name in ("runs", "filter") if options[name]]
+    if len(selectors) + bool(words) > 1:
+        raise ValueError(f"either {' or '.join([*selectors, 'the words of a sweep'])}: one says which runs are meant")
+    if not selectors and not words:
         raise ValueError("say which runs: a sweep's words such as ablation=activation, or runs=[...], or filter=...")
     out = Path(options["out"]) if options["out"] else None
-    if given:
+    if selectors:
         paths = (
             runs.match_folders(options["runs"], "runs")
-            if given == ["runs"]
+            if selectors == ["runs"]
             else search(settings_of(options), options["filter"])
         )
-        found = folds.pool_folds(collect.collect(collect.requests_of(kept.records_at(paths)), mixed=mixed))
-        text = f"{given[0]}={options[given[0]]}"
+        run_set = folds.pool_folds(collect.collect(collect.requests_of(kept.records_at(paths)), mixed=mixed))
+        text = f"{selectors[0]}={options[selectors[0]]}"
         command = f'python -m emoexp.report "{text}"'
-        return Subject(f"Comparison of {text}", command, out or Path("report"), collect.without_constant_axes(found))
+        return Subject(f"Comparison of {text}", command, out or Path("report"), collect.without_constant_axes(run_set))
     from emoexp.sweep.compose import sweep_request
 
     request, outputs = sweep_request(words), Path(options["outputs"])
-    found = folds.pool_folds(
+    run_set = folds.pool_folds(
         collect.collect(((cell, kept.find(outputs, cell.name)) for cell in request.cells), mixed=mixed)
     )
     command = f"python -m emoexp.train --multirun {' '.join(words)}"
-    return Subject(f"Comparison: {request.folder.name}", command, out or request.folder / "report", found)
+    return Subject(f"Comparison: {request.folder.name}", command, out or request.folder / "report", run_set)
 
 
 def settings_of(options: Node) -> Settings:
@@ -106,11 +106,11 @@ def settings_of(options: Node) -> Settings:
 def compare_runs(subject: Subject, options: Node) -> Report:
     """Tables, figures and sentences of the runs."""
     level, metric = options["level"], options["metric"]
-    arms = comparing.group_by_arm(subject.found.runs)
+    arms = comparing.group_by_arm(subject.run_set.runs)
     base = comparing.baseline_arm(arms, options["baseline"])
     parts = [part for part in comparing.PARTS if all(_num_images(arm, part) for arm in arms)]
     if "test_clean" in parts and all(_num_images(arm, "test") == _num_images(arm, "test_clean") for arm in arms):
-        parts.remove("test_clean")  # nothing stands in training too: the same numbers twice
+        parts.remove("test_clean")  # all test images are clean: it would repeat the numbers of test
     comparisons = {part: comparing.compare_arms(arms, base, part, level, options["resamples"]) for part in parts}
     leak_tables, leak_pictures = protocols.section(subject.folder / "figures", arms, level)
     arm_tables = [tables.arms_table(arms, part, level) for part in parts]
@@ -119,24 +119,24 @@ def compare_runs(subject: Subject, options: Node) -> Report:
         all_tables += [tables.differences_table(comparisons[part], base, part, level) for part in parts]
     all_tables.append(tables.costs_table(arms))
     class_name = class_of_interest(arms[0], options["class_name"])
-    drawn = pictures.draw(subject.folder / "figures", arms, comparisons["test"], base, metric, class_name, level)
+    arm_pictures = pictures.draw(subject.folder / "figures", arms, comparisons["test"], base, metric, class_name, level)
     return Report(
         title=subject.title,
         facts=facts(subject, arms, base, options),
-        sentences=sentences([one for one in comparisons["test"] if one.metric == metric], arms, base, level),
+        sentences=sentences([c for c in comparisons["test"] if c.metric == metric], arms, base, level),
         tables=all_tables,
-        pictures=leak_pictures + drawn,
-        left_out=[*subject.found.left_out, *why_without_curves(arms, class_name)],
+        pictures=leak_pictures + arm_pictures,
+        left_out=[*subject.run_set.left_out, *why_without_curves(arms, class_name)],
         runs=tables.runs_rows(arms),
     )
 
 
 def sentences(comparisons: list[Comparison], arms: list[Arm], base: Arm, level: float) -> list[str]:
-    """The comparisons in one metric in sentences."""
+    """A sentence for each comparison in one metric."""
     if len(arms) == 1:
         return ["There is one arm: nothing to compare."]
-    found = [tables.sentence(one, base, level) for one in comparisons]
-    return [*found, tables.smallest_p_sentence(comparisons)] if comparisons else found
+    texts = [tables.sentence(comparison, base, level) for comparison in comparisons]
+    return [*texts, tables.smallest_p_sentence(comparisons)] if comparisons else texts
 
 
 def why_without_curves(arms: list[Arm], class_name: str) -> list[tuple[str, str]]:
@@ -144,9 +144,9 @@ def why_without_curves(arms: list[Arm], class_name: str) -> list[tuple[str, str]
     all_runs = runs_of(arms)
     class_index = all_runs[0].manifest["data"]["classes"].index(class_name)
     predictions = [run.predictions for run in all_runs]
-    lacking = sum(one is None or one.probability_of(class_index) is None for one in predictions)
-    why = f"the probabilities of {class_name} were not kept for {lacking} of {len(all_runs)} runs"
-    return [("figure of precision and recall", why)] if lacking else []
+    lacking = sum(p is None or p.probability_of(class_index) is None for p in predictions)
+    reason = f"the probabilities of {class_name} were not kept for {lacking} of {len(all_runs)} runs"
+    return [("figure of precision and recall", reason)] if lacking else []
 
 
 def _num_images(arm: Arm, part: str) -> set[int]:
@@ -155,7 +155,7 @@ def _num_images(arm: Arm, part: str) -> set[int]:
     return counts if 0 not in counts else set()
 
 
-def class_of_interest(arm: Arm, wanted: object) -> str:
+def class_of_interest(arm: Arm, class_name: object) -> str:
     """The class that is asked for, or for None the one with the fewest training images.
 
     Raises:
@@ -163,11 +163,11 @@ def class_of_interest(arm: Arm, wanted: object) -> str:
     """
     data = next(iter(arm.runs.values())).manifest["data"]
     names, counts = [str(name) for name in data["classes"]], data["counts"]["train"]
-    if wanted is None:
+    if class_name is None:
         return names[min(range(len(names)), key=lambda index: counts[index])]
-    if str(wanted) not in names:
-        raise ValueError(f"class_name={wanted} is no class of the data; there are {', '.join(names)}")
-    return str(wanted)
+    if str(class_name) not in names:
+        raise ValueError(f"class_name={class_name} is no class of the data; there are {', '.join(names)}")
+    return str(class_name)
 
 
 def runs_of(arms: list[Arm]) -> list[FinishedRun]:
@@ -176,7 +176,7 @@ def runs_of(arms: list[Arm]) -> list[FinishedRun]:
 
 
 def facts(subject: Subject, arms: list[Arm], base: Arm, options: Node) -> list[tuple[str, str]]:
-    """Which runs these are, what made them (all that did, where they are mixed), and how they were compared."""
+    """The heading's facts: which runs, what they were made with (every version and machine), how they were compared."""
     all_runs = runs_of(arms)
     manifests = [run.manifest for run in all_runs]
     data = manifests[0]["data"]
@@ -189,7 +189,7 @@ def facts(subject: Subject, arms: list[Arm], base: Arm, options: Node) -> list[t
     method = f"{TITLES[options['metric']]} first, {options['resamples']:,} resamples of each bootstrap"
     return [
         ("command", subject.command),
-        ("runs", f"{len(subject.found.runs)} finished cells; {len(subject.found.left_out)} left out"),
+        ("runs", f"{len(subject.run_set.runs)} finished cells; {len(subject.run_set.left_out)} left out"),
         ("arms", f"{len(arms)}: {'; '.join(arm.label for arm in arms)}"),
         ("seeds", ", ".join(map(str, seeds))),
         ("baseline", base.label),
@@ -206,13 +206,13 @@ def print_summary(result: Report, subject: Subject) -> None:
     log.info("%s\n\n%s\n", result.title, markdown.write_table(result.tables[0]))
     for text in result.sentences:
         log.info("- %s", text)
-    for what, why in result.left_out:
-        log.warning("left out: %s (%s)", what, why)
+    for name, reason in result.left_out:
+        log.warning("left out: %s (%s)", name, reason)
     log.info("report %s", subject.folder / "report.html")
 
 
 def show_in_mlflow(folder: Path, settings: Settings) -> None:
-    """Show the report on the sweep's parent run, where there is one."""
+    """Add the report to the sweep's parent run in MLflow, where there is one."""
     if not (folder.parent / "status.json").is_file():
         return
     try:

@@ -113,7 +113,7 @@ def tex_of(table: Table) -> str:
     lines = ["\\begin{table}", "\\centering\\small", f"\\caption{{{plain(table.title)}. {plain(table.note)}}}"]
     lines += [f"\\begin{{tabular}}{{{'l' + 'r' * (len(table.columns) - 1)}}}", "\\toprule"]
     lines += [" & ".join(map(plain, table.columns)) + " \\\\", "\\midrule"]
-    lines += [" & ".join(plain(row.get(key, "–")) for key in table.columns) + " \\\\" for row in table.shown]
+    lines += [" & ".join(plain(row.get(key, "–")) for key in table.columns) + " \\\\" for row in table.text_rows]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
 
 

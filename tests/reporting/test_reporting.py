@@ -151,7 +151,7 @@ def test_a_cell_that_is_there_twice_counts_once_and_says_so(tmp_path):
     found = collect.collect(collect.requests_of(kept.records_at(sorted(tmp_path.iterdir()))), mixed=True)
     assert [cell.record.name[-2:] for cell in found.runs] == ["00", ".2"] and found.runs[1].record.location == again
     assert [(Path(what).name, why) for what, why in found.left_out] == [
-        ("run-mish-s1-0000000", f"the same cell as {again}, which was begun later")
+        ("run-mish-s1-0000000", f"the same cell as {again}, which was started later")
     ]
     listed = collect.collect(collect.requests_of(kept.records_at(sorted(tmp_path.iterdir()))), mixed=False)
     assert listed.left_out == [(again.name, "not comparable: results_version 2 instead of 1")]
@@ -354,7 +354,7 @@ def test_one_arm_and_one_seed_say_so(tmp_path, monkeypatch, outputs):
     assert page.sentences == ["There is one arm: nothing to compare."] and len(page.tables) == 3
     page, _ = reported(tmp_path, monkeypatch, runs=str(outputs / "run-*-s0-*"), out="again")
     assert all("at one seed: cannot tell" in text for text in page.sentences[:-1]) and len(page.sentences) == 3
-    assert "±" not in page.tables[0].shown[0]["macro-F1"]
+    assert "±" not in page.tables[0].text_rows[0]["macro-F1"]
 
 
 def test_what_was_not_kept_is_said(tmp_path, monkeypatch):
@@ -364,8 +364,8 @@ def test_what_was_not_kept_is_said(tmp_path, monkeypatch):
             (folder / "predictions" / "test.npz").unlink()
             (folder / "times.jsonl").unlink()
     page, out = reported(tmp_path, monkeypatch, runs="outputs/run-*")
-    assert page.tables[-1].shown[0]["seconds of training"] == "not kept"
-    assert page.tables[2].shown[0]["over images"] == "–" and not (out / "figures" / "precision_recall.png").exists()
+    assert page.tables[-1].text_rows[0]["seconds of training"] == "not kept"
+    assert page.tables[2].text_rows[0]["over images"] == "–" and not (out / "figures" / "precision_recall.png").exists()
     assert page.left_out == [
         ("figure of precision and recall", "the probabilities of rare <b> were not kept for 4 of 4 runs")
     ]
@@ -589,7 +589,7 @@ def test_a_sweeps_words_find_kept_results_among_the_outputs(tmp_path, monkeypatc
     page = report.report(OPTIONS | {"out": "after", "outputs": "results"}, words)
     label, why = page.left_out[0]
     assert label == f"results/made_up.runs.csv.gz:{folders[0].name}"
-    assert why == f"the same cell as results/{folders[0].name}, which was begun later"
+    assert why == f"the same cell as results/{folders[0].name}, which was started later"
 
 
 def test_folds_whose_probabilities_were_not_all_kept_are_not_pooled(tmp_path):

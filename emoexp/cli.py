@@ -1,4 +1,4 @@
-"""What every command does around its job: its help, the nearest name for a misspelt one, and errors in one line."""
+"""What all commands share: their help, suggestions for misspelt names, and errors in one line."""
 
 import difflib
 import sys
@@ -14,42 +14,42 @@ from emoexp.config import options
 
 
 def command(name: str, job: Callable[[], None]) -> None:
-    """Run an entry point: our own --help, Hydra for the rest, and the nearest name where composing failed."""
+    """Run a command: print our own help, or let Hydra compose and run the job. Where composing fails, suggest names."""
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(name))
         return
-    _state["started"] = False
+    _state["composed"] = False
     register_sweeper()
     try:
         job()
     except SystemExit as stop:
-        if stop.code and not _state["started"]:
+        if stop.code and not _state["composed"]:
             print(*suggestions(name, sys.argv[1:]), sep="\n", file=sys.stderr)
         raise
 
 
-_state = {"started": False}  # whether composing succeeded: afterwards an error is not one of names
+_state = {"composed": False}  # whether composing succeeded; a later error is not about names
 
 
 def composing_succeeded() -> None:
-    """From here on an error is not one of names."""
-    _state["started"] = True
+    """Record that composing succeeded: for a later error no names are suggested."""
+    _state["composed"] = True
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """As `reported`; in a sweep an error stays an exception, for Hydra."""
+    """As `exit_on_error`; but in a sweep an error stays an exception, which Hydra handles."""
     composing_succeeded()
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         yield
         return
-    with reported():
+    with exit_on_error():
         yield
 
 
 @contextmanager
-def reported() -> Iterator[None]:
-    """A person's mistake becomes one line and exit code 1; an interruption says how to go on, exit code 130."""
+def exit_on_error() -> Iterator[None]:
+    """An error of the user's input becomes one line and exit code 1, an interruption a line and exit code 130."""
     try:
         yield
     except (ValueError, OSError, ArithmeticError) as error:
@@ -61,16 +61,16 @@ def reported() -> Iterator[None]:
 
 
 def register_sweeper() -> None:
-    """Make our sweeper known to Hydra, whose own search does not see into an editable installation."""
+    """Register our sweeper with Hydra, whose own search does not find it in an editable installation."""
     from hydra_plugins.emoexp import Sweeper
 
     Plugins.instance().register(Sweeper)
 
 
 def help_text(name: str) -> str:
-    """Every option group of a command with its options and a line on each, then its scalars."""
+    """The help of a command: every option group with a line on each option, then the scalars."""
     text = options.text("", name) or ""
-    used = [
+    groups = [
         group
         for path, group in options.GROUPS.items()
         if path.partition(".")[0] in text and path != "imbalance.copies.transform"
@@ -81,7 +81,7 @@ def help_text(name: str) -> str:
         f"  python -m emoexp.{name} [group=option] [key=value] ...",
         "",
     ]
-    for group in [*dict.fromkeys(used), *(["experiment"] if "experiment:" in text else [])]:
+    for group in [*dict.fromkeys(groups), *(["experiment"] if "experiment:" in text else [])]:
         lines += [f"{group}="] + [f"  {option:26} {line}" for option, line in options.listed(group).items()] + [""]
     lines += [text.partition("\n\n")[2].partition("\nhydra:")[0].rstrip()]
     lines += [
@@ -92,7 +92,7 @@ def help_text(name: str) -> str:
 
 
 def suggestions(name: str, arguments: list[str]) -> Iterator[str]:
-    """For each override whose key or option does not exist, the nearest that does."""
+    """For each override whose key or option does not exist, a suggestion of similar ones that do."""
     keys = known_keys(name)
     for argument in arguments:
         key, equals, value = argument.lstrip("+~").partition("=")
@@ -100,24 +100,24 @@ def suggestions(name: str, arguments: list[str]) -> Iterator[str]:
             continue
         group = key.partition("@")[0]
         if group in (*options.GROUPS.values(), "experiment"):
-            pool = list(options.listed(group))
+            candidates = list(options.listed(group))
             for choice in value.split(","):
-                yield from _nearest(choice, pool, f"{group}=")
+                yield from _nearest(choice, candidates, f"{group}=")
         elif key not in keys:
-            leaves = [known for known in keys if "." in known] if "." in key else keys
-            yield from _nearest(key, leaves, "")
+            candidates = [name for name in keys if "." in name] if "." in key else keys
+            yield from _nearest(key, candidates, "")
 
 
-def _nearest(name: str, pool: list[str], prefix: str) -> Iterator[str]:
-    if name not in pool:
-        near = difflib.get_close_matches(name, pool, n=3, cutoff=0.5)
-        leaf = [key for key in pool if key.rpartition(".")[2] == name.rpartition(".")[2]]
-        if found := list(dict.fromkeys([*near, *leaf])):
-            yield f"did you mean {' or '.join(prefix + entry for entry in found)}?"
+def _nearest(name: str, candidates: list[str], prefix: str) -> Iterator[str]:
+    if name not in candidates:
+        similar = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
+        same_ending = [key for key in candidates if key.rpartition(".")[2] == name.rpartition(".")[2]]
+        if matches := list(dict.fromkeys([*similar, *same_ending])):
+            yield f"did you mean {' or '.join(prefix + match for match in matches)}?"
 
 
 def known_keys(name: str) -> list[str]:
-    """Every key that some choice of options knows, such as optimizer.lr."""
+    """Every key of every option, such as optimizer.lr."""
     root = OmegaConf.to_container(OmegaConf.create(options.text("", name) or ""))
     assert isinstance(root, dict)
     keys = [str(key) for key in root if key not in ("defaults", "hydra")] + [

@@ -10,10 +10,10 @@ from emoexp import cli
 def job(composed: DictConfig) -> None:
     """Check one configuration, composed by Hydra, then evaluate."""
     with cli.errors_in_one_line():
-        from emoexp.config import checks  # its classes, only now: --help needs none of them
+        from emoexp.config import checks  # here, because --help does not need it
 
         options = checks.plain(composed)
-        from emoexp.inference import evaluate  # torch, only now
+        from emoexp.inference import evaluate  # here: it imports torch
 
         evaluate.evaluate(options)
 

@@ -1,8 +1,8 @@
-"""Randomness as a function of names and numbers, never as a state.
+"""Random numbers as a function of a seed, a purpose and keys, without a generator's state.
 
-Every draw comes from (seed, purpose, and what it is for: epoch, step, image). A run that was killed and resumed,
-or that looks at more or fewer things on its way, therefore draws exactly the same numbers, and no generator has to
-be saved. Per-image draws use a 32-bit integer hash whose operations are exact on every device.
+Every draw is a function of (seed, purpose, keys such as epoch, step, image). A run that was killed and resumed, or that
+logs or evaluates more, therefore draws exactly the same numbers, and no generator has to be saved. Draws for each image
+use a 32-bit integer hash whose operations are exact on every device.
 """
 
 import zlib
@@ -17,7 +17,7 @@ Key = int | Tensor
 def _mix(value: Key) -> Key:
     """Scramble integers in [0, 2^32) one to one: the `lowbias32` finaliser (Wellons, 2018), in 64-bit arithmetic.
 
-    Only the low 32 bits of a product are kept, so that a wrapping int64 gives the same on CPU, CUDA and MPS.
+    Only the low 32 bits of a product are used, so that an int64 overflow gives the same on CPU, CUDA and MPS.
     """
     value = value ^ (value >> 16)
     value = (value * 0x7FEB352D) & _MASK
@@ -46,7 +46,7 @@ def uniform(seed: int, purpose: str, *keys: Key, draws: int) -> Tensor:
 
     Args:
         keys: integers or int64 tensors B of non-negative values below 2^32 (epoch, image, copy, position).
-        draws: numbers wanted for each element.
+        draws: how many numbers each element gets.
 
     Returns:
         float32 B×draws with 24 random bits each: the same on every device.
@@ -73,7 +73,9 @@ def permutation(seed: int, purpose: str, *keys: int, size: int) -> Tensor:
 def reseed(seed: int, purpose: str, *keys: int) -> None:
     """Set torch's global generators (all devices), for what draws from them: dropout and weight initialisation."""
     number = fold(seed, purpose, *keys)
-    torch.default_generator.manual_seed(number)  # torch.manual_seed asks every kind of device, at each step
+    torch.default_generator.manual_seed(
+        number
+    )  # torch.manual_seed would also look for every kind of device, at each step
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(number)
     if torch.backends.mps.is_available():

@@ -15,11 +15,11 @@ from emoexp.tracking.mirror import brief
 
 
 def sync(outputs: Path, settings: Settings, sweeps: Path | None = None) -> Counter[str]:
-    """Mirror every run folder below `outputs` that MLflow is behind of; prints a line a run and a total.
+    """Mirror every run folder below `outputs` of which MLflow lacks something. Prints a line for each run, and a total.
 
-    sweeps: the folder of the sweeps, where there is one; they come first, being the parents of their runs.
+    sweeps: the folder of the sweeps, if there is one; they come first, since they are the parents of their runs.
 
-    Returns how many runs were "closed", "mirrored", "current", "live" (left alone) and "failed".
+    Returns how many runs were "closed", "mirrored", "current", "live" (still running, so left alone) and "failed".
     Raises ValueError when there is no such folder, or with tracking=none.
     """
     store = locate(settings)
@@ -33,15 +33,15 @@ def sync(outputs: Path, settings: Settings, sweeps: Path | None = None) -> Count
     for root in [path for path in (sweeps, outputs) if path is not None and path.is_dir()]:
         closed = tracking.close_dead(root, settings)
         for folder in runs.all_runs(root):
-            what, why = _one(folder, settings)
-            what = "closed" if folder.name in closed and what != "failed" else what
-            counts[what] += 1
-            print(f"{what:9} {folder.relative_to(root)}{why}", flush=True)
-    print(f"{counts.total()} runs: " + (", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "none"))
+            result, note = _sync_run(folder, settings)
+            result = "closed" if folder.name in closed and result != "failed" else result
+            counts[result] += 1
+            print(f"{result:9} {folder.relative_to(root)}{note}", flush=True)
+    print(f"{counts.total()} runs: " + (", ".join(f"{n} {result}" for result, n in sorted(counts.items())) or "none"))
     return counts
 
 
-def _one(folder: Path, settings: Settings) -> tuple[str, str]:
+def _sync_run(folder: Path, settings: Settings) -> tuple[str, str]:
     try:
         if runs.is_alive(folder):
             return "live", " (it mirrors itself)"
@@ -57,8 +57,8 @@ def _one(folder: Path, settings: Settings) -> tuple[str, str]:
 def main(config: DictConfig) -> None:
     """The command."""
     try:
-        plain = checks.plain(config)
-        counts = sync(Path(plain["outputs"]), plain["tracking"].build(), Path(plain["sweeps"]))
+        options = checks.plain(config)
+        counts = sync(Path(options["outputs"]), options["tracking"].build(), Path(options["sweeps"]))
     except ValueError as error:
         sys.exit(f"error: {error}")
     sys.exit(1 if counts["failed"] else 0)

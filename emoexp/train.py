@@ -12,22 +12,22 @@ from emoexp import cli
 def job(composed: DictConfig) -> None:
     """Check one configuration, composed by Hydra, then train it."""
     with cli.errors_in_one_line():
-        from emoexp.config import checks  # its classes, only now: --help needs none of them
+        from emoexp.config import checks  # here, because --help does not need it
 
-        refuse_what_only_a_sweep_can_do(composed)
+        refuse_sweep_options(composed)
         experiment, machine = checks.checked(composed)
-        from emoexp.training import run  # torch, only now
+        from emoexp.training import run  # here: it imports torch
 
         run.train(experiment, machine)
 
 
-def refuse_what_only_a_sweep_can_do(composed: DictConfig) -> None:
-    """Raises ValueError for an option that a single run cannot follow."""
-    known = HydraConfig.get()
-    ablation = known.runtime.choices.get("ablation")
+def refuse_sweep_options(composed: DictConfig) -> None:
+    """Raises ValueError for an option that only a sweep has."""
+    hydra_config = HydraConfig.get()
+    ablation = hydra_config.runtime.choices.get("ablation")
     options = [f"ablation={ablation}"] if ablation else []
     options += [name for name in ("dry_run", "tune.lr") if OmegaConf.select(composed, name)]
-    if options and known.mode != RunMode.MULTIRUN:
+    if options and hydra_config.mode != RunMode.MULTIRUN:
         raise ValueError(f"{', '.join(options)} is about a sweep: add --multirun")
 
 

@@ -1,15 +1,15 @@
 """MLflow as a mirror of run folders. The only package that imports MLflow, and only inside functions.
 
-The folder is the truth. `mirror` reads it and adds to MLflow what MLflow lacks; live logging (`Tracker`),
-replay after an outage and `python -m emoexp.sync` are the same call.
+`mirror` reads a run's folder and adds to MLflow what MLflow lacks. A running training (`Tracker`), a replay after an
+outage and `python -m emoexp.sync` all make this call.
 
-    settings   where runs are shown, checked before anything is loaded
-    record     a run folder as what MLflow should show of it
-    client     MLflow's store: created once, opened, searched
-    served     the logged model at work; its code travels with the model
-    model      a finished run's model, logged
-    mirror     one folder and its MLflow run
-    thread     the mirror of a live run
+    settings   MLflow's address, checked before anything is loaded
+    record     reads from a run folder what MLflow is to show
+    client     creates, opens and searches MLflow's store
+    served     predicts with a logged model; its code is stored with the model
+    model      logs a finished run's model
+    mirror     brings one folder's MLflow run up to date
+    thread     does so from a thread while the run trains
 """
 
 from emoexp.tracking.mirror import behind, close_dead, mirror

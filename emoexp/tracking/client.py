@@ -1,7 +1,7 @@
-"""MLflow's store: created once, opened, and asked what it has of a run. MLflow's global state is not touched.
+"""Creates MLflow's store, opens it, and asks what it has of a run. MLflow's global state is left alone.
 
-MLflow takes its retries, time limits and telemetry from environment variables alone. This module sets those
-in this process, before it imports MLflow, where the user has not set them.
+MLflow reads its retries, time limits and telemetry only from environment variables. This module sets those that the
+user has not set, in this process, before it imports MLflow.
 """
 
 import json
@@ -30,19 +30,16 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs, with a traceback, what it then raises
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # MLflow logs, with a traceback, every error that it also raises
 }
 
 
 def prepare() -> None:
-    """Set this process up for MLflow: short waits, no telemetry, no chatter. Before MLflow is imported."""
+    """Set short waits, no telemetry and little logging for MLflow in this process, before MLflow is imported."""
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    for noisy in (
-        "urllib3.connectionpool",
-        "alembic",
-    ):  # they announce repeated requests and steps of the schema
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for name in ("urllib3.connectionpool", "alembic"):  # they log repeated requests and steps of the schema
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def connect(settings: Settings, store: Store) -> tuple["MlflowClient", str]:
@@ -69,22 +66,22 @@ def _create_schema(uri: str) -> None:
 def _experiment(client: "MlflowClient", settings: Settings, store: Store) -> str:
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(settings.experiment)
-    if found is None:
-        place = None if store.artifacts is None else f"{store.artifacts}/{recording.slug(settings.experiment)}"
+    experiment = client.get_experiment_by_name(settings.experiment)
+    if experiment is None:
+        location = None if store.artifacts is None else f"{store.artifacts}/{recording.slug(settings.experiment)}"
         try:
-            return str(client.create_experiment(settings.experiment, artifact_location=place))
+            return str(client.create_experiment(settings.experiment, artifact_location=location))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.get_experiment_by_name(settings.experiment)  # another client of the server was faster
-    assert found is not None
-    if found.lifecycle_stage == "deleted":
+        experiment = client.get_experiment_by_name(settings.experiment)  # another client has just created it
+    assert experiment is not None
+    if experiment.lifecycle_stage == "deleted":
         raise ValueError(
             f"tracking.experiment={settings.experiment} was deleted in MLflow: choose another name, or"
-            f" bring it back with `mlflow experiments restore --experiment-id {found.experiment_id}`"
+            f" bring it back with `mlflow experiments restore --experiment-id {experiment.experiment_id}`"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def get_run(client: "MlflowClient", run_id: str) -> "Run | None":
@@ -100,19 +97,19 @@ def get_run(client: "MlflowClient", run_id: str) -> "Run | None":
 
 
 def find(client: "MlflowClient", experiment: str, state: dict[str, Any]) -> "Run | None":
-    """The folder's run: the one it remembers, else the one with its tag (a kill came in between)."""
+    """The MLflow run of a folder: by the run id in its state, else by its tag (where a kill came before the id)."""
     run = get_run(client, state["run_id"]) if "run_id" in state else None
     if run is not None and run.info.lifecycle_stage == "active":
         return run
-    found = client.search_runs([experiment], f"tags.`{ID_TAG}` = '{state['id']}'", max_results=1)
-    return client.get_run(found[0].info.run_id) if found else None
+    matches = client.search_runs([experiment], f"tags.`{ID_TAG}` = '{state['id']}'", max_results=1)
+    return client.get_run(matches[0].info.run_id) if matches else None
 
 
 def values(client: "MlflowClient", run: "Run", record: Record) -> dict[tuple[str, int], float]:
-    """What MLflow has for each (metric, step). A metric with a single step needs no request of its own."""
-    several = {point.key for point in record.points if point.step != recording.FINAL_STEP}
-    values = {(key, recording.FINAL_STEP): value for key, value in run.data.metrics.items() if key not in several}
-    for key in several & run.data.metrics.keys():
+    """The value that MLflow has for each (metric, step). A metric with a single step needs no request of its own."""
+    stepwise = {point.key for point in record.points if point.step != recording.FINAL_STEP}
+    values = {(key, recording.FINAL_STEP): value for key, value in run.data.metrics.items() if key not in stepwise}
+    for key in stepwise & run.data.metrics.keys():
         history = sorted(client.get_metric_history(run.info.run_id, key), key=lambda metric: metric.timestamp)
         values |= {(key, metric.step): metric.value for metric in history}
     return values
@@ -124,7 +121,7 @@ def dataset(data: dict[str, Any]) -> "DatasetInput":
 
     digest = str(data.get("content") or recording.digest(data))[:36]
     profile = json.dumps(data, ensure_ascii=False)
-    called = str(data.get("source", "images"))
+    name = str(data.get("source", "images"))
     source = json.dumps({"tags": {"mlflow.source.name": "emoexp", "mlflow.source.type": "LOCAL"}})
-    entity = Dataset(called, digest, "code", source, profile=profile)
+    entity = Dataset(name, digest, "code", source, profile=profile)
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])

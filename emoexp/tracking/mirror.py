@@ -1,7 +1,7 @@
-"""One run folder and its MLflow run. Everything here may be repeated, and interrupted anywhere.
+"""Brings the MLflow run of one folder up to date. Everything here may be repeated, and interrupted at any point.
 
-Points carry their time and step from the folder, so that one that is sent twice, because a kill or a lost
-answer came between, is stored once.
+The time and step of a metric's point come from the folder. So a point that is sent twice, after a kill or a lost
+answer, is stored once.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ LOCK = "tracking.lock"
 def mirror(folder: Path, settings: Settings) -> None:
     """Bring MLflow up to date with a run folder. May be repeated, interrupted, and called by many processes.
 
-    Raises ValueError for settings that cannot work or a folder that is not a run's, and whatever MLflow
-    raises when it cannot be reached; the next call then goes on from there.
+    Raises ValueError for settings that cannot work or a folder that is not a run's, and MLflow's own errors when it
+    cannot be reached; the next call then continues.
     """
     store = locate(settings)
     if store is not None:
@@ -43,9 +43,9 @@ def mirror(folder: Path, settings: Settings) -> None:
 
 
 def behind(folder: Path, settings: Settings, *, ask: bool = True) -> bool:
-    """Whether MLflow lacks something of a run folder. A run that a person deleted in MLflow lacks nothing.
+    """Whether MLflow lacks something of a run folder. For a run that a person deleted in MLflow the answer is no.
 
-    ask: ask MLflow whether it still has the run, instead of believing the folder.
+    ask: also ask MLflow whether it still has the run; without, only the folder's tracking.json decides.
     """
     store = locate(settings)
     if store is None:
@@ -62,11 +62,12 @@ def behind(folder: Path, settings: Settings, *, ask: bool = True) -> bool:
 
 
 def close_dead(outputs: Path, settings: Settings) -> list[str]:
-    """End the runs below `outputs` that say RUNNING while nobody holds their lock: they become KILLED.
+    """Set to KILLED, in status.json and MLflow, the runs below `outputs` that say RUNNING and whose lock nobody holds.
 
-    That is so in status.json and in MLflow. Runs that MLflow believes RUNNING on this machine and whose
-    folder is gone, or was begun anew, are ended there too. Returns the names of the folders that were closed.
-    Where MLflow cannot be reached the folders are closed all the same, and a later `mirror` tells it.
+    Runs that are RUNNING in MLflow on this machine, and whose folder is gone or was started anew, are ended in MLflow
+    too. Where MLflow cannot be reached, the folders are closed all the same, and a later `mirror` updates MLflow.
+
+    Returns the names of the folders that were closed.
     """
     closed = [folder for folder in runs.all_runs(outputs) if _close(folder)]
     store = locate(settings)
@@ -84,7 +85,7 @@ def close_dead(outputs: Path, settings: Settings) -> list[str]:
 def _close(folder: Path) -> bool:
     try:
         return runs.close_if_dead(folder)
-    except (OSError, ValueError) as error:  # one damaged folder must not keep the others open
+    except (OSError, ValueError) as error:  # after an error of one folder the others are still closed
         _log.warning("tracking: %s cannot be closed: %s", folder.name, brief(error))
         return False
 
@@ -100,9 +101,9 @@ def _close_orphans(outputs: Path, client: "MlflowClient", experiment: str) -> No
 
 
 class Mirror:
-    """One run folder, its MLflow run, and what stands there as far as we know: `mirror`, many times.
+    """Calls `mirror` many times for one run folder.
 
-    Asked of the server once, on opening, and remembered: in the steady state an epoch costs one request.
+    It asks MLflow once what it has of the run, and remembers that: then an epoch needs only one request.
     """
 
     def __init__(self, folder: Path, settings: Settings, store: Store) -> None:
@@ -110,7 +111,7 @@ class Mirror:
         self._client: MlflowClient | None = None
         self._run_id = ""
         self._state: dict[str, Any] = {}  # of tracking.json
-        self._status: tuple[str, int | None] = ("", None)  # and when it ended, ms since 1970
+        self._status: tuple[str, int | None] = ("", None)  # the status in MLflow, and the end time in ms since 1970
         self._tags: dict[str, str] = {}
         self._params: dict[str, str] = {}
         self._values: dict[tuple[str, int], float] = {}  # of each (metric, step)
@@ -119,11 +120,13 @@ class Mirror:
     def sync(self) -> None:
         """Read the folder and add to MLflow what it lacks."""
         with files.lock(self._folder / LOCK):
-            signature = recording.signature(self._folder)  # first: what is written meanwhile counts as new
+            signature = recording.signature(
+                self._folder
+            )  # before reading: what is written while we read then counts as new
             record = recording.read(self._folder, checkpoint=self._settings.log_checkpoint)
             client = self._client or self._open(record)
             if record.status == "RUNNING" and self._status[0] != "RUNNING":
-                client.update_run(self._run_id, status="RUNNING")  # it was resumed
+                client.update_run(self._run_id, status="RUNNING")  # the run was resumed
                 self._status = ("RUNNING", None)
             self._describe(client, record)
             self._measure(client, record.points)
@@ -138,18 +141,18 @@ class Mirror:
                 files.write_json(self._folder / STATE, self._state)
 
     def failed(self, error: str) -> None:
-        """Keep in tracking.json why MLflow is behind; ask MLflow anew what it has when it is back."""
+        """Write into tracking.json why MLflow is not up to date. The next `sync` asks MLflow again what it has."""
         self._client = None
-        with contextlib.suppress(OSError, ValueError):  # the disk may be what failed
+        with contextlib.suppress(OSError, ValueError):  # the error may be one of the disk
             files.write_json(self._folder / STATE, {**files.read_json(self._folder / STATE), "error": error})
 
     def _open(self, record: Record) -> "MlflowClient":
-        """Find the folder's run in MLflow, or create it, and ask what stands there."""
+        """Find the folder's run in MLflow, or create it, and ask what MLflow has of it."""
         identity = _identity(self._settings, self._store)
         self._state = _read_state(self._folder, identity)
         if "id" not in self._state:
             self._state = {"id": uuid.uuid4().hex, **identity}
-            # Before the run exists: a kill in between must not leave a run that the folder does not know.
+            # Before the run is created: after a kill in between, the folder still finds the run by this id.
             files.write_json(self._folder / STATE, self._state)
         client, experiment = store_client.connect(self._settings, self._store)
         run = store_client.find(client, experiment, self._state)
@@ -166,39 +169,39 @@ class Mirror:
         return client
 
     def _describe(self, client: "MlflowClient", record: Record) -> None:
-        """Params, once: MLflow lets none change, and a tag tells of a change. Tags. The data."""
+        """Send params, tags and the data. MLflow lets no param change: a changed one is reported in a tag."""
         from mlflow.entities import Param, RunTag
 
-        known = self._params
-        changed = [f"{k}: {known[k]} -> {v}" for k, v in record.params.items() if k in known and known[k] != v]
-        wanted = dict(record.tags) | self._parent()
+        sent = self._params
+        changed = [f"{k}: {sent[k]} -> {v}" for k, v in record.params.items() if k in sent and sent[k] != v]
+        current_tags = dict(record.tags) | self._parent()
         if changed:
-            wanted["emoexp.changed"] = recording.clip("; ".join(changed), recording.TAG_LENGTH)
-        params = [Param(key, value) for key, value in record.params.items() if key not in known]
-        tags = [RunTag(key, value) for key, value in wanted.items() if self._tags.get(key) != value]
+            current_tags["emoexp.changed"] = recording.clip("; ".join(changed), recording.TAG_LENGTH)
+        params = [Param(key, value) for key, value in record.params.items() if key not in sent]
+        tags = [RunTag(key, value) for key, value in current_tags.items() if self._tags.get(key) != value]
         for part in _chunks(params, 100):
             client.log_batch(self._run_id, params=part)
         for part in _chunks(tags, 100):
             client.log_batch(self._run_id, tags=part)
-        for key in self._tags.keys() & {"emoexp.error", "emoexp.infinite"} - wanted.keys():
-            client.delete_tag(self._run_id, key)  # a resumed run has no error any more
+        for key in self._tags.keys() & {"emoexp.error", "emoexp.infinite"} - current_tags.keys():
+            client.delete_tag(self._run_id, key)  # a resumed run no longer has the error
             del self._tags[key]
         self._params |= {param.key: param.value for param in params}
-        self._tags |= wanted
+        self._tags |= current_tags
         if record.data and not self._has_data:
             client.log_inputs(self._run_id, datasets=[store_client.dataset(record.data)])
             self._has_data = True
 
     def _parent(self) -> dict[str, str]:
-        """The tag that makes this run a child of the first sweep it was a cell of; given once, it stays."""
-        found = self._tags.get(PARENT_TAG) or parent(self._folder, _identity(self._settings, self._store))
-        if found is None:
+        """The tag that makes this run a child of the first sweep that it was a cell of. It does not change later."""
+        parent_id = self._tags.get(PARENT_TAG) or parent(self._folder, _identity(self._settings, self._store))
+        if parent_id is None:
             return {}
-        self._state["parent"] = found
-        return {PARENT_TAG: found}
+        self._state["parent"] = parent_id
+        return {PARENT_TAG: parent_id}
 
     def _measure(self, client: "MlflowClient", points: list[Point]) -> None:
-        """Send what is not there. A point whose value changed is sent too: its time makes it the newer."""
+        """Send the points that MLflow lacks. A point whose value changed is sent again, with a newer time."""
         from mlflow.entities import Metric
 
         for part in _chunks([point for point in points if self._lacks(point)], 1000):
@@ -206,19 +209,19 @@ class Mirror:
             self._values |= {(point.key, point.step): point.value for point in part}
 
     def _lacks(self, point: Point) -> bool:
-        known = self._values.get((point.key, point.step))
-        if known is None:
+        sent = self._values.get((point.key, point.step))
+        if sent is None:
             return True
-        if point.key.startswith("time/") or (math.isnan(known) and math.isnan(point.value)):
-            return False  # an epoch that was repeated after a kill took another time: the first is kept
-        return not math.isclose(known, point.value, rel_tol=1e-12)
+        if point.key.startswith("time/") or (math.isnan(sent) and math.isnan(point.value)):
+            return False  # an epoch that is repeated after a kill takes another time: the first time stays
+        return not math.isclose(sent, point.value, rel_tol=1e-12)
 
     def _upload(self, client: "MlflowClient", record: Record) -> None:
-        done = self._state.setdefault("files", {})
+        uploaded = self._state.setdefault("files", {})
         for path, stamp in record.files.items():
-            if done.get(path) != stamp:
+            if uploaded.get(path) != stamp:
                 client.log_artifact(self._run_id, str(self._folder / path), path.rpartition("/")[0] or None)
-                done[path] = stamp
+                uploaded[path] = stamp
 
     def _finish(self, client: "MlflowClient", record: Record) -> None:
         if record.status in recording.ENDED and self._status != (record.status, record.ended):
@@ -228,15 +231,15 @@ class Mirror:
     def _log_model(self, client: "MlflowClient") -> None:
         program = self._folder / model.PROGRAM
         if program.exists() and self._state.get("model", {}).get("digest") != model.digest(program):
-            logged = model.log(client, self._run_id, program)
-            self._state["model"] = {"digest": model.digest(program), "id": logged}
+            model_id = model.log(client, self._run_id, program)
+            self._state["model"] = {"digest": model.digest(program), "id": model_id}
 
 
 def parent(folder: Path, identity: dict[str, str]) -> str | None:
     """The id in MLflow of the first sweep that a run is a cell of and that MLflow has; None where there is none."""
     for sweep in recording.sweeps(folder):
-        for place in (Path.cwd(), folder.absolute().parents[1]):
-            state = _read_state(place / sweep, identity)
+        for working_folder in (Path.cwd(), folder.absolute().parents[1]):
+            state = _read_state(working_folder / sweep, identity)
             if "run_id" in state:
                 return str(state["run_id"])
     return None
@@ -249,13 +252,13 @@ def brief(error: Exception) -> str:
 
 
 def _identity(settings: Settings, store: Store) -> dict[str, str]:
-    """What tracking.json says of the store: enough to see that it is another one, without the password."""
+    """What tracking.json records of the store: enough to recognise another store, and no password."""
     digest = hashlib.sha256(store.uri.encode()).hexdigest()[:16]
     return {"store": redact(store.uri), "store_digest": digest, "experiment": settings.experiment}
 
 
 def _read_state(folder: Path, identity: dict[str, str]) -> dict[str, Any]:
-    """tracking.json; of that of another store only the folder's own id counts."""
+    """The content of tracking.json. Where it was written for another store, only the folder's id."""
     state = files.read_json(folder / STATE)
     return state if identity.items() <= state.items() else {key: state[key] for key in ("id",) if key in state}
 

@@ -1,4 +1,4 @@
-"""A finished run's model in MLflow: the exported program that the run left, as a pyfunc model."""
+"""Logs a finished run's model in MLflow: the run's exported program, as a pyfunc model."""
 
 import hashlib
 import importlib.metadata
@@ -27,8 +27,8 @@ def digest(program: Path) -> str:
 def log(client: "MlflowClient", run_id: str, program: Path) -> str:
     """Log the program as the run's model, once for each content, and return the model's id.
 
-    What a kill left half logged is completed, not logged again. Raises ValueError for a program without the
-    description of its classes and image shape.
+    A model that was logged in part before a kill is completed, not logged again. Raises ValueError for a program
+    without the description of its classes and image shape.
     """
     from mlflow.entities import LoggedModelOutput
 
@@ -50,9 +50,9 @@ def log(client: "MlflowClient", run_id: str, program: Path) -> str:
 
 
 def _find_model(client: "MlflowClient", run: "Run", content: str) -> "LoggedModel | None":
-    """The run's model of this content, whole or half logged."""
-    found = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
-    return next((model for model in found if model.tags.get("emoexp.program") == content), None)
+    """The run's model of this content, logged as a whole or in part."""
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'")
+    return next((model for model in models if model.tags.get("emoexp.program") == content), None)
 
 
 def _save_model(target: Path, program: Path, run_id: str, model_id: str) -> None:

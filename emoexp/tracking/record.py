@@ -1,4 +1,4 @@
-"""A run folder read as what MLflow should show of it: params, tags, points, files. Imports no MLflow."""
+"""Reads from a run folder what MLflow is to show: params, tags, points of metrics, files. Imports no MLflow."""
 
 import hashlib
 import json
@@ -15,11 +15,17 @@ from emoexp.runs.files import read_json, read_json_lines
 
 ENDED = ("FINISHED", "FAILED", "KILLED")
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
-FINAL_STEP = 0  # of metrics that a run has once: a constant, so that MLflow always shows the newest
+FINAL_STEP = 0  # step of metrics that a run has only once: a constant, so that MLflow shows the newest value
 
 _FOLDERS = ("figures", "tables", "predictions", "report")
 _FILES = ("config.yaml", "manifest.json", "ledger.json", "ledger.csv", "metrics.json", "seconds.json", "leaks.json")
-_GROWING = ("history.jsonl", "times.jsonl", "run.log", "cells.json", "sweep.log")  # shown when the run has ended
+_GROWING = (
+    "history.jsonl",
+    "times.jsonl",
+    "run.log",
+    "cells.json",
+    "sweep.log",
+)  # uploaded only when the run has ended
 
 
 class Point(NamedTuple):
@@ -33,7 +39,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """What a run folder says at this moment."""
+    """The content of a run folder at one moment, for MLflow."""
 
     name: str
     status: str
@@ -49,7 +55,7 @@ class Record:
 def read(folder: Path, *, checkpoint: bool = False) -> Record:
     """Read a run folder. `checkpoint`: count best.pt among the files.
 
-    Raises ValueError when a file in it is not what a run writes; a last line cut short is a kill, no error.
+    Raises ValueError for a file that no run has written. An incomplete last line, from a kill, is no error.
     """
     status, manifest = read_json(folder / "status.json"), read_json(folder / "manifest.json")
     state = status.get("status", "RUNNING")
@@ -72,34 +78,35 @@ def read(folder: Path, *, checkpoint: bool = False) -> Record:
 
 
 def epoch_points(history: list[dict], times: list[dict], *, started: int, ended: bool) -> list[Point]:
-    """One point per number and epoch, stamped with the time at which the epoch ended.
+    """One point for each number of each epoch, with the time at which the epoch ended.
 
-    The stamps come from the folder, hence a point that is sent twice is the same point. An epoch whose time
-    is not written yet waits; where the run has ended and it never will be, the epoch's number stands in for
-    it.
+    The times come from the folder, so that a point that is sent twice is the same point. An epoch without a time is
+    left out, since its time will be written later. Once the run has ended, the epoch's number replaces a missing time.
     """
     clock = {row["epoch"]: row for row in times}
     points = []
     for epoch, row in sorted({row["epoch"]: row for row in history}.items()):
-        taken = clock.get(epoch, {})
-        if "ended" not in taken and not ended:
+        times_row = clock.get(epoch, {})
+        if "ended" not in times_row and not ended:
             continue
-        stamp = _ms(taken["ended"]) if "ended" in taken else started + epoch
-        numbers = _numbers(row) | {f"time/{key}": value for key, value in _numbers(taken).items()}
+        stamp = _ms(times_row["ended"]) if "ended" in times_row else started + epoch
+        numbers = _numbers(row) | {f"time/{key}": value for key, value in _numbers(times_row).items()}
         points += [Point(name(key), value, stamp, int(epoch)) for key, value in numbers.items()]
     return points
 
 
 def final_points(path: Path, epochwise: set[str]) -> list[Point]:
-    """Points of metrics.json: `best/...` and every summary by its part, at a constant step.
+    """Points of metrics.json: the best epoch's row under `best/`, and each part's metrics under its name, at one step.
 
-    A summary's number that is also measured after each epoch (`val/macro_f1`) is the best epoch's: it goes
-    under `best/`, where it cannot be taken for the last epoch's.
+    A metric of a part that is also measured after each epoch (`val/macro_f1`) is the best epoch's. It is put under
+    `best/`, where it cannot be mistaken for the last epoch's.
     """
     metrics = read_json(path)
     if not metrics:
         return []
-    from emoexp.metrics.classification import flat  # here: numpy is not needed to close a dead run
+    from emoexp.metrics.classification import (
+        flat,
+    )  # here: it imports numpy, which the closing of a dead run does not need
 
     numbers = {}
     for part, summary in metrics.items():
@@ -108,10 +115,10 @@ def final_points(path: Path, epochwise: set[str]) -> list[Point]:
                 safe = name(key)
                 numbers[_best(key) if safe in epochwise else safe] = float(value)
     numbers |= {name(f"audit/{key}"): value for key, value in _numbers(metrics.get("audit", {})).items()}
-    chosen = metrics.get("best", {})
-    numbers |= {_best(key): value for key, value in _numbers(chosen).items()}
-    if "epoch" in chosen:
-        numbers["best/epoch"] = float(chosen["epoch"])
+    best_row = metrics.get("best", {})
+    numbers |= {_best(key): value for key, value in _numbers(best_row).items()}
+    if "epoch" in best_row:
+        numbers["best/epoch"] = float(best_row["epoch"])
     stamp = path.stat().st_mtime_ns // 1_000_000
     return [Point(key, value, stamp, FINAL_STEP) for key, value in numbers.items()]
 
@@ -121,7 +128,7 @@ def _best(key: str) -> str:
 
 
 def _numbers(row: dict) -> dict[str, float]:
-    """The row's numbers, without the epoch (it is the step) and the clock (it is the stamp)."""
+    """The row's numbers, without the epoch, which is the step, and its end, which is the time of the point."""
     return {
         key: float(value)
         for key, value in row.items()
@@ -148,37 +155,37 @@ def _tags(folder: Path, status: dict, manifest: dict, infinite: list[Point]) -> 
 
 
 def sweeps(folder: Path) -> list[str]:
-    """The folders of the sweeps that a run is a cell of, as they were named from the working folder."""
+    """The folders of the sweeps that a run is a cell of, relative to the working folder of each sweep."""
     path = folder / "sweeps.json"
-    known = json.loads(path.read_text()) if path.is_file() else []
-    return [str(sweep) for sweep in known]
+    folders = json.loads(path.read_text()) if path.is_file() else []
+    return [str(sweep) for sweep in folders]
 
 
 def _files(folder: Path, *, ended: bool, checkpoint: bool) -> dict[str, list[int]]:
-    wanted = [*_FILES, *(_GROWING if ended else ()), *(("best.pt",) if checkpoint else ())]
-    inside = folder.resolve()
+    names = [*_FILES, *(_GROWING if ended else ()), *(("best.pt",) if checkpoint else ())]
+    root = folder.resolve()
     return {
         path.relative_to(folder).as_posix(): stamp
-        for path, stamp in _stamps(folder, wanted).items()
-        if path.resolve().is_relative_to(inside)  # a link must not carry out another file
+        for path, stamp in _stamps(folder, names).items()
+        if path.resolve().is_relative_to(root)  # a link must not upload a file from elsewhere
     }
 
 
 def signature(folder: Path) -> int:
-    """A number that changes when anything that is mirrored changes; costs no reading."""
-    wanted = [*_FILES, *_GROWING, "status.json", "sweeps.json", "best.pt", "model.pt2"]
-    stamps = {path.relative_to(folder).as_posix(): stamp for path, stamp in _stamps(folder, wanted).items()}
+    """A number that changes when a mirrored file changes. It is made from sizes and times, without reading files."""
+    names = [*_FILES, *_GROWING, "status.json", "sweeps.json", "best.pt", "model.pt2"]
+    stamps = {path.relative_to(folder).as_posix(): stamp for path, stamp in _stamps(folder, names).items()}
     return zlib.crc32(json.dumps(stamps).encode())
 
 
-def _stamps(folder: Path, wanted: list[str]) -> dict[Path, list[int]]:
-    """[bytes, modification time in ns] of the wanted files and of those in the artifact folders."""
-    found = [path for part in _FOLDERS for path in sorted((folder / part).rglob("*"))]
+def _stamps(folder: Path, names: list[str]) -> dict[Path, list[int]]:
+    """[bytes, modification time in ns] of the files with these names and of all files in the artifact folders."""
+    artifacts = [path for part in _FOLDERS for path in sorted((folder / part).rglob("*"))]
     stamps = {}
-    for path in [*(folder / file for file in wanted), *found]:
+    for path in [*(folder / name for name in names), *artifacts]:
         try:
             stat = path.stat()
-        except FileNotFoundError:  # not there (yet), or a draft that has just been renamed
+        except FileNotFoundError:  # not written yet, or a temporary file that has just been renamed
             continue
         if S_ISREG(stat.st_mode) and not path.name.startswith("."):
             stamps[path] = [stat.st_size, stat.st_mtime_ns]
@@ -195,9 +202,9 @@ def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def name(key: str) -> str:
-    """A name that MLflow accepts: the key itself if it does, else a likeness that ends in the key's checksum.
+    """A name that MLflow accepts: the key itself if it is one, else a similar name that ends in the key's checksum.
 
-    The checksum keeps two odd keys apart that would look the same.
+    Without the checksum two such keys could get the same name.
     """
     safe = re.sub(r"[^\w\-. :/]", "_", key)
     safe = "/".join(part for part in safe.split("/") if part not in ("", ".", ".."))
@@ -207,7 +214,7 @@ def name(key: str) -> str:
 
 
 def slug(text: str) -> str:
-    """The text as a name of a folder: letters, digits, dot, dash, underscore."""
+    """The text as the name of a folder, of letters, digits, dots, dashes and underscores."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")
     return safe if safe == text else f"{safe[:60]}-{zlib.crc32(text.encode()):08x}"
 
@@ -218,7 +225,7 @@ def digest(content: dict[str, Any]) -> str:
 
 
 def clip(text: str, length: int) -> str:
-    """The text, cut to MLflow's length; a cut text says so and ends in a checksum of the whole."""
+    """The text, cut to a length; a cut text ends in a note of that with the checksum of the whole text."""
     if len(text) <= length:
         return text
     return f"{text[: length - 40]} ... (cut, crc32 {zlib.crc32(text.encode()):08x})"

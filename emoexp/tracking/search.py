@@ -1,4 +1,4 @@
-"""Run folders by a filter that MLflow understands."""
+"""Finds run folders by an MLflow filter."""
 
 from pathlib import Path
 
@@ -18,18 +18,18 @@ def search(settings: Settings, text: str) -> list[Path]:
     client, experiment = store_client.connect(settings, store)
     from mlflow.exceptions import MlflowException
 
-    found, token = [], None
+    tags_of_runs, token = [], None
     while True:
         try:
             page = client.search_runs([experiment], text, max_results=1000, page_token=token)
         except MlflowException as error:
-            first = str(error).partition("\n")[0]
-            raise ValueError(f"filter={text!r} is not one that MLflow understands: {first}") from error
-        found += [run.data.tags for run in page if run.data.tags.get("kind") != "sweep"]
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"filter={text!r} is not one that MLflow understands: {reason}") from error
+        tags_of_runs += [run.data.tags for run in page if run.data.tags.get("kind") != "sweep"]
         token = page.token
         if not token:
             break
-    folders = [Path(tags["emoexp.path"]) for tags in found if "emoexp.path" in tags]
-    if gone := [str(folder) for folder in folders if not folder.is_dir()]:
-        raise ValueError(f"filter= found runs whose folders are gone: {', '.join(gone[:5])}")
+    folders = [Path(tags["emoexp.path"]) for tags in tags_of_runs if "emoexp.path" in tags]
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise ValueError(f"filter= found runs whose folders are gone: {', '.join(missing[:5])}")
     return folders

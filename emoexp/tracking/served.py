@@ -1,6 +1,6 @@
-"""The logged model at work: raw images to probabilities.
+"""Predicts with a logged model: from raw images to probabilities.
 
-This file goes into the model's folder as its code, so it stands alone: it needs torch and numpy, not emoexp.
+A copy of this file is stored with the model as its code. So it needs only torch and numpy, not emoexp.
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 DESCRIPTION = "emoexp.json"  # an extra file in the program: {"class_names": [...], "shape": [C, H, W]}
-BATCH = 512  # images at once: bounds the memory of a large call
+BATCH = 512  # images at a time, which limits the memory of a large call
 
 
 class Classifier:

@@ -1,4 +1,4 @@
-"""Where runs are shown: MLflow's address, checked before anything is loaded or trained. Imports no MLflow."""
+"""MLflow's address and options, checked before anything is loaded or trained. Imports no MLflow."""
 
 import os
 import re
@@ -47,7 +47,7 @@ class Settings:
 
 
 def _check(kind: str, uri: str) -> None:
-    """Refuse addresses that MLflow would refuse later, in the middle of a run and in darker words."""
+    """Refuse an address that MLflow would refuse later, during a run and with a less clear message."""
     scheme = uri.split(":", 1)[0].lower() if ":" in uri else ""
     if scheme in ("", "file"):
         raise ValueError(
@@ -69,51 +69,51 @@ def redact(text: str) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """An MLflow store, found. database: its SQLite file, or None. artifacts: None if the server decides."""
+    """An MLflow store. database: its SQLite file; None for a server. artifacts: None where the server decides."""
 
     uri: str
     database: Path | None
     artifacts: str | None
-    notes: tuple[str, ...]  # sentences for the log: what was ignored, what a person has to know
+    notes: tuple[str, ...]  # sentences for the log, such as on a variable that is ignored
 
 
 def locate(settings: Settings, folder: Path | None = None) -> Store | None:
-    """The store that the settings mean, seen from a working folder (default: the current); None for "none".
+    """The store of some settings; None for "none". folder: the working folder, by default the current one.
 
     Raises ValueError when tracking=server has no address.
     """
     if settings.kind == "none":
         return None
-    asked = os.environ.get("MLFLOW_TRACKING_URI")
+    variable = os.environ.get("MLFLOW_TRACKING_URI")
     uri = settings.uri
     if settings.kind == "server":
-        uri = uri or asked
+        uri = uri or variable
         if not uri:
             raise ValueError("tracking=server needs an address: tracking.uri=http://host:5000 (or MLFLOW_TRACKING_URI)")
         _check("server", uri)
         if not uri.startswith(SQLITE):
             return Store(uri, None, settings.artifacts, ())
-    return _local(settings, uri, (folder or Path.cwd()).absolute(), asked)
+    return _local(settings, uri, (folder or Path.cwd()).absolute(), variable)
 
 
-def _local(settings: Settings, uri: str | None, folder: Path, asked: str | None) -> Store:
+def _local(settings: Settings, uri: str | None, folder: Path, variable: str | None) -> Store:
     database = folder / (uri.removeprefix(SQLITE).split("?", 1)[0] if uri else "mlflow.db")
     artifacts = settings.artifacts
     if artifacts is None or "://" not in artifacts:
         artifacts = (folder / (artifacts or database.parent / "mlartifacts")).as_uri()
     address = f"{SQLITE}{database}"
-    return Store(address, database, artifacts, _notes(settings, database, address, asked))
+    return Store(address, database, artifacts, _notes(settings, database, address, variable))
 
 
-def _notes(settings: Settings, database: Path, address: str, asked: str | None) -> tuple[str, ...]:
+def _notes(settings: Settings, database: Path, address: str, variable: str | None) -> tuple[str, ...]:
     notes = []
-    if settings.kind == "mlflow" and asked and asked != address:
+    if settings.kind == "mlflow" and variable and variable != address:
         notes.append(
-            f"MLFLOW_TRACKING_URI={redact(asked)} is not used: this run goes to {address};"
+            f"MLFLOW_TRACKING_URI={redact(variable)} is not used: this run goes to {address};"
             " tracking=server follows the variable"
         )
     if any((database.parent / "mlruns").glob("[0-9]*/meta.yaml")):
-        # With such a folder in sight, a bare `mlflow ui` opens it instead of mlflow.db.
+        # Where there is such a folder, `mlflow ui` without arguments opens it, and not mlflow.db.
         notes.append(
             f"an old MLflow folder, {database.parent / 'mlruns'}, makes a bare `mlflow ui` overlook the"
             f" database: use `mlflow ui --backend-store-uri {address}`, or move that folder away"
@@ -122,10 +122,10 @@ def _notes(settings: Settings, database: Path, address: str, asked: str | None) 
 
 
 def create_once(database: Path, create_schema: Callable[[str], None]) -> None:
-    """Make the SQLite file if there is none; the caller holds its lock.
+    """Create the SQLite file if there is none; the caller holds its lock.
 
-    The schema is built under another name: MLflow's migrations, two seconds of them, are not atomic, and a
-    file that a kill left half migrated can never be opened again.
+    The schema is built in a file of another name, which is then renamed. MLflow's migrations take two seconds and are
+    not atomic: after a kill in between, the file could never be opened again.
     """
     if database.exists() and database.stat().st_size > 0:
         return
@@ -135,7 +135,9 @@ def create_once(database: Path, create_schema: Callable[[str], None]) -> None:
     move_into_place(draft, database)
     if not _on_network(database):
         with closing(sqlite3.connect(database)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # readers, as the UI, and the writer need not wait
+            connection.execute(
+                "PRAGMA journal_mode=WAL"
+            )  # readers, such as the UI, and the writer do not wait for each other
 
 
 def _on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
@@ -143,5 +145,5 @@ def _on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
     if not mounts.exists():
         return False
     table = [line.split()[1:3] for line in mounts.read_text().splitlines()]
-    holding = [(len(place), kind) for place, kind in table if path.resolve().is_relative_to(place)]
-    return max(holding, default=(0, ""))[1].startswith(_NETWORK)
+    matches = [(len(mount), kind) for mount, kind in table if path.resolve().is_relative_to(mount)]
+    return max(matches, default=(0, ""))[1].startswith(_NETWORK)

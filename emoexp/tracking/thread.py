@@ -1,4 +1,4 @@
-"""The thread that mirrors a live run while it trains. Imports no MLflow itself."""
+"""The thread that mirrors a run into MLflow while it trains. Imports no MLflow itself."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Mirrors a live run from a thread of its own: nothing here can stop the training or make it wait."""
+    """Mirrors a training run from a thread of its own. No error of MLflow can stop the training or make it wait."""
 
     def __init__(self) -> None:
         self._wake, self._closing = threading.Event(), threading.Event()
@@ -24,11 +24,13 @@ class Tracker:
         self._failed = False
 
     def start(self, folder: Path, settings: Settings, *outputs: Path) -> None:
-        """Begin with the first notice. outputs: folders of runs, of which dead ones are closed and missed ones
-        replayed when idle.
+        """Prepare the thread; the first `notify` starts it.
 
-        Give notice when torch is imported and the first step taken: until MLflow is imported, too, everything else that
-        is Python waits. Raises ValueError, at once, for settings that cannot work; nothing is raised later.
+        outputs: folders with further runs. In its idle time the thread closes the dead ones among them, and mirrors
+        those of which MLflow lacks something.
+
+        Call `notify` first when torch is imported and the first step is taken: the thread then imports MLflow, and all
+        other Python code waits for that. Raises ValueError for settings that cannot work; later nothing is raised.
         """
         store = locate(settings)
         if store is None:
@@ -40,13 +42,13 @@ class Tracker:
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
 
     def notify(self) -> None:
-        """The folder has changed. Returns at once; several calls may be served as one."""
+        """Say that the folder has changed. Returns at once; several calls may lead to one update."""
         self._wake.set()
         if self._thread is not None and self._thread.ident is None:
             self._thread.start()
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Mirror a last time, and give up politely after `timeout_s` seconds (default: the settings')."""
+        """Mirror a last time; give up with a warning after `timeout_s` seconds (default: the settings')."""
         if self._thread is None:
             return
         self._closing.set()
@@ -61,17 +63,17 @@ class Tracker:
         self._thread = None
 
     def _work(self) -> None:
-        others: Iterator[Path] | None = None
+        other_runs: Iterator[Path] | None = None
         while True:
             self._wake.clear()
-            last = self._closing.is_set()  # read after clear and before the work: no notice is lost
-            with _polite():
+            is_last = self._closing.is_set()  # after clear and before the work, so that no notice is lost
+            with _short_switch_interval():
                 self._attempt()
-                if last:
+                if is_last:
                     return
-                if others is None and not self._failed:
-                    others = chain.from_iterable(map(self._missed, self._outputs))
-                while others is not None and not self._wake.is_set() and next(others, None) is not None:
+                if other_runs is None and not self._failed:
+                    other_runs = chain.from_iterable(map(self._replay, self._outputs))
+                while other_runs is not None and not self._wake.is_set() and next(other_runs, None) is not None:
                     pass
             self._wake.wait()
 
@@ -80,16 +82,16 @@ class Tracker:
             self._mirror.sync()
             self._failed = False
         except Exception as error:  # noqa: BLE001
-            # Broad on purpose: MLflow raises whatever its database, network, disk or plug-ins raise, and none
-            # of it is worth an epoch of training. The folder has everything; the next call tries again.
+            # Every exception: MLflow passes on those of its database, network, disk and plug-ins, and none of them
+            # may stop a training. The folder has everything; the next call tries again.
             if not self._failed:
                 _log.warning("tracking: MLflow cannot be reached, training goes on: %s", brief(error))
             self._failed = True
             self._mirror.failed(brief(error))
 
-    def _missed(self, outputs: Path) -> Iterator[Path]:
-        """Close and replay the other runs, one at each step."""
-        close_dead(outputs, self._settings)  # what it cannot do it says, and does not raise
+    def _replay(self, outputs: Path) -> Iterator[Path]:
+        """Close the dead runs of a folder, then mirror those of which MLflow lacks something, one at each step."""
+        close_dead(outputs, self._settings)  # it logs errors and raises none
         for folder in runs.all_runs(outputs):
             try:
                 live = folder == self._folder or runs.is_alive(folder)
@@ -101,16 +103,15 @@ class Tracker:
 
 
 @contextmanager
-def _polite() -> Iterator[None]:
-    """Give the interpreter's lock back sooner, ten times, to a training thread that asks for it.
+def _short_switch_interval() -> Iterator[None]:
+    """In the block a thread gives up the interpreter's lock after 0.5 ms, in place of 5 ms, when another one waits.
 
-    Training takes the lock at every operation, and while MLflow is imported, which is pure Python for about two
-    seconds, it would wait 5 ms for it each time. Measured with two busy cores, the training lost 4 to 7 s to the
-    import at the default, and 2 to 3 s like this.
+    Training takes the lock at every operation. MLflow's import, two seconds of pure Python, would make it wait 5 ms
+    each time. Measured with two busy cores: the import cost the training 4 to 7 s by default, and 2 to 3 s like this.
     """
-    before = sys.getswitchinterval()
+    old_interval = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
     try:
         yield
     finally:
-        sys.setswitchinterval(before)
+        sys.setswitchinterval(old_interval)

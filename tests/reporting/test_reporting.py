@@ -402,13 +402,13 @@ def test_nothing_finished_names_the_command(tmp_path, monkeypatch):
         report.report(OPTIONS, ["ablation=smoke"])
 
 
-def test_words_are_divided():
+def test_words_are_split():
     words = ["ablation=activation", "seed=0,1", "baseline=relu", "outputs=there", "--cfg=job", "tracking.uri=x", "+a=b"]
-    own, sweep = entry.divided(words)
+    own, sweep = entry.split_words(words)
     assert own == ["baseline=relu", "outputs=there", "--cfg=job", "tracking.uri=x"]
     assert sweep == ["ablation=activation", "seed=0,1", "outputs=there", "+a=b"]
-    assert entry.divided(["--multirun", "ablation=smoke"]) == ([], ["ablation=smoke"])
-    assert entry.divided(["outputs=there", "runs=a"]) == (["outputs=there", "runs=a"], [])
+    assert entry.split_words(["--multirun", "ablation=smoke"]) == ([], ["ablation=smoke"])
+    assert entry.split_words(["outputs=there", "runs=a"]) == (["outputs=there", "runs=a"], [])
 
 
 def test_a_filter_finds_the_runs_of_mlflow(tmp_path, monkeypatch, outputs):

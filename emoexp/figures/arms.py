@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from emoexp.figures.curves import Curve, mean_curve
 from emoexp.figures.style import DASHED, FAINT, GREY, INK, PALETTE, printable, saved_figure
 
-_ROW, _LABELS = 0.34, 34  # inches a row; letters of a label
-_LETTER, _ENTRY = 0.072, 0.185  # inches of a legend: a letter's width, an entry's height
-_MOST_IN_ONE_PANEL = 4  # more arms than this get a panel of precision over recall each
+_ROW, _LABELS = 0.34, 34  # inches of a row; at most so many letters of a label
+_LETTER, _ENTRY = 0.072, 0.185  # inches in a legend: width of a letter, height of an entry
+_MAX_IN_ONE_PANEL = 4  # where there are more arms, each one has a panel of precision over recall
 _MARKS = "os^Dv<>P"
 
 
@@ -100,11 +100,14 @@ def tradeoff(
 
 
 def pareto(x: Sequence[float], y: Sequence[float]) -> list[int]:
-    """Indices of the points that no other one beats in one and equals or beats in the other, by growing x; a point
-    with a NaN is never among them."""
-    there = [i for i in range(len(x)) if not (math.isnan(x[i]) or math.isnan(y[i]))]
-    kept = [i for i in there if not any(x[j] >= x[i] and y[j] >= y[i] and (x[j] > x[i] or y[j] > y[i]) for j in there)]
-    return sorted(kept, key=lambda i: (x[i], -y[i]))
+    """Indices of the points of the Pareto edge, by increasing x: no other point is at least as large in both and larger
+    in one. A point with a NaN is never among them."""
+    defined = [i for i in range(len(x)) if not (math.isnan(x[i]) or math.isnan(y[i]))]
+
+    def is_dominated(i: int) -> bool:
+        return any(x[j] >= x[i] and y[j] >= y[i] and (x[j] > x[i] or y[j] > y[i]) for j in defined)
+
+    return sorted((i for i in defined if not is_dominated(i)), key=lambda i: (x[i], -y[i]))
 
 
 def overlay(
@@ -122,11 +125,11 @@ def overlay(
     names = printable(arms, _LABELS)
     seeds_AS = [[Curve(name, *steps, 1, prevalence) for steps in curves_AS[row]] for row, name in enumerate(names)]
     facts = f"{facts} · thick: mean over seeds"
-    if len(names) <= _MOST_IN_ONE_PANEL:
+    if len(names) <= _MAX_IN_ONE_PANEL:
         with saved_figure(path, 5.6 + _LETTER * max(len(name) for name in names), 4.7, title, facts) as figure:
             _in_one_panel(figure.subplots(), names, seeds_AS, ap_A, prevalence)
         return path
-    columns = min(_MOST_IN_ONE_PANEL, math.ceil(math.sqrt(len(names))))
+    columns = min(_MAX_IN_ONE_PANEL, math.ceil(math.sqrt(len(names))))
     rows = math.ceil(len(names) / columns)
     facts = f"{facts} · grey: mean of all arms · dashed: chance {prevalence:.3f}"
     with saved_figure(path, 2.3 * columns + 0.5, 2.0 * rows + 0.4, title, facts) as figure:
@@ -155,15 +158,15 @@ def _in_panels(
     ap_A: Sequence[float],
     prevalence: float,
 ) -> None:
-    everyone = mean_curve([curve for seeds in seeds_AS for curve in seeds])
-    panels, below = list(axes_RC.flat), axes_RC.shape[1]
+    overall = mean_curve([curve for seeds in seeds_AS for curve in seeds])
+    panels, columns = list(axes_RC.flat), axes_RC.shape[1]
     for row, axes in enumerate(panels[: len(names)]):
-        _steps(axes, everyone, color=FAINT, linewidth=1.6)
+        _steps(axes, overall, color=FAINT, linewidth=1.6)
         _arm(axes, seeds_AS[row], PALETTE[0], None)
         axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=DASHED)
         axes.set_title(f"{names[row]}\nAP {ap_A[row]:.3f}", fontsize=7.5)
         axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        axes.tick_params(labelsize=7.5, labelbottom=row + below >= len(names))  # the lowest of its column
+        axes.tick_params(labelsize=7.5, labelbottom=row + columns >= len(names))  # only in the lowest panel of a column
         axes.grid()
     for axes in panels[len(names) :]:
         axes.set_axis_off()
@@ -176,6 +179,6 @@ def _arm(axes: Axes, seeds: Sequence[Curve], colour: str, label: str | None) -> 
 
 
 def _steps(axes: Axes, curve: Curve, **line: Any) -> None:
-    """Precision k stands over recalls (R_k-1, R_k], as the area counts it."""
+    """Draw precision k over the recalls (R_k-1, R_k], as the area under the curve counts it."""
     recall_K, precision_K = np.append(0.0, curve.recall_K), np.append(curve.precision_K[:1], curve.precision_K)
     axes.step(recall_K, precision_K, where="pre", **line)

@@ -14,11 +14,11 @@ from emoexp.figures.style import BLUE, DASHED, FAINT, GREEN, INK, SKY, VERMILION
 
 
 def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What training aims at") -> Path:
-    """Left, what each class brings: images, copies, expected draws an epoch. Right, the prior of the data,
-    the prior that training aims at, and the uniform one; of a run in two parts, those of the second.
+    """On the left, of each class: images, copies, expected draws in an epoch. On the right: the prior of the data, the
+    prior that training aims at, and the uniform one; of a run in two stages, those of the second.
 
-    `rows` are the ledger's, of which class, images, copies, draws, weight, prior and effective_prior are
-    shown. Raises `ValueError` without rows.
+    rows: the ledger's, with class, images, copies, draws, weight, prior and effective_prior. Raises `ValueError`
+    without rows.
     """
     if not rows:
         raise ValueError("the figure of the ledger needs at least one class, got none")
@@ -48,7 +48,7 @@ def _holdings(axes: Axes, place_C: np.ndarray, image_C: np.ndarray, copy_C: np.n
         f"{image:,.0f}" + (f" + {copy:,.0f}" if copy else "") + f" → {draw:,.0f}"
         for image, copy, draw in zip(image_C, copy_C, draw_C, strict=True)
     ]
-    _beside(axes, place_C, end_C, text, room=1.36)
+    _write_beside(axes, place_C, end_C, text, room=1.36)
     axes.set_xlabel("images + copies → draws")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
@@ -65,7 +65,7 @@ def _priors(
         f"{prior:.3f} → {effective:.3f}  (weight {weight:.3g})"
         for prior, effective, weight in zip(prior_C, effective_C, weight_C, strict=True)
     ]
-    _beside(axes, place_C, end_C, text, room=1.66)
+    _write_beside(axes, place_C, end_C, text, room=1.66)
     axes.set_xticks([share for share in axes.get_xticks() if share <= min(1.0, axes.get_xlim()[1])])
     axes.set_xlabel("prior of the data → prior that training aims at")
 
@@ -78,10 +78,10 @@ def prior_course(
     *,
     title: str = "The prior by epochs",
 ) -> Path:
-    """The prior that training aims at, of each class over the epochs; darker lines for classes that begin rarer.
+    """The prior of each class that training aims at, over the epochs; rarer classes have darker lines.
 
-    `timeline` is the ledger's: the first and last epoch, from 1, of everything that the strategy does, and the
-    effective prior meanwhile; `images` is the number of training images. Raises `ValueError` without any period.
+    timeline: the ledger's periods, each with its first and last epoch, from 1, and its effective prior. images: number
+    of training images. Raises `ValueError` without any period.
     """
     if not timeline:
         raise ValueError("the figure of the prior by epochs needs at least one period, got none")
@@ -106,7 +106,7 @@ def prior_course(
     return path
 
 
-def _beside(axes: Axes, place_C: np.ndarray, end_C: np.ndarray, text: Sequence[str], *, room: float) -> None:
+def _write_beside(axes: Axes, place_C: np.ndarray, end_C: np.ndarray, text: Sequence[str], *, room: float) -> None:
     """Text at the end of each bar, in an axis that is longer than the longest bar by the factor `room`."""
     edge = float(np.nanmax(end_C))
     for place, end, line in zip(place_C, end_C, text, strict=True):

@@ -1,4 +1,4 @@
-"""The confusion as a figure."""
+"""The confusion matrix as a figure."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from emoexp.metrics.classification import from_confusion, worst_class
 
 _BLUES = LinearSegmentedColormap.from_list("emoexp", ["#FFFFFF", "#BBD6EA", "#4A92C5", "#0B3C6B"])
 _COLOURS = _BLUES.with_extremes(bad=ABSENT)
-_FEW = 12  # up to so many classes the names below a panel lie slanted and the letters are large
+_MAX_LARGE = 12  # up to so many classes the letters are large, and the names below a panel are slanted
 _DARK = 0.18  # relative luminance below which white letters stand out better than black ones
 
 
 def confusion(path: Path, confusion_CC: np.ndarray, class_names: Sequence[str], title: str) -> Path:
     """Counts, and beside them each row's shares in percent (the diagonal is the recall); rows are the truth.
 
-    The colour of a count follows its root, so that rare classes are seen too. A class without images has no
+    The colour of a count follows its square root, so that rare classes are visible too. A class without images has no
     shares: its row is grey. Raises `ValueError` for a confusion without images.
     """
     confusion_CC = np.asarray(confusion_CC)
@@ -29,7 +29,7 @@ def confusion(path: Path, confusion_CC: np.ndarray, class_names: Sequence[str], 
     np.divide(confusion_CC, count_C[:, None], out=share_CC, where=count_C[:, None] > 0)
     names = printable(class_names)
     size = len(names)
-    side = max(3.4, 1.2 + 0.36 * size) if size <= _FEW else 1.6 + 0.31 * size
+    side = max(3.4, 1.2 + 0.36 * size) if size <= _MAX_LARGE else 1.6 + 0.31 * size
     facts = (
         f"n = {confusion_CC.sum():,} · accuracy {score['accuracy']:.3f} · macro-F1 {score['macro_f1']:.3f} · "
         f"balanced accuracy {score['balanced_accuracy']:.3f} · worst recall {score['worst_recall']:.3f} "
@@ -47,23 +47,25 @@ def confusion(path: Path, confusion_CC: np.ndarray, class_names: Sequence[str], 
 
 
 def _panel(axes: Axes, intensity_CC: np.ndarray, text: Sequence[str], names: Sequence[str]) -> None:
-    size, few = len(names), len(names) <= _FEW
+    size, is_large = len(names), len(names) <= _MAX_LARGE
     intensity_CC = np.ma.masked_invalid(intensity_CC)
     axes.imshow(intensity_CC, cmap=_COLOURS, vmin=0, vmax=1)
     dark_CC = _COLOURS(intensity_CC)[..., :3] ** 2.2 @ (0.2126, 0.7152, 0.0722) < _DARK
     for place, cell in enumerate(text):
         row, column = divmod(place, size)
         ink = FAINT if cell == "0" else "white" if dark_CC[row, column] else INK
-        font = (8.5 if few else 6.5) * min(1.0, 4.4 / len(cell))
+        font = (8.5 if is_large else 6.5) * min(1.0, 4.4 / len(cell))
         weight = "bold" if row == column else "normal"
         letters = axes.text(column, row, cell, ha="center", va="center", color=ink, size=font, weight=weight)
-        letters.set_in_layout(False)  # it never leaves its cell, and asking takes seconds for many classes
-    if few:
+        letters.set_in_layout(
+            False
+        )  # a cell's text never leaves the cell; with many classes the layout would take seconds for it
+    if is_large:
         axes.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor")
     else:
         axes.set_xticks(range(size), names, rotation=90)
     axes.set_yticks(range(size), names)
-    axes.tick_params(length=0, labelsize=8.5 if few else 7.5)
+    axes.tick_params(length=0, labelsize=8.5 if is_large else 7.5)
     axes.set(xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
 

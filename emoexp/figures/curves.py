@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from emoexp.figures.style import BLUE, DASHED, FAINT, INK, PALETTE, printable, saved_figure
 from emoexp.metrics.classification import check, precision_recall_steps
 
-_MOST_IN_ONE_PANEL = len(PALETTE)  # more classes than there are colours get a panel each
+_MAX_IN_ONE_PANEL = len(PALETTE)  # where there are more classes than colours, each one has a panel
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def precision_recall(
         f"n = {len(target_N):,} · macro AP {macro.ap:.3f} (chance {macro.prevalence:.3f}) · "
         f"micro AP {micro.ap:.3f} (chance {micro.prevalence:.3f})"
     )
-    if len(classes) <= _MOST_IN_ONE_PANEL:
+    if len(classes) <= _MAX_IN_ONE_PANEL:
         with saved_figure(path, 8.6, 4.7, title, facts) as figure:
             _in_one_panel(figure.subplots(), classes, micro, macro)
         return path
@@ -109,14 +109,14 @@ def _in_one_panel(axes: Axes, classes: Sequence[Curve], micro: Curve, macro: Cur
 
 
 def _in_panels(axes_RC: np.ndarray, classes: Sequence[Curve], micro: Curve, macro: Curve) -> None:
-    first, *rest = axes_RC.ravel()
-    _draw(first, micro, color=INK, linewidth=1.4, label=f"micro {micro.ap:.3f}")
-    _draw(first, macro, color=FAINT, linewidth=1.4, label=f"macro {macro.ap:.3f}")
-    first.legend(loc="lower left", fontsize=6.5, borderaxespad=0.1, handlelength=1.2)
-    first.set_title("all classes", fontsize=7)
-    for axes, curve in zip(rest, classes, strict=False):
-        worth = f"AP {curve.ap:.3f} ({curve.n:,})" if curve.n else "no images"
-        axes.set_title(f"{curve.name}\n{worth}", fontsize=7)
+    overall_axes, *class_axes = axes_RC.ravel()
+    _draw(overall_axes, micro, color=INK, linewidth=1.4, label=f"micro {micro.ap:.3f}")
+    _draw(overall_axes, macro, color=FAINT, linewidth=1.4, label=f"macro {macro.ap:.3f}")
+    overall_axes.legend(loc="lower left", fontsize=6.5, borderaxespad=0.1, handlelength=1.2)
+    overall_axes.set_title("all classes", fontsize=7)
+    for axes, curve in zip(class_axes, classes, strict=False):
+        facts = f"AP {curve.ap:.3f} ({curve.n:,})" if curve.n else "no images"
+        axes.set_title(f"{curve.name}\n{facts}", fontsize=7)
         if curve.n:
             _draw(axes, macro, color=FAINT, linewidth=0.9)
             _draw(axes, curve, color=BLUE, linewidth=1.3)
@@ -125,14 +125,14 @@ def _in_panels(axes_RC: np.ndarray, classes: Sequence[Curve], micro: Curve, macr
         axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.tick_params(labelsize=7)
         axes.grid(True)
-    columns, unused = axes_RC.shape[1], rest[len(classes) :]
+    columns, unused = axes_RC.shape[1], class_axes[len(classes) :]
     for axes in unused:
         axes.set_axis_off()
     for axes in axes_RC.ravel()[axes_RC.size - len(unused) - columns : axes_RC.size - len(unused)]:
-        axes.tick_params(labelbottom=True)  # the lowest of its column, even where the last row is not full
+        axes.tick_params(labelbottom=True)  # the lowest panel of each column, also where the last row is not full
 
 
 def _draw(axes: Axes, curve: Curve, **line: Any) -> None:
-    """Precision k stands over recalls (R_k-1, R_k], as the area counts it."""
+    """Draw precision k over the recalls (R_k-1, R_k], as the area under the curve counts it."""
     recall, precision = np.append(0.0, curve.recall_K), np.append(curve.precision_K[0], curve.precision_K)
     axes.step(recall, precision, where="pre", **line)

@@ -1,4 +1,4 @@
-"""Mean faces: what the pictures of a class have in common, and how they differ from those of other classes."""
+"""Mean faces: the mean image of each class, and how it differs from the mean of all classes."""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +15,9 @@ from emoexp.figures.pictures import picture
 from emoexp.figures.style import ABSENT, GREY, saved_figure
 
 COLUMNS = 8
-_SIDE, _GAP, _NAMES, _BETWEEN = 1.2, 0.08, 0.34, 0.14  # inches: picture, between two, text above, between rows
-_LEFT, _SCALE = 0.2, 0.6  # inches: words on the left, colour bar on the right
+# inches: side of a picture, gap between two, height of the text above, gap between rows
+_SIDE, _GAP, _NAMES, _ROW_GAP = 1.2, 0.08, 0.34, 0.14
+_LEFT_MARGIN, _RIGHT_MARGIN = 0.2, 0.6  # inches: words on the left, colour bar on the right
 _LUMINANCE = (0.299, 0.587, 0.114)  # Rec. 601, of red, green and blue
 _BLOCK_BYTES = 32 << 20
 _COLOURS = LinearSegmentedColormap.from_list("deviation", ["#A3380A", "#F0B08C", "#FFFFFF", "#8DBDE0", "#0B4F8A"])
@@ -30,8 +31,8 @@ def class_means(
     *,
     title: str = "Mean face of each class",
 ) -> Path:
-    """The mean image of each class, and below it what sets it apart: its luminance minus that of the mean of all class
-    means (each class counts once), in grey levels, all on one scale. Eight classes a row.
+    """The mean image of each class. Below it, its deviation: its luminance minus that of the mean of all class means,
+    in which each class counts once; in grey levels, on one scale for all. Eight classes in a row.
 
     Args:
         image_NCHW: uint8, 1 or 3 channels, read once and by blocks of at most 32 MiB: may be memory-mapped.
@@ -42,11 +43,12 @@ def class_means(
     """
     check_images("class_means", image_NCHW, label_N)
     count_C, mean_CKHW = _means(image_NCHW, np.asarray(label_N), len(class_names))
-    deviation_CHW, there_C = _deviations(mean_CKHW, count_C > 0), count_C > 0
+    deviation_CHW, present_C = _deviations(mean_CKHW, count_C > 0), count_C > 0
     rows = math.ceil(len(class_names) / COLUMNS)
-    columns, row = math.ceil(len(class_names) / rows), _NAMES + 2 * _SIDE + _GAP + _BETWEEN
-    width, left = width_and_left(_LEFT + columns * (_SIDE + _GAP) + _SCALE)
-    height, most, left = TOP + rows * row - _BETWEEN + TOP, _full(deviation_CHW[there_C]), left + _LEFT
+    columns, row = math.ceil(len(class_names) / rows), _NAMES + 2 * _SIDE + _GAP + _ROW_GAP
+    width, left = width_and_left(_LEFT_MARGIN + columns * (_SIDE + _GAP) + _RIGHT_MARGIN)
+    left += _LEFT_MARGIN
+    height, largest = TOP + rows * row - _ROW_GAP + TOP, _full_colour(deviation_CHW[present_C])
     facts = f"n = {len(image_NCHW):,} images · below: luminance minus that of the mean of the class means"
     with saved_figure(path, width, height, title, facts, layout=None) as figure:
         axes = axes_in_inches(figure, width, height)
@@ -54,12 +56,12 @@ def class_means(
             x, y = left + place % columns * (_SIDE + _GAP), TOP + place // columns * row
             fitted_text(axes, x, y + 0.14, name, _SIDE, size=8.5)
             fitted_text(axes, x, y + 0.285, f"n = {count_C[place]:,}", _SIDE, size=7.5, color=GREY)
-            if there_C[place]:
-                _column(axes, (x, y + _NAMES), mean_CKHW[place], deviation_CHW[place], most)
+            if present_C[place]:
+                _column(axes, (x, y + _NAMES), mean_CKHW[place], deviation_CHW[place], largest)
             else:
                 axes.add_patch(Rectangle((x, y + _NAMES), _SIDE, 2 * _SIDE + _GAP, facecolor=ABSENT))
         for y in np.arange(rows) * row + TOP + _NAMES:
-            _sides(axes, left, (left + columns * (_SIDE + _GAP), y), most)
+            _sides(axes, left, (left + columns * (_SIDE + _GAP), y), largest)
     return path
 
 
@@ -78,38 +80,40 @@ def _means(image_NCHW: np.ndarray, label_N: np.ndarray, num_classes: int) -> tup
     return count_C, total_CKHW
 
 
-def _deviations(mean_CKHW: np.ndarray, there_C: np.ndarray) -> np.ndarray:
+def _deviations(mean_CKHW: np.ndarray, present_C: np.ndarray) -> np.ndarray:
     """Luminance of each mean minus that of their mean, C×H×W."""
     weight_K = np.array(_LUMINANCE if mean_CKHW.shape[1] == 3 else (1.0,))
     luminance_CHW = np.einsum("k,ckhw->chw", weight_K, mean_CKHW)
-    return luminance_CHW - luminance_CHW[there_C].sum(axis=0) / max(1, there_C.sum())
+    return luminance_CHW - luminance_CHW[present_C].sum(axis=0) / max(1, present_C.sum())
 
 
-def _full(deviation_CHW: np.ndarray) -> float:
-    """The deviation of full colour: exceeded by one pixel in a hundred, lest a class of few images set the scale."""
+def _full_colour(deviation_CHW: np.ndarray) -> float:
+    """The deviation shown in full colour, the 99th percentile, so that a class of few images does not set the scale."""
     return max(1.0, float(np.quantile(np.abs(deviation_CHW), 0.99))) if deviation_CHW.size else 1.0
 
 
 def _column(
-    axes: Axes, corner: tuple[float, float], mean_KHW: np.ndarray, deviation_HW: np.ndarray, most: float
+    axes: Axes, corner: tuple[float, float], mean_KHW: np.ndarray, deviation_HW: np.ndarray, largest: float
 ) -> None:
     x, y = corner
     picture(axes, corner, np.rint(mean_KHW).astype(np.uint8), _SIDE, interpolation=SMOOTH)
-    below = (x, y + _SIDE + _GAP)
-    picture(axes, below, deviation_HW[None], _SIDE, cmap=_COLOURS, vmin=-most, vmax=most, interpolation=SMOOTH)
+    corner_below = (x, y + _SIDE + _GAP)
+    picture(
+        axes, corner_below, deviation_HW[None], _SIDE, cmap=_COLOURS, vmin=-largest, vmax=largest, interpolation=SMOOTH
+    )
 
 
-def _sides(axes: Axes, left: float, corner: tuple[float, float], most: float) -> None:
-    """What a row of pictures shows, on its left, and the scale of the deviations, on its right."""
+def _sides(axes: Axes, left: float, corner: tuple[float, float], largest: float) -> None:
+    """Write on the left what a row of pictures shows; draw on the right the scale of the deviations."""
     x, y = corner
     for line, text in enumerate(("mean", "deviation")):
         middle = y + _SIDE / 2 + line * (_SIDE + _GAP)
         axes.text(left - 0.06, middle, text, rotation=90, ha="right", va="center", size=8)
     place = axes.inset_axes((x, y + _SIDE + _GAP, 0.1, _SIDE), transform=axes.transData)
     bar = axes.figure.colorbar(
-        ScalarMappable(Normalize(-most, most), _COLOURS), cax=place, extend="both", extendfrac=0.06
+        ScalarMappable(Normalize(-largest, largest), _COLOURS), cax=place, extend="both", extendfrac=0.06
     )
     bar.outline.set_visible(False)
-    bar.set_ticks([-most, 0, most], labels=[f"−{most:.0f}", "0", f"+{most:.0f}"])
+    bar.set_ticks([-largest, 0, largest], labels=[f"−{largest:.0f}", "0", f"+{largest:.0f}"])
     bar.ax.tick_params(length=0, labelsize=7.5)
     axes.text(x + 0.44, y + 1.5 * _SIDE + _GAP, "grey levels", rotation=90, va="center", size=7.5)

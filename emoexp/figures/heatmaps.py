@@ -18,8 +18,8 @@ _DIFFERENCE_COLOURS = LinearSegmentedColormap.from_list(
 ).with_extremes(bad=ABSENT)
 _DARK = 0.18  # relative luminance below which white letters stand out better than black ones
 _COLUMNS = 3
-_FEW = 12  # classes up to which the cells of a confusion have room for numbers
-_SHORT = 9  # letters of a name that fits above a cell
+_MAX_WITH_NUMBERS = 12  # up to so many classes, the cells of a confusion have room for numbers
+_SHORT = 9  # a name of at most so many letters fits above a cell
 
 
 def recalls(
@@ -51,38 +51,42 @@ def confusion_differences(
 ) -> Path:
     """For each arm its confusion (shares of the true class) minus the baseline's, in points; one scale for all."""
     rows, names = math.ceil(len(arms) / _COLUMNS), printable(class_names, 10)
-    columns, labels, few = min(_COLUMNS, len(arms)), printable(arms, 34), len(names) <= _FEW
-    side = 1.3 + (0.3 if few else 0.13) * len(names)
+    columns, labels, has_numbers = min(_COLUMNS, len(arms)), printable(arms, 34), len(names) <= _MAX_WITH_NUMBERS
+    side = 1.3 + (0.3 if has_numbers else 0.13) * len(names)
     points_ACC = 100 * np.asarray(difference_ACC, float)
-    most = max(1.0, float(np.nan_to_num(np.abs(points_ACC)).max()))
+    largest = max(1.0, float(np.nan_to_num(np.abs(points_ACC)).max()))
     facts = "share of the true class (row) by prediction (column), in points · blue: more, red: less · diagonal: recall"
-    if not few:
-        facts += f" · full colour: {most:.0f} points"
+    if not has_numbers:
+        facts += f" · full colour: {largest:.0f} points"
     with saved_figure(path, max(5.5, columns * side + 0.3), rows * (side + 0.25), title, facts, "compressed") as figure:
         for panel, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
             if panel >= len(arms):
                 axes.set_axis_off()
                 continue
             image = np.ma.masked_invalid(points_ACC[panel])
-            axes.imshow(image, cmap=_DIFFERENCE_COLOURS, vmin=-most, vmax=most)
-            if few:
+            axes.imshow(image, cmap=_DIFFERENCE_COLOURS, vmin=-largest, vmax=largest)
+            if has_numbers:
                 _write_numbers(
-                    axes, image, _DIFFERENCE_COLOURS((image + most) / (2 * most)), lambda value: f"{round(value)}", 7
+                    axes,
+                    image,
+                    _DIFFERENCE_COLOURS((image + largest) / (2 * largest)),
+                    lambda value: f"{round(value)}",
+                    7,
                 )
             axes.set_title(labels[panel])
             _label_sides(axes, names, names if panel % columns == 0 else [""] * len(names))
             axes.tick_params(axis="x", labelrotation=90)
-            if not few:
+            if not has_numbers:
                 axes.tick_params(labelsize=6.5)
     return path
 
 
 def _write_numbers(
-    axes: Axes, image: np.ma.MaskedArray, colour: np.ndarray, shown: Callable[[float], str], size: float
+    axes: Axes, image: np.ma.MaskedArray, colour: np.ndarray, text_of: Callable[[float], str], size: float
 ) -> None:
     dark = np.asarray(colour)[..., :3] ** 2.2 @ (0.2126, 0.7152, 0.0722) < _DARK
     for (row, column), value in np.ndenumerate(np.ma.filled(image, np.nan)):
-        text = "–" if math.isnan(value) else shown(value)
+        text = "–" if math.isnan(value) else text_of(value)
         ink = "white" if dark[row, column] else INK
         letters = axes.text(column, row, text, ha="center", va="center", color=ink, size=size)
         letters.set_in_layout(False)

@@ -20,7 +20,7 @@ _SCORE = (
     ("accuracy, train", "train/accuracy", VERMILION, "--"),
 )
 _RATE = (("learning rate", "train/lr", GREY, "-"),)
-_DOTS = 30  # up to so many epochs each is a dot
+_DOTS = 30  # up to so many epochs, each epoch has a dot
 
 
 def training(

@@ -13,28 +13,30 @@ from matplotlib.patches import Rectangle
 from emoexp.figures.pictures import picture
 from emoexp.figures.style import GREY, printable, saved_figure
 
-MOST, MOST_PAIRS, PAIRS = 480, 48, 4  # pictures and pairs that a figure shows; pairs a row
-TOP = 0.06  # inches below the heading; so are all below
-_SIDE, _GAP = 0.86, 0.06  # of a picture; between two
-_HALF, _SEAM = 1.2, 0.03  # of a picture in a pair; between its two
-_PAD, _APART = 0.07, 0.13  # around a pair; to the next
-_LINE, _SIZE, _FOOT = 0.125, 6.5, 0.04  # of a line of a caption; of its letters, in points; below a caption
-_LEAST, _EDGE = 4.2, 0.01  # width, for the heading; share of it on either side, as the heading has it
-_LETTERS = 60  # of a line of a caption, before it is cut to its width
+MOST, MOST_PAIRS, PAIRS = 480, 48, 4  # at most so many pictures, or pairs, in a figure; pairs in a row
+# all lengths in inches
+TOP = 0.06  # below the heading
+_SIDE, _GAP = 0.86, 0.06  # side of a picture; gap between two
+_PAIR_SIDE, _PAIR_GAP = 1.2, 0.03  # side of a picture in a pair; gap between the two
+_PADDING, _MARGIN = 0.07, 0.13  # around a pair; to the next pair
+_LINE, _SIZE, _FOOT = 0.125, 6.5, 0.04  # height of a line of a caption; size of its letters, in points; space below
+_MIN_WIDTH, _EDGE = 4.2, 0.01  # smallest width, for the heading; share of the width left free on either side
+_LETTERS = 60  # at most so many letters of a caption's line, before it is cut to its width
 _TINT = "#F1F1F1"
-SMOOTH = "hanning"  # faces of 48 pixels are told better by eye than in squares
+SMOOTH = "hanning"  # smooth: faces of 48 pixels are hard to recognise in visible squares
 
 
 def image_grid(
     path: Path, image_NCHW: np.ndarray, captions: Sequence[str], *, title: str, facts: str, columns: int = 12
 ) -> Path:
-    """Pictures in their order, each above its caption of up to two lines: the first 480, as the facts then say.
+    """Pictures in their order, each above its caption of up to two lines. Of more than 480 the first 480, as the facts
+    then say.
 
     Args:
         image_NCHW: uint8, 1 or 3 channels; only those shown are read.
-        captions: one for each; no room is spent on lines that no caption has.
-        facts: whose pictures these are and how many, such as "48 of 7,215".
-        columns: pictures a row at most; they are spread so that the last row is as full as can be.
+        captions: one for each; the rows are only as high as the longest caption needs.
+        facts: what the pictures are and how many, such as "48 of 7,215".
+        columns: at most so many pictures in a row; fewer where that makes the last row fuller.
 
     Raises:
         ValueError: images of another shape or type, other than one caption for each, or no columns.
@@ -68,13 +70,13 @@ def image_pairs(
     title: str,
     facts: str,
 ) -> Path:
-    """Pairs of pictures side by side, each pair on ground of its own above its caption of up to two lines: the
-    first 48, as the facts then say.
+    """Pairs of pictures side by side, each pair on a grey ground with its caption of up to two lines. Of more than 48
+    pairs the first 48, as the facts then say.
 
     Args:
-        left_NCHW, right_NCHW: uint8, 1 or 3 channels, as many of each; only those shown are read.
+        left_NCHW, right_NCHW: uint8, 1 or 3 channels, equally many; only those shown are read.
         captions: one for each pair.
-        facts: whose pairs these are and how many.
+        facts: what the pairs are and how many.
 
     Raises:
         ValueError: images of another shape or type, or other than one caption for each pair.
@@ -82,42 +84,42 @@ def image_pairs(
     check_images("image_pairs, left", left_NCHW, captions)
     check_images("image_pairs, right", right_NCHW, captions)
     shown = captions[:MOST_PAIRS]
-    rows, inner = max(1, math.ceil(len(shown) / PAIRS)), 2 * _HALF + _SEAM
+    rows, inner = max(1, math.ceil(len(shown) / PAIRS)), 2 * _PAIR_SIDE + _PAIR_GAP
     columns, cell, row = (
         max(1, math.ceil(len(shown) / rows)),
-        inner + 2 * _PAD,
-        _HALF + 2 * _PAD + _caption_height(shown),
+        inner + 2 * _PADDING,
+        _PAIR_SIDE + 2 * _PADDING + _caption_height(shown),
     )
-    width, left = width_and_left(columns * (cell + _APART) - _APART)
-    height = TOP + rows * (row + _APART) - _APART + TOP
+    width, left = width_and_left(columns * (cell + _MARGIN) - _MARGIN)
+    height = TOP + rows * (row + _MARGIN) - _MARGIN + TOP
     facts = _facts_if_cut(facts, len(captions), len(shown))
     with saved_figure(path, width, height, title, facts, layout=None) as figure:
         axes = axes_in_inches(figure, width, height)
         for place, caption in enumerate(shown):
-            x, y = left + place % columns * (cell + _APART), TOP + place // columns * (row + _APART)
+            x, y = left + place % columns * (cell + _MARGIN), TOP + place // columns * (row + _MARGIN)
             axes.add_patch(Rectangle((x, y), cell, row, facecolor=_TINT, zorder=-1))
-            x, y = x + _PAD, y + _PAD
-            for start, image_NCHW in ((x, left_NCHW), (x + _HALF + _SEAM, right_NCHW)):
-                picture(axes, (start, y), np.asarray(image_NCHW[place]), _HALF, interpolation=SMOOTH)
-            _caption_below(axes, (x, y + _HALF - _SIDE), caption, inner)
+            x, y = x + _PADDING, y + _PADDING
+            for start, image_NCHW in ((x, left_NCHW), (x + _PAIR_SIDE + _PAIR_GAP, right_NCHW)):
+                picture(axes, (start, y), np.asarray(image_NCHW[place]), _PAIR_SIDE, interpolation=SMOOTH)
+            _caption_below(axes, (x, y + _PAIR_SIDE - _SIDE), caption, inner)
         if not len(shown):
             _write_none(axes, width, height)
     return path
 
 
-def check_images(what: str, image_NCHW: np.ndarray, each: Sized) -> None:
-    """Raise `ValueError` unless these are uint8 images of 1 or 3 channels, one for each of the others."""
+def check_images(caller: str, image_NCHW: np.ndarray, labels: Sized) -> None:
+    """Raise `ValueError` unless these are uint8 images of 1 or 3 channels, as many as labels or captions."""
     if image_NCHW.ndim != 4 or image_NCHW.shape[1] not in (1, 3) or image_NCHW.dtype != np.uint8:
         raise ValueError(
-            f"{what}: images have to be uint8 N×1×H×W or N×3×H×W, got {image_NCHW.dtype} of shape {image_NCHW.shape}"
+            f"{caller}: images have to be uint8 N×1×H×W or N×3×H×W, got {image_NCHW.dtype} of shape {image_NCHW.shape}"
         )
-    if len(image_NCHW) != len(each):
-        raise ValueError(f"{what}: {len(image_NCHW)} images need as many captions or labels, got {len(each)}")
+    if len(image_NCHW) != len(labels):
+        raise ValueError(f"{caller}: {len(image_NCHW)} images need as many captions or labels, got {len(labels)}")
 
 
 def width_and_left(content: float) -> tuple[float, float]:
     """Width of a figure in inches, and where its content starts: below the heading's first letter."""
-    width = max(_LEAST, content / (1 - 2 * _EDGE))
+    width = max(_MIN_WIDTH, content / (1 - 2 * _EDGE))
     return width, _EDGE * width
 
 
@@ -152,8 +154,8 @@ def _caption_height(captions: Sequence[str]) -> float:
     return _LINE * lines + _FOOT * (lines > 0)
 
 
-def _facts_if_cut(facts: str, given: int, shown: int) -> str:
-    return facts if shown == given else f"{facts} · {shown} of {given:,} shown"
+def _facts_if_cut(facts: str, total: int, num_shown: int) -> str:
+    return facts if num_shown == total else f"{facts} · {num_shown} of {total:,} shown"
 
 
 def _write_none(axes: Axes, width: float, height: float) -> None:

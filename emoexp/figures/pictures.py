@@ -34,8 +34,10 @@ def mistakes(
     """
     probability_NC, target_N = check(probability_NC, target_N, class_names)
     if not len(index_N) == len(names) == len(target_N):
-        came = f"{len(index_N)} and {len(names)}"
-        raise ValueError(f"mistakes: {len(target_N)} rows of probabilities need as many images and names, got {came}")
+        lengths = f"{len(index_N)} and {len(names)}"
+        raise ValueError(
+            f"mistakes: {len(target_N)} rows of probabilities need as many images and names, got {lengths}"
+        )
     predicted_N, confidence_N = probability_NC.argmax(axis=1), probability_NC.max(axis=1)
     wrong_M = np.flatnonzero(predicted_N != target_N)
     shown_M = wrong_M[np.argsort(-confidence_N[wrong_M], kind="stable")][:MOST]
@@ -60,8 +62,8 @@ def mistakes(
 def picture(
     axes: Axes, corner: tuple[float, float], image_CHW: np.ndarray, side: float = _PICTURE, **look: Any
 ) -> None:
-    """A picture, grey or RGB, with its upper left corner there and a longer side of `side`, in inches. `look` is for
-    `imshow`, in place of grey levels 0..255 and nearest pixels."""
+    """Draw a picture, grey or RGB. corner: its upper left corner. side: its longer side, in inches. look: arguments of
+    `imshow` that replace the defaults, grey levels 0..255 and nearest pixels."""
     assert image_CHW.ndim == 3 and len(image_CHW) in (1, 3), image_CHW.shape
     grey, (height, width), (x, y) = len(image_CHW) == 1, image_CHW.shape[1:], corner
     pixels, scale = image_CHW[0] if grey else image_CHW.transpose(1, 2, 0), side / max(height, width)

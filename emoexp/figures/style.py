@@ -1,4 +1,4 @@
-"""The common look of all figures, and text that cannot break one."""
+"""The common style of all figures, and text in a form that every figure can show."""
 
 import io
 import textwrap
@@ -15,9 +15,9 @@ from matplotlib.font_manager import findfont, get_font
 
 from emoexp.runs import files
 
-FONT = "DejaVu Sans"  # comes with matplotlib: the same everywhere
+FONT = "DejaVu Sans"  # part of matplotlib, so that it is the same everywhere
 INK, FAINT, ABSENT = "#222222", "#BBBBBB", "#E8E8E8"
-# Okabe and Ito (2008), without the yellow that white swallows: told apart in all common colour blindness.
+# Okabe and Ito (2008), distinct in all common forms of colour blindness; without their yellow, too pale on white.
 BLUE, VERMILION, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 BROWN, GREY = "#7A5C3E", "#6E6E6E"
 PALETTE = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, BROWN, GREY)
@@ -64,7 +64,7 @@ def saved_figure(
     error.
 
     `layout` is "compressed" for panels of fixed shape, None where the caller places everything. The picture
-    depends on nothing of the user's: no matplotlibrc, no pyplot, no clock in the file.
+    depends on no setting of the user's: no matplotlibrc and no pyplot are used, and the file holds no time.
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -78,7 +78,7 @@ def saved_figure(
         yield figure
         engine = figure.get_layout_engine()
         if engine is not None:
-            engine.execute(figure)  # it settles only at a second pass, which drawing makes
+            engine.execute(figure)  # the layout needs two passes; drawing makes the second
         buffer = io.BytesIO()
         canvas.print_png(buffer, metadata={"Software": None})  # print_figure would draw it twice
     path = Path(path)
@@ -87,13 +87,13 @@ def saved_figure(
 
 
 def printable(texts: Sequence[str], limit: int = LABEL_LENGTH) -> list[str]:
-    """Names as a figure can show them: on one line, at most `limit` long, and told apart by a number where
-    cut ones agree.
+    """Names as a figure can show them: on one line, at most `limit` letters long. Where cut names are equal, a number
+    makes them distinct.
 
     Characters that the font lacks are written as their escape; the middle of a long name becomes an ellipsis.
     """
-    whole = [_on_one_line(text) for text in texts]
-    short = [text if len(text) <= limit else f"{text[: (limit - 1) // 2]}…{text[-(limit // 2) :]}" for text in whole]
+    lines = [_on_one_line(text) for text in texts]
+    short = [text if len(text) <= limit else f"{text[: (limit - 1) // 2]}…{text[-(limit // 2) :]}" for text in lines]
     return [
         text if text and short.count(text) == 1 else f"{text[: limit - 1 - len(str(i))]}~{i}"
         for i, text in enumerate(short)
@@ -105,12 +105,12 @@ def _wrapped(text: str, room: int) -> list[str]:
 
 
 def _on_one_line(text: str) -> str:
-    return "".join(_shown(character) for character in " ".join(text.split()))
+    return "".join(_printable_character(character) for character in " ".join(text.split()))
 
 
-def _shown(character: str) -> str:
-    known = character.isprintable() and ord(character) in _glyphs()
-    return character if known else character.encode("unicode_escape").decode()
+def _printable_character(character: str) -> str:
+    has_glyph = character.isprintable() and ord(character) in _glyphs()
+    return character if has_glyph else character.encode("unicode_escape").decode()
 
 
 @cache

@@ -77,7 +77,7 @@ OPTIMIZERS = {
 }
 
 
-def begun(optimizer="adamw", seed=0) -> step.TrainState:
+def initial_state(optimizer="adamw", seed=0) -> step.TrainState:
     torch.manual_seed(seed)
     model = fresh().model
     for parameter in model.parameters():
@@ -85,14 +85,14 @@ def begun(optimizer="adamw", seed=0) -> step.TrainState:
     return step.TrainState(model, OPTIMIZERS[optimizer](build_training.parameter_groups(model, "weights")))
 
 
-def trained(made, state):
+def trained(train_setup, state):
     """History and weights after all epochs."""
-    rows = [epoch.row for epoch in loop.fit(made, state, never)]
+    rows = [epoch.row for epoch in loop.fit(train_setup, state, never)]
     return rows, {name: value.clone() for name, value in state.model.state_dict().items()}
 
 
-def captured(made):
-    return dataclasses.replace(made, capture=cuda_graphs.CapturedSteps(record=recorder.record))
+def captured(train_setup):
+    return dataclasses.replace(train_setup, capture=cuda_graphs.CapturedSteps(record=recorder.record))
 
 
 def counting(count: list[str]):
@@ -119,15 +119,15 @@ def _forgotten():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_captured_run_is_the_eager_run(strategy):
-    made = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
-    same(trained(captured(made), begun()), trained(made, begun()))
+    train_setup = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
+    same(trained(captured(train_setup), initial_state()), trained(train_setup, initial_state()))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_with_every_optimizer_that_can_be_captured(optimizer):
-    made = recipe(policy=STRONG, schedule=halving, epochs=3)
-    assert cuda_graphs.refusal(made.step_setup, begun(optimizer)) is None
-    same(trained(captured(made), begun(optimizer)), trained(made, begun(optimizer)))
+    train_setup = recipe(policy=STRONG, schedule=halving, epochs=3)
+    assert cuda_graphs.refusal(train_setup.step_setup, initial_state(optimizer)) is None
+    same(trained(captured(train_setup), initial_state(optimizer)), trained(train_setup, initial_state(optimizer)))
 
 
 def test_runs_of_one_kind_share_recordings():
@@ -135,9 +135,12 @@ def test_runs_of_one_kind_share_recordings():
     plain, weighted = recipe(**STRATEGIES["augmented"]), recipe(policy=STRONG, weight=lambda n: 1 / n.double())
     sampled = recipe(**STRATEGIES["sampler"])
     share = cuda_graphs.CapturedSteps(record=counting(count))
-    for made, seed in ((plain, 0), (weighted, 1), (sampled, 2), (plain, 0)):
-        made = dataclasses.replace(made, seed=seed, lr_schedule=halving)
-        same(trained(dataclasses.replace(made, capture=share), begun(seed=seed)), trained(made, begun(seed=seed)))
+    for train_setup, seed in ((plain, 0), (weighted, 1), (sampled, 2), (plain, 0)):
+        train_setup = dataclasses.replace(train_setup, seed=seed, lr_schedule=halving)
+        same(
+            trained(dataclasses.replace(train_setup, capture=share), initial_state(seed=seed)),
+            trained(train_setup, initial_state(seed=seed)),
+        )
     assert len(count) == 2  # batches of 16, and the last one of 9
 
 
@@ -145,8 +148,11 @@ def test_losses_of_one_formula_share_recordings():
     count: list[str] = []
     share = cuda_graphs.CapturedSteps(record=counting(count))
     for gamma, tau in ((0.2, 1.2), (0.3, 0.5), (0.1, 1.0)):
-        made = recipe(loss=partial(losses.vector_scaling, gamma=gamma, tau=tau, smoothing=0.0), schedule=halving)
-        same(trained(dataclasses.replace(made, capture=share), begun()), trained(made, begun()))
+        train_setup = recipe(loss=partial(losses.vector_scaling, gamma=gamma, tau=tau, smoothing=0.0), schedule=halving)
+        same(
+            trained(dataclasses.replace(train_setup, capture=share), initial_state()),
+            trained(train_setup, initial_state()),
+        )
     assert len(count) == 2
 
 
@@ -154,8 +160,11 @@ def test_runs_of_two_parts_share_both_recordings():
     count: list[str] = []
     share = cuda_graphs.CapturedSteps(record=counting(count))
     for seed in (0, 1):
-        made = recipe(**STRATEGIES["two stages"], schedule=halving, epochs=3, seed=seed)
-        same(trained(dataclasses.replace(made, capture=share), begun(seed=seed)), trained(made, begun(seed=seed)))
+        train_setup = recipe(**STRATEGIES["two stages"], schedule=halving, epochs=3, seed=seed)
+        same(
+            trained(dataclasses.replace(train_setup, capture=share), initial_state(seed=seed)),
+            trained(train_setup, initial_state(seed=seed)),
+        )
     assert len(count) == 4
 
 
@@ -163,34 +172,40 @@ def test_a_run_after_a_retrained_classifier_learns_all_of_its_network():
     share = cuda_graphs.CapturedSteps(record=recorder.record)
     others = [{"loss": focal}, {"mix": Mix(alpha=1.0, beta=1.0)}, STRATEGIES["two stages"], {}]
     for columns in (STRATEGIES["two stages"], *others):
-        made = recipe(**columns, schedule=halving, epochs=3)
-        same(trained(dataclasses.replace(made, capture=share), begun()), trained(made, begun()))
+        train_setup = recipe(**columns, schedule=halving, epochs=3)
+        same(
+            trained(dataclasses.replace(train_setup, capture=share), initial_state()),
+            trained(train_setup, initial_state()),
+        )
 
 
 def test_every_run_has_a_tail_of_its_own():
     share = cuda_graphs.CapturedSteps(record=recorder.record)
     for tail in ([0.0, 1.0, 1.0], [0.0, 0.0, 1.0]):
-        made = recipe(sharpness=Sharpness(0.5, torch.tensor(tail)), schedule=halving)
-        same(trained(dataclasses.replace(made, capture=share), begun()), trained(made, begun()))
+        train_setup = recipe(sharpness=Sharpness(0.5, torch.tensor(tail)), schedule=halving)
+        same(
+            trained(dataclasses.replace(train_setup, capture=share), initial_state()),
+            trained(train_setup, initial_state()),
+        )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("retrain", ["scale", "both"])
 def test_factors_that_have_no_state_yet_are_taken_over(retrain, optimizer):
     def scaled() -> step.TrainState:
-        state = begun(optimizer)
+        state = initial_state(optimizer)
         state.model.classifier = heads.LearnableWeightScaling(state.model.classifier)
         return step.TrainState(
             state.model, OPTIMIZERS[optimizer](build_training.parameter_groups(state.model, "weights"))
         )
 
-    made = recipe(parts=Schedule(start=0.6, retrain=retrain), schedule=halving, epochs=3)
-    share = dataclasses.replace(made, capture=cuda_graphs.CapturedSteps(record=recorder.record))
-    whole = trained(made, scaled())
+    train_setup = recipe(parts=Schedule(start=0.6, retrain=retrain), schedule=halving, epochs=3)
+    share = dataclasses.replace(train_setup, capture=cuda_graphs.CapturedSteps(record=recorder.record))
+    whole = trained(train_setup, scaled())
     same(trained(share, scaled()), whole)  # the recording's optimizer now knows factors
     first, taken = scaled(), iter(range(100))
     with pytest.raises(loop.Interrupted):
-        list(loop.fit(made, first, lambda number, steps: next(taken) == 1))
+        list(loop.fit(train_setup, first, lambda number, steps: next(taken) == 1))
     second = scaled()
     second.restore(copy.deepcopy(first.payload()), torch.device("cpu"))
     list(loop.fit(share, second, never))
@@ -198,13 +213,13 @@ def test_factors_that_have_no_state_yet_are_taken_over(retrain, optimizer):
 
 
 def test_forms_of_a_step_are_forgotten_too():
-    made = dataclasses.replace(
+    train_setup = dataclasses.replace(
         recipe(**STRATEGIES["progressive"], epochs=2), capture=cuda_graphs.CapturedSteps(record=recorder.record)
     )
     for formula in range(6):
         trained(
-            dataclasses.replace(recipe(formula=lambda *a, k=formula: losses.softmax(*a)), capture=made.capture),
-            begun(),
+            dataclasses.replace(recipe(formula=lambda *a, k=formula: losses.softmax(*a)), capture=train_setup.capture),
+            initial_state(),
         )
     assert len(cuda_graphs._recordings[-1].variants) == cuda_graphs.MAX_RECORDINGS
 
@@ -212,17 +227,20 @@ def test_forms_of_a_step_are_forgotten_too():
 def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
     share = cuda_graphs.CapturedSteps(record=recorder.record)
     for name in ("none", "copies", "augmented", "redrawn", "none"):
-        made = recipe(**STRATEGIES[name], schedule=halving)
-        same(trained(dataclasses.replace(made, capture=share), begun()), trained(made, begun()))
+        train_setup = recipe(**STRATEGIES[name], schedule=halving)
+        same(
+            trained(dataclasses.replace(train_setup, capture=share), initial_state()),
+            trained(train_setup, initial_state()),
+        )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("strategy", ["augmented", "deferred", "two stages"])
 @pytest.mark.parametrize("stop", [1, 3, 4, 7])
 def test_a_captured_run_goes_on_where_it_was_stopped(stop, strategy, optimizer):
-    made = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
-    whole = trained(made, begun(optimizer))
-    first, taken = begun(optimizer), 0
+    train_setup = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
+    whole = trained(train_setup, initial_state(optimizer))
+    first, taken = initial_state(optimizer), 0
 
     def interrupt(number: int, steps: int) -> bool:
         nonlocal taken
@@ -230,11 +248,14 @@ def test_a_captured_run_goes_on_where_it_was_stopped(stop, strategy, optimizer):
         return taken == stop
 
     with pytest.raises(loop.Interrupted):
-        list(loop.fit(captured(made), first, interrupt))
+        list(loop.fit(captured(train_setup), first, interrupt))
     payload = copy.deepcopy(first.payload())
     assert all(type(group["lr"]) is float for group in payload["optimizer"]["param_groups"])
-    for executed in (made, captured(made)):  # in another process, eagerly; and in this one, on the recording
-        second = begun(optimizer, seed=9)
+    for executed in (
+        train_setup,
+        captured(train_setup),
+    ):  # in another process, eagerly; and in this one, on the recording
+        second = initial_state(optimizer, seed=9)
         second.restore(copy.deepcopy(payload), torch.device("cpu"))
         list(loop.fit(executed, second, never))
         same((second.history, dict(second.model.state_dict())), whole)
@@ -246,7 +267,7 @@ def test_a_captured_step_that_is_not_finite_updates_nothing():
             constants.count_C.sum() > 0, torch.inf, 0.0
         )
 
-    state = begun()
+    state = initial_state()
     before = copy.deepcopy(state.model.classifier.weight.detach())
     with pytest.raises(FloatingPointError, match=r"epoch 1, step 1 .*Images of that step"):
         list(loop.fit(captured(recipe(formula=broken)), state, never))
@@ -258,13 +279,13 @@ def test_what_the_host_would_have_to_read_is_taken_eagerly(caplog):
         scale = float(logits.detach().abs().max())
         return plain(logits, target, feature, constants, progress) / scale
 
-    made = recipe(formula=reads, policy=STRONG, schedule=halving)
+    train_setup = recipe(formula=reads, policy=STRONG, schedule=halving)
     with caplog.at_level("INFO", "emoexp"):
-        same(trained(captured(made), begun()), trained(made, begun()))
+        same(trained(captured(train_setup), initial_state()), trained(train_setup, initial_state()))
     assert "cannot be captured: the host waits for a value" in caplog.text
-    insisting = dataclasses.replace(made, capture=cuda_graphs.CapturedSteps(insist=True, record=recorder.record))
+    insisting = dataclasses.replace(train_setup, capture=cuda_graphs.CapturedSteps(insist=True, record=recorder.record))
     with pytest.raises(ValueError, match=r"cannot be captured: the host waits.*executor=eager can take it"):
-        trained(insisting, begun())
+        trained(insisting, initial_state())
 
 
 def test_a_number_of_the_host_is_frozen_in_a_recording():
@@ -275,9 +296,9 @@ def test_a_number_of_the_host_is_frozen_in_a_recording():
         loss = plain(logits, target, feature, constants, progress)
         return loss * (1 + next(counted))
 
-    ours = trained(captured(recipe(formula=counting)), begun())
+    ours = trained(captured(recipe(formula=counting)), initial_state())
     counted = iter(range(100))
-    theirs = trained(recipe(formula=counting), begun())
+    theirs = trained(recipe(formula=counting), initial_state())
     assert any(not torch.equal(value, theirs[1][name]) for name, value in ours[1].items())
 
 
@@ -290,14 +311,14 @@ def test_a_number_of_the_host_is_frozen_in_a_recording():
     ],
 )
 def test_what_cannot_be_captured_says_why(optimizer, why):
-    state = begun()
+    state = initial_state()
     state = dataclasses.replace(state, optimizer=optimizer(build_training.parameter_groups(state.model, "weights")))
     assert why in cuda_graphs.refusal(recipe().step_setup, state)
 
 
 def test_old_recordings_are_forgotten():
     for norm in range(1, 7):
-        trained(captured(recipe(clip_norm=float(norm))), begun())
+        trained(captured(recipe(clip_norm=float(norm))), initial_state())
     assert [recording.key[0][1][0][1][4] for recording in cuda_graphs._recordings] == [
         cuda_graphs.capture_key(float(norm)) for norm in range(3, 7)
     ]
@@ -306,19 +327,19 @@ def test_old_recordings_are_forgotten():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda made, state: (recipe(clip_norm=0.5), state),
-        lambda made, state: (recipe(precision="bf16"), state),
-        lambda made, state: (recipe(sharpness=Sharpness(0.1)), state),
-        lambda made, state: (made, begun("sgd")),
-        lambda made, state: (made, rebuilt(state, dropout=0.2)),
-        lambda made, state: (made, rebuilt(state, decay=0.2)),
+        lambda train_setup, state: (recipe(clip_norm=0.5), state),
+        lambda train_setup, state: (recipe(precision="bf16"), state),
+        lambda train_setup, state: (recipe(sharpness=Sharpness(0.1)), state),
+        lambda train_setup, state: (train_setup, initial_state("sgd")),
+        lambda train_setup, state: (train_setup, rebuilt(state, dropout=0.2)),
+        lambda train_setup, state: (train_setup, rebuilt(state, decay=0.2)),
     ],
 )
 def test_what_a_step_reads_and_is_not_copied_makes_a_recording_of_its_own(change):
     share = cuda_graphs.CapturedSteps(record=recorder.record)
-    made, state = recipe(), begun()
-    trained(dataclasses.replace(made, capture=share), state)
-    other, changed = change(made, begun())
+    train_setup, state = recipe(), initial_state()
+    trained(dataclasses.replace(train_setup, capture=share), state)
+    other, changed = change(train_setup, initial_state())
     theirs = trained(other, copy.deepcopy(changed))
     same(trained(dataclasses.replace(other, capture=share), changed), theirs)
     assert len(cuda_graphs._recordings) == 2
@@ -356,7 +377,7 @@ def test_what_is_frozen_is_all_but_the_contents_of_tensors():
 
 
 def test_a_network_that_holds_itself_is_taken_eagerly(caplog):
-    state = begun()
+    state = initial_state()
     state.model.__dict__["me"] = state.model
     with caplog.at_level("INFO", "emoexp"):
         trained(captured(recipe()), state)
@@ -367,20 +388,23 @@ def test_a_network_that_holds_itself_is_taken_eagerly(caplog):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_cuda_graph_is_the_eager_run(strategy):
     device = torch.device("cuda")
-    made = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
-    on_gpu = {"image_NCHW": made.step_setup.image_NCHW.to(device), "device": device}
-    samples, step_setup = dataclasses.replace(made.samples, **on_gpu), dataclasses.replace(made.step_setup, **on_gpu)
-    made = dataclasses.replace(made, samples=samples, step=step_setup)
+    train_setup = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
+    on_gpu = {"image_NCHW": train_setup.step_setup.image_NCHW.to(device), "device": device}
+    samples, step_setup = (
+        dataclasses.replace(train_setup.samples, **on_gpu),
+        dataclasses.replace(train_setup.step_setup, **on_gpu),
+    )
+    train_setup = dataclasses.replace(train_setup, samples=samples, step=step_setup)
 
     def on_device(seed: int) -> step.TrainState:
-        state = begun(seed=seed)
+        state = initial_state(seed=seed)
         model = state.model.to(device).to(memory_format=torch.channels_last)
         return step.TrainState(model, OPTIMIZERS["adamw"](build_training.parameter_groups(model, "weights")))
 
     torch.use_deterministic_algorithms(True)
     try:
-        share = dataclasses.replace(made, capture=cuda_graphs.CapturedSteps())
+        share = dataclasses.replace(train_setup, capture=cuda_graphs.CapturedSteps())
         for seed in (0, 1):
-            same(trained(share, on_device(seed)), trained(made, on_device(seed)))
+            same(trained(share, on_device(seed)), trained(train_setup, on_device(seed)))
     finally:
         torch.use_deterministic_algorithms(False)

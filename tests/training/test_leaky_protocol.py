@@ -67,8 +67,8 @@ def test_copies_cross_parts_only_where_the_protocol_is_leaky(photographs, tmp_pa
 
     clean = build_data.load_data(*plan(photographs, tmp_path))
     assert not clean.leaky and len(clean.labels) == 120 + RARE and clean.clean("test").all()
-    made = build_strategy.build_strategy(plan(photographs, tmp_path)[0], clean)
-    assert made.count_C[rare] == 30 and clean.fingerprint["images"] == data.fingerprint["images"]
+    strategy = build_strategy.build_strategy(plan(photographs, tmp_path)[0], clean)
+    assert strategy.count_C[rare] == 30 and clean.fingerprint["images"] == data.fingerprint["images"]
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,11 @@ def test_every_output_of_a_leaky_run_says_so(photographs, tmp_path, monkeypatch)
     assert len(titles) >= 8 and all(titles)  # ledger, training, and three of each part
     found = json.loads((folder / "metrics.json").read_text())
     assert {found[part]["protocol"] for part in ("val", "test", "val_clean", "test_clean")} == {"leaky"}
-    made = json.loads((folder / "manifest.json").read_text())
-    assert made["tags"]["protocol"] == leaky_protocol.MARK and made["params"]["protocol"] == "leaky"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["tags"]["protocol"] == leaky_protocol.MARK and manifest["params"]["protocol"] == "leaky"
     assert (
-        leaky_protocol.MARK in made["tags"]["data_notes"] and "also stand in an earlier part" in made["tags"]["leaks"]
+        leaky_protocol.MARK in manifest["tags"]["data_notes"]
+        and "also stand in an earlier part" in manifest["tags"]["leaks"]
     )
     for part in ("val", "test"):
         rows = list(csv.DictReader((folder / "tables" / f"{part}_per_class.csv").read_text().splitlines()))

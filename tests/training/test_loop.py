@@ -97,9 +97,9 @@ def never(step: int, steps: int) -> bool:
 
 def test_an_epoch_is_the_loop_written_out():
     weight = torch.tensor([0.5, 2.0, 4.0])
-    made = recipe(weight=lambda n: weight.double())
+    train_setup = recipe(weight=lambda n: weight.double())
     state, other = fresh(), fresh()
-    epoch = next(loop.fit(made, state, never))
+    epoch = next(loop.fit(train_setup, state, never))
 
     model, total = other.model, 0.0
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -124,8 +124,8 @@ def test_an_epoch_is_the_loop_written_out():
 
 @pytest.mark.parametrize(("size", "steps", "last"), [(16, 3, 9), (20, 2, 21), (40, 1, 41), (64, 1, 41)])
 def test_no_image_is_left_out_and_none_stands_alone(size, steps, last):
-    made = recipe(batch_size=size)
-    order, plan = made.samples.order(0), made.plan_epoch(fresh())
+    train_setup = recipe(batch_size=size)
+    order, plan = train_setup.samples.order(0), train_setup.plan_epoch(fresh())
     parts = [order[position.rows] for position in plan.batches()]
     assert len(parts) == steps and len(parts[-1]) == last
     assert torch.equal(torch.cat(parts), order)
@@ -133,9 +133,9 @@ def test_no_image_is_left_out_and_none_stands_alone(size, steps, last):
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 6])
 def test_resuming_at_any_step_changes_no_bit(stop):
-    made = recipe(policy=Policy(flip=0.5, rotate=10.0, erase=0.5, erase_area=0.2))
+    train_setup = recipe(policy=Policy(flip=0.5, rotate=10.0, erase=0.5, erase_area=0.2))
     whole = fresh()
-    rows = [epoch.row for epoch in loop.fit(made, whole, never)]
+    rows = [epoch.row for epoch in loop.fit(train_setup, whole, never)]
 
     first, taken = fresh(), 0
 
@@ -145,12 +145,12 @@ def test_resuming_at_any_step_changes_no_bit(stop):
         return taken == stop
 
     with pytest.raises(loop.Interrupted):
-        list(loop.fit(made, first, interrupt))
+        list(loop.fit(train_setup, first, interrupt))
     payload = copy.deepcopy(first.payload())
     second = fresh(lr=0.5)  # everything has to come from the payload
     torch.manual_seed(999)
     second.restore(payload, torch.device("cpu"))
-    list(loop.fit(made, second, never))
+    list(loop.fit(train_setup, second, never))
     assert second.history == rows
     for ours, theirs in zip(second.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
@@ -158,11 +158,11 @@ def test_resuming_at_any_step_changes_no_bit(stop):
 
 @pytest.mark.parametrize("key", ["model", "optimizer", "epoch", "step", "history", "running"])
 def test_every_part_of_the_payload_is_needed(key):
-    made = recipe(
+    train_setup = recipe(
         policy=Policy(flip=0.5), schedule=lambda epochs_done, total_epochs, monitored: 1.0 / (1 + len(monitored))
     )
     whole = fresh()
-    list(loop.fit(made, whole, never))
+    list(loop.fit(train_setup, whole, never))
     first, taken = fresh(), 0
 
     def interrupt(step: int, steps: int) -> bool:
@@ -171,11 +171,11 @@ def test_every_part_of_the_payload_is_needed(key):
         return taken == 5
 
     with pytest.raises(loop.Interrupted):
-        list(loop.fit(made, first, interrupt))
+        list(loop.fit(train_setup, first, interrupt))
     payload = copy.deepcopy(first.payload()) | {key: copy.deepcopy(fresh().payload()[key])}
     second = fresh()
     second.restore(payload, torch.device("cpu"))
-    list(loop.fit(made, second, never))
+    list(loop.fit(train_setup, second, never))
     weights_equal = all(
         torch.equal(a, b)
         for a, b in zip(second.model.state_dict().values(), whole.model.state_dict().values(), strict=True)
@@ -184,7 +184,7 @@ def test_every_part_of_the_payload_is_needed(key):
 
 
 def test_what_was_worked_out_ahead_is_used_and_forgotten(monkeypatch):
-    made, asked = recipe(policy=Policy(flip=0.5), epochs=3), []
+    train_setup, asked = recipe(policy=Policy(flip=0.5), epochs=3), []
     whole = TrainingSamples.samples_of
 
     def counted(self, items, epoch):
@@ -192,8 +192,8 @@ def test_what_was_worked_out_ahead_is_used_and_forgotten(monkeypatch):
         return whole(self, items, epoch)
 
     monkeypatch.setattr(TrainingSamples, "samples_of", counted)
-    list(loop.fit(made, fresh(), never))
-    assert asked == [0, 1, 2] and not made.samples._prepared
+    list(loop.fit(train_setup, fresh(), never))
+    assert asked == [0, 1, 2] and not train_setup.samples._prepared
 
 
 def nan_at(step_wanted: int):
@@ -244,8 +244,8 @@ def test_clipping_bounds_the_update():
     state = fresh()
     before = [p.detach().clone() for p in state.model.parameters()]
     state = dataclasses.replace(state, optimizer=torch.optim.SGD(state.model.parameters(), lr=1.0))
-    made = recipe(clip_norm=1e-3, epochs=1, batch_size=41)
-    list(loop.fit(made, state, never))
+    train_setup = recipe(clip_norm=1e-3, epochs=1, batch_size=41)
+    list(loop.fit(train_setup, state, never))
     moved = torch.cat(
         [(p.detach() - q).flatten() for p, q in zip(state.model.parameters(), before, strict=True)]
     ).norm()
@@ -276,36 +276,39 @@ def test_a_loss_is_minimised():
 
 def test_patience_ends_training():
     scripted = iter([0.4, 0.3, 0.31, 0.32, 0.5])
-    made = recipe(epochs=5, patience=3)
+    train_setup = recipe(epochs=5, patience=3)
 
     def validate(*arguments):
         return {"val/macro_f1": next(scripted)}
 
     original, loop.validate = loop.validate, validate
     try:
-        epochs = list(loop.fit(made, fresh(), never))
+        epochs = list(loop.fit(train_setup, fresh(), never))
     finally:
         loop.validate = original
     assert [epoch.best for epoch in epochs] == [True, False, False, False]
 
 
-def look(made, items, epoch):
+def look(train_setup, items, epoch):
     """Images and classes of some items, drawn first in an epoch."""
-    samples, step_setup = made.samples.samples_of(items, epoch), made.step_setup
+    samples, step_setup = train_setup.samples.samples_of(items, epoch), train_setup.step_setup
     image, target = load_batch(IMAGE, step_setup.normalisation, CPU, samples, slice(None))
     return image, target.label_B
 
 
 def test_copies_differ_from_their_parent_and_stay_the_same():
-    made = recipe(target=copies.equalise, copy_augmentation=Policy(rotate=15.0, translate=0.1))
-    strategy = made.samples.strategy
+    train_setup = recipe(target=copies.equalise, copy_augmentation=Policy(rotate=15.0, translate=0.1))
+    strategy = train_setup.samples.strategy
     copied = torch.nonzero(strategy.copy_P > 0).flatten()[:8]
-    first, label = look(made, copied, epoch=0)
-    again, _ = look(made, copied.flip(0), epoch=3)
+    first, label = look(train_setup, copied, epoch=0)
+    again, _ = look(train_setup, copied.flip(0), epoch=3)
     parents = torch.tensor(
-        [int(torch.nonzero(made.samples.strategy.parent_P[:41] == p)) for p in made.samples.strategy.parent_P[copied]]
+        [
+            int(torch.nonzero(train_setup.samples.strategy.parent_P[:41] == p))
+            for p in train_setup.samples.strategy.parent_P[copied]
+        ]
     )
-    original, parent_label = look(made, parents, epoch=0)
+    original, parent_label = look(train_setup, parents, epoch=0)
     assert torch.equal(first, again.flip(0)) and torch.equal(label, parent_label)
     assert (first - original).abs().amax((1, 2, 3)).min() > 0.05
     plain = Normalisation(0.5, 0.25)(IMAGE[ORIGINAL[strategy.parent_P[parents]]])
@@ -313,34 +316,34 @@ def test_copies_differ_from_their_parent_and_stay_the_same():
 
 
 def test_redrawn_copies_change_with_the_epoch():
-    made = recipe(target=copies.equalise, copy_augmentation=Policy(rotate=15.0), redraw=True)
-    copied = torch.nonzero(made.samples.strategy.copy_P > 0).flatten()[:8]
-    assert not torch.equal(look(made, copied, 0)[0], look(made, copied, 1)[0])
-    assert torch.equal(look(made, copied, 1)[0], look(made, copied.roll(3), 1)[0].roll(-3, 0))
+    train_setup = recipe(target=copies.equalise, copy_augmentation=Policy(rotate=15.0), redraw=True)
+    copied = torch.nonzero(train_setup.samples.strategy.copy_P > 0).flatten()[:8]
+    assert not torch.equal(look(train_setup, copied, 0)[0], look(train_setup, copied, 1)[0])
+    assert torch.equal(look(train_setup, copied, 1)[0], look(train_setup, copied.roll(3), 1)[0].roll(-3, 0))
 
 
 def test_augmentation_differs_by_epoch_and_place():
-    made = recipe(policy=Policy(rotate=15.0))
+    train_setup = recipe(policy=Policy(rotate=15.0))
     same = torch.tensor([3, 3])
-    first, _ = look(made, same, 0)
+    first, _ = look(train_setup, same, 0)
     assert not torch.equal(first[0], first[1])
-    assert not torch.equal(first, look(made, same, 1)[0])
-    assert torch.equal(first, look(made, same, 0)[0])
+    assert not torch.equal(first, look(train_setup, same, 1)[0])
+    assert torch.equal(first, look(train_setup, same, 0)[0])
 
 
 def test_a_step_sees_its_own_rows_of_the_epoch():
-    made = recipe(policy=Policy(rotate=15.0, erase=0.5, erase_area=0.2), batch_size=7)
-    plan = made.plan_epoch(dataclasses.replace(fresh(), epoch=1))
+    train_setup = recipe(policy=Policy(rotate=15.0, erase=0.5, erase_area=0.2), batch_size=7)
+    plan = train_setup.plan_epoch(dataclasses.replace(fresh(), epoch=1))
 
     def batch(rows):
-        return load_batch(IMAGE, made.step_setup.normalisation, CPU, plan.samples, rows)
+        return load_batch(IMAGE, train_setup.step_setup.normalisation, CPU, plan.samples, rows)
 
     image, target = batch(slice(None))
     pieces = [batch(position.rows) for position in plan.batches()]
     assert torch.equal(torch.cat([piece for piece, _ in pieces]), image)
     assert torch.equal(torch.cat([its.label_B for _, its in pieces]), target.label_B)
     for position in plan.batches():
-        assert torch.equal(made.samples.originals(1, position.rows), plan.samples.index_E[position.rows])
+        assert torch.equal(train_setup.samples.originals(1, position.rows), plan.samples.index_E[position.rows])
 
 
 @pytest.mark.parametrize("size", [1, 7, 60])

@@ -164,7 +164,7 @@ def test_interrupted_and_resumed_it_ends_the_same(finished, tmp_path, monkeypatc
 def test_what_was_not_yet_written_is_trained_again(tmp_path, monkeypatch):
     """Epochs shorter than a second share their writing; a process that dies in between loses them, and no bit."""
     whole = train(tmp_path / "whole", "epochs=4")
-    written, original, begun = [], checkpoint.save, loop.train_epoch
+    written, original, train_epoch = [], checkpoint.save, loop.train_epoch
     monkeypatch.setattr(checkpointer, "MIN_INTERVAL_S", 1e9)
     monkeypatch.setattr(checkpoint, "save", lambda path, payload: (written.append(path.name), original(path, payload)))
 
@@ -174,7 +174,7 @@ def test_what_was_not_yet_written_is_trained_again(tmp_path, monkeypatch):
     def dies(recipe, state, *others):
         if state.epoch == 3:
             raise Killed
-        begun(recipe, state, *others)
+        train_epoch(recipe, state, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_epoch", dies)

@@ -115,7 +115,7 @@ def narrowed(words: tuple[str, ...]) -> list[str]:
 
 def check_report(words: list[str]) -> None:
     """The report's own words are composed, those of the sweep planned."""
-    own, sweep = report.divided(words)
+    own, sweep = report.split_words(words)
     options = composed(*own, name="report")
     assert bool(sweep) + bool(options.runs) + bool(options.filter) == 1
     if sweep:

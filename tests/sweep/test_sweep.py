@@ -386,7 +386,7 @@ def test_a_key_that_nothing_reads_cannot_be_swept():
 def test_a_reports_own_options_keep_their_values(given):
     from emoexp import report
 
-    assert report.divided([*given, "activation=relu"]) == (given, ["activation=relu"])
+    assert report.split_words([*given, "activation=relu"]) == (given, ["activation=relu"])
 
 
 def test_words_in_another_order_are_the_same_sweep(composed):

@@ -1,4 +1,4 @@
-"""What Hydra calls for --multirun. Installed as hydra_plugins.emoexp: Hydra looks for plugins nowhere else."""
+"""What Hydra calls for --multirun. Installed as hydra_plugins.emoexp: Hydra looks for plugins only there."""
 
 import sys
 
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 
 class Sweeper(HydraSweeper):
-    """Plans the whole sweep, runs what is missing of it, and ends with a table of all cells.
+    """Plans the whole sweep, runs the cells that are not finished, and ends with a table of all cells.
 
     With Hydra's own launcher, `basic`, cells run in our warm workers; any other launcher gets the missing cells as
     jobs of its own kind.
@@ -31,7 +31,7 @@ class Sweeper(HydraSweeper):
         from emoexp.sweep import compose, launchers, supervise
 
         assert self.hydra_context is not None and self.config is not None
-        with cli.reported():
+        with cli.exit_on_error():
             plan = compose.plan(self.hydra_context.config_loader, self.config, arguments)
             cli.composing_succeeded()
             name = str(self.config.hydra.runtime.choices["hydra/launcher"])

@@ -1,5 +1,6 @@
 """The options of `architecture` and of `activation`: networks, and what stands between their layers."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +25,9 @@ class Activation(Option):
 
     folder: ClassVar[str] = "activation"
 
+    @abstractmethod
     def build(self) -> "Activations":
         """What makes one layer of it, without arguments."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +133,12 @@ class Architecture(Option):
 
     folder: ClassVar[str] = "architecture"
 
+    @abstractmethod
     def build(self, *, num_classes: int, channels: int, image_size: int, activation: "Activations") -> "Network":
         """The network, with weights drawn from torch's global generator.
 
         num_classes: logits. channels, image_size: of its square images. activation: makes one layer.
         """
-        raise NotImplementedError
 
     @property
     def least_size(self) -> int:

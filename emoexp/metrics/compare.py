@@ -7,6 +7,7 @@ The tests are those of scipy and statsmodels; here stand what they refuse (one s
 the checks of what comes in.
 """
 
+import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,7 +138,11 @@ def holm(p: Sequence[float]) -> list[float]:
         raise ValueError(f"holm: a p lies between 0 and 1, got {outside[:5]}; leave out what was not tested")
     if len(p) == 0:
         return []
-    return [float(value) for value in multipletests(p, method="holm")[1]]
+    gc.freeze()  # multipletests collects garbage at each call, a tenth of a second where torch is loaded
+    try:
+        return [float(value) for value in multipletests(p, method="holm")[1]]
+    finally:
+        gc.unfreeze()
 
 
 def verdict(difference: float, p_adjusted: float | None, alpha: float = 0.05) -> str:

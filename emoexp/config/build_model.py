@@ -76,7 +76,7 @@ def trained_model(best: dict[str, Any], allow: list[str]) -> Network:
     model = build_model(spec_of(best), allow)
     model.load_state_dict(best["model"])
     if "posthoc" in best:
-        model.classifier = posthoc.apply(model.classifier, posthoc.restored(best["posthoc"]))
+        model.classifier = posthoc.apply(model.classifier, posthoc.from_checkpoint(best["posthoc"]))
     return model
 
 

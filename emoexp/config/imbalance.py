@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from emoexp.imbalance.losses import Loss as Built
     from emoexp.imbalance.mixing import Mix as BuiltMix
-    from emoexp.imbalance.posthoc import Evidence, Fitted
+    from emoexp.imbalance.posthoc import Evidence, FitResult
     from emoexp.imbalance.schedule import Schedule as BuiltSchedule
     from emoexp.training.augment import Policy
 
     OfCounts = Callable[[Tensor], Tensor]
     Shares = Callable[[Tensor, float], Tensor]
     LossOfCounts = Callable[[Tensor, Tensor], Built]
-    Fit = Callable[[Evidence], Fitted]
+    Fit = Callable[[Evidence], FitResult]
 
 Timed = Literal["sampling", "weights", "loss", "mix"]
 Redraw = Literal["never", "epoch"]

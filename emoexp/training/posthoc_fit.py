@@ -40,13 +40,13 @@ def fit(
     if column.name == "none":
         return {}
     prior_C = ledger.effective_prior(setup.samples.strategy.per_epoch[best["epoch"] - 1])
-    fitted = column.build()(evidence(model, setup, data, prior_C))
-    model.classifier = posthoc.apply(model.classifier, fitted)
-    checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.kept(fitted)})
-    told = {"name": column.name, **fitted.told}
-    numbers = [f"{key} {value:.3g}" for key, value in told.items() if isinstance(value, float)]
-    log.info("fitted %s on validation (%s): %s", column.name, told.get("metric", ""), ", ".join(numbers))
-    return told
+    result = column.build()(evidence(model, setup, data, prior_C))
+    model.classifier = posthoc.apply(model.classifier, result)
+    checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.to_checkpoint(result)})
+    report = {"name": column.name, **result.report}
+    numbers = [f"{key} {value:.3g}" for key, value in report.items() if isinstance(value, float)]
+    log.info("fitted %s on validation (%s): %s", column.name, report.get("metric", ""), ", ".join(numbers))
+    return report
 
 
 def evidence(model: Network, setup: TrainSetup, data: Dataset, prior_C: Tensor) -> Evidence:

@@ -24,7 +24,7 @@ from emoexp.config.imbalance import Loss
 from emoexp.config.models import Activation, Architecture, Head, Mish
 from emoexp.config.optimizers import Optimizer
 from emoexp.data import images, leaks, long_tail, splits
-from emoexp.imbalance import posthoc, schedule
+from emoexp.imbalance import schedule
 from emoexp.models import mish
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -236,7 +236,6 @@ def test_the_root_says_the_defaults_of_its_classes(root):
 
 
 def test_words_that_a_module_and_a_field_share_are_the_same():
-    assert set(get_args(imbalance.Metric)) == set(posthoc.METRICS)
     assert set(get_args(imbalance.Timed)) == set(schedule.TIMED)
     assert set(get_args(fields.kinds(imbalance.TwoStage)["retrain"])) == set(schedule.RETRAIN)
     assert set(get_args(fields.kinds(imbalance.TwoStage)["norms"])) == set(schedule.NORMS)

@@ -10,7 +10,7 @@ from emoexp.data.mapped import gather
 from emoexp.data.normalisation import Normalisation
 from emoexp.data.resident import to_device
 from emoexp.imbalance import mixing
-from emoexp.imbalance.mixing import Shares
+from emoexp.imbalance.mixing import MixParameters
 from emoexp.imbalance.strategy import Strategy
 from emoexp.training import augment
 from emoexp.training.augment import Policy, Transformation
@@ -40,10 +40,10 @@ class EpochSamples:
 
 @dataclass(frozen=True)
 class Partner:
-    """The samples that images are mixed with, a row for each image, and the shares of the mixing."""
+    """The samples that images are mixed with, a row for each image, and how."""
 
     samples: EpochSamples
-    shares: Shares
+    parameters: MixParameters
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def load_batch(
     image, partner = augmented(samples), samples.partner
     target = Target(at(samples.label_E))
     if partner is not None:
-        kept_B, box_BK4 = at(partner.shares.kept_E), at(partner.shares.box_EK4)
-        image = augment.mix(image, augmented(partner.samples), kept_B, box_BK4)
-        target = Target(target.label_B, at(partner.samples.label_E), at(partner.shares.label_E))
+        parameters = partner.parameters
+        image = augment.mix(image, augmented(partner.samples), at(parameters.lam_E), at(parameters.box_EK4))
+        target = Target(target.label_B, at(partner.samples.label_E), at(parameters.label_lam_E))
     image = image.sub_(normalisation.mean).div_(normalisation.std)
     return image.contiguous(memory_format=torch.channels_last), target
 
@@ -140,7 +140,7 @@ class TrainingSamples:
             item_E, other_E = self.order(epoch), self.strategy.partners(epoch, self.seed)
             seen_P[item_E] = True
             if other_E is not None:
-                in_E = self._shares(item_E, other_E, epoch).shows
+                in_E = self._mix_parameters(item_E, other_E, epoch).shows_partner
                 seen_P[other_E[in_E]] = True
                 mixed += int(in_E.sum())
         return {
@@ -156,11 +156,12 @@ class TrainingSamples:
         drawn, other_E = self._transformed(item_E, epoch, "augmentation"), self.strategy.partners(epoch, self.seed)
         if other_E is None:
             return drawn
-        shares = self._shares(item_E, other_E, epoch)
-        moved = Shares(*(value.to(self.device) for value in (shares.kept_E, shares.box_EK4, shares.label_E)))
-        return replace(drawn, partner=Partner(self._transformed(other_E, epoch, "partners' augmentation"), moved))
+        drawn_on_cpu = self._mix_parameters(item_E, other_E, epoch)
+        values = (drawn_on_cpu.lam_E, drawn_on_cpu.box_EK4, drawn_on_cpu.label_lam_E)
+        parameters = MixParameters(*(value.to(self.device) for value in values))
+        return replace(drawn, partner=Partner(self._transformed(other_E, epoch, "partners' augmentation"), parameters))
 
-    def _shares(self, item_E: Tensor, other_E: Tensor, epoch: int) -> Shares:
+    def _mix_parameters(self, item_E: Tensor, other_E: Tensor, epoch: int) -> MixParameters:
         """How the items of an epoch are mixed with others."""
         count_P, (height, width) = self.strategy.count_C[self.strategy.label_P], self.image_NCHW.shape[2:]
         counts, mix = (count_P[item_E], count_P[other_E]), self.strategy.epoch(epoch).mix

@@ -43,7 +43,7 @@ def split(
         ValueError: the split keeps people together or has the source's own parts, or nothing is copied.
     """
     count_C = np.bincount(source.labels, minlength=len(source.class_names))
-    parent_P, copy_P = copies.lineage(torch.from_numpy(source.labels), target(torch.from_numpy(count_C)), seed=seed)
+    parent_P, copy_P = copies.build_pool(torch.from_numpy(source.labels), target(torch.from_numpy(count_C)), seed=seed)
     parent, number = parent_P.numpy(), copy_P.numpy()
     if not number.any():
         raise ValueError("protocol=leaky copies rare images before the split, and imbalance.copies makes no copies")
@@ -71,7 +71,7 @@ def _widened(source: Source, image_NCHW: np.ndarray, parent_P: np.ndarray, copy_
 
 
 def _copies(image_NCHW: np.ndarray, parent_P: Tensor, copy_P: Tensor, policy: Policy, seed: int) -> np.ndarray:
-    """The copies of a lineage as uint8 images, transformed as copies inside training are."""
+    """The copies of a pool as uint8 images, transformed as copies inside training are."""
     made = []
     where = torch.nonzero(copy_P > 0).flatten()
     for piece in where.split(_CHUNK):

@@ -18,13 +18,12 @@ from composing import checked, composed
 from omegaconf import OmegaConf
 
 from emoexp import cli
-from emoexp.config import build, checks, fields, imbalance, option, options, schema
+from emoexp.config import build, checks, fields, option, options, schema
 from emoexp.config.data import Augmentation, Leaks, LongTail, Official, OnCorrupt, Parts
 from emoexp.config.imbalance import Loss
 from emoexp.config.models import Activation, Architecture, Head, Mish
 from emoexp.config.optimizers import Optimizer
 from emoexp.data import images, leaks, long_tail, splits
-from emoexp.imbalance import schedule
 from emoexp.models import mish
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -236,9 +235,6 @@ def test_the_root_says_the_defaults_of_its_classes(root):
 
 
 def test_words_that_a_module_and_a_field_share_are_the_same():
-    assert set(get_args(imbalance.Timed)) == set(schedule.TIMED)
-    assert set(get_args(fields.kinds(imbalance.TwoStage)["retrain"])) == set(schedule.RETRAIN)
-    assert set(get_args(fields.kinds(imbalance.TwoStage)["norms"])) == set(schedule.NORMS)
     assert set(get_args(fields.kinds(LongTail)["profile"])) == set(long_tail.PROFILES)
     assert set(get_args(Leaks)) == set(leaks.POLICIES) and set(get_args(OnCorrupt)) == set(images.POLICIES)
     assert set(get_args(fields.kinds(Parts)["mode"])) == set(splits.MODES)

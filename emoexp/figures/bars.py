@@ -15,7 +15,7 @@ from emoexp.figures.style import BLUE, DASHED, FAINT, GREEN, INK, SKY, VERMILION
 
 def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What training aims at") -> Path:
     """Left, what each class brings: images, copies, expected draws an epoch. Right, the prior of the data,
-    the prior that training aims at, and the uniform one; of a run in two parts, those of the second.
+    the prior that training aims at, and the uniform one; of a run in two stages, those of the second.
 
     `rows` are the ledger's, of which class, images, copies, draws, weight, prior and effective_prior are
     shown. Raises `ValueError` without rows.

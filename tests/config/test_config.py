@@ -105,7 +105,7 @@ def test_every_option_says_what_it_is(group, option):
         ("imbalance/loss=focal imbalance.loss.gamma=yes", "imbalance.loss.gamma is a number from 0 on; it is yes"),
         ("imbalance/mix=mixup imbalance.mix.alpha=nan", "imbalance.mix.alpha is a number above 0; it is nan"),
         ("imbalance/mix=remix imbalance.mix.tau=0", "imbalance.mix.kappa=3.0 does nothing where tau is 0"),
-        ("imbalance=crt imbalance.schedule.start=0", "imbalance.schedule.start=0 leaves one part"),
+        ("imbalance=crt imbalance.schedule.start=0", "imbalance.schedule.start=0 leaves one stage"),
         (
             "imbalance=drw imbalance.schedule.late=[wieghts]",
             "imbalance.schedule.late is a list of words among",

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from emoexp.config import option
-from emoexp.config.imbalance import Metric, Posthoc
+from emoexp.config.imbalance.posthoc import Metric, Posthoc
 from emoexp.imbalance import posthoc, search
 from emoexp.imbalance.posthoc import Evidence, FitResult
 from emoexp.models.heads import AdjustedLogits, CosineClassifier, NearestClassMean, unit

@@ -31,7 +31,7 @@ class Imbalance(Values):
     posthoc: Posthoc
 
     def check(self, path: str) -> None:
-        """Columns that come late or go early and do nothing even then; a classifier may be retrained all the same."""
+        """Refuse a schedule that names a column which does nothing anyway, unless the classifier is retrained."""
         usual = options.chosen("imbalance", "none")
         for when, columns in self.schedule.columns().items():
             for column in columns:
@@ -44,6 +44,7 @@ class Imbalance(Values):
                     )
 
     def head(self) -> Head:
-        """The last layer that the strategy wants: the loss's own, with factors to be learnt where the schedule says."""
+        """The last layer that the strategy needs: that of the loss, with a factor for each class where the schedule
+        trains such factors."""
         layer, retrain = self.loss.last_layer(), getattr(self.schedule, "retrain", "none")
         return Head(layer.kind, layer.scale, factors=retrain in ("scale", "both"))

@@ -28,7 +28,7 @@ class Copies(Option, abc.ABC):
 
     @abc.abstractmethod
     def build(self) -> "OfCounts":
-        """Images of each class once copies were added, from the counts."""
+        """How many images each class should have, copies included, as a function of the counts."""
 
     def policy(self) -> "Policy":
         """How a copy is transformed."""
@@ -54,7 +54,7 @@ class NoCopies(Copies):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Copying(Copies):
+class _TransformedCopies(Copies):
     transform: Augmentation
     redraw: Redraw
 
@@ -69,7 +69,7 @@ class _Copying(Copies):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cap(_Copying):
+class Cap(_TransformedCopies):
     """conf/imbalance/copies/cap.yaml"""
 
     factor: Annotated[float, Range(least=1)]
@@ -82,7 +82,7 @@ class Cap(_Copying):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Equalise(_Copying):
+class Equalise(_TransformedCopies):
     """conf/imbalance/copies/equalise.yaml"""
 
     def build(self) -> "OfCounts":
@@ -93,7 +93,7 @@ class Equalise(_Copying):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Floor(_Copying):
+class Floor(_TransformedCopies):
     """conf/imbalance/copies/floor.yaml"""
 
     least: Count
@@ -106,7 +106,7 @@ class Floor(_Copying):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PowerCopies(_Copying):
+class PowerCopies(_TransformedCopies):
     """conf/imbalance/copies/power.yaml"""
 
     exponent: Share

@@ -26,7 +26,7 @@ class Loss(Option, abc.ABC):
 
     @abc.abstractmethod
     def build(self) -> "LossOfCounts":
-        """The loss, from the counts and the shares of the labels that training meets."""
+        """The loss, as a function of the counts and of the shares of the labels that training meets."""
 
     def last_layer(self) -> Head:
         """The last layer that the loss is made for."""
@@ -34,12 +34,12 @@ class Loss(Option, abc.ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Smoothed(Loss):
+class _LossWithSmoothing(Loss):
     smoothing: BelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossEntropy(_Smoothed):
+class CrossEntropy(_LossWithSmoothing):
     """conf/imbalance/loss/cross_entropy.yaml"""
 
     def build(self) -> "LossOfCounts":
@@ -50,7 +50,7 @@ class CrossEntropy(_Smoothed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VectorScaling(_Smoothed):
+class VectorScaling(_LossWithSmoothing):
     """conf/imbalance/loss/vs.yaml, and balanced_softmax, cdt and logit_adjusted beside it"""
 
     gamma: NotNegative
@@ -64,7 +64,7 @@ class VectorScaling(_Smoothed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Focal(_Smoothed):
+class Focal(_LossWithSmoothing):
     """conf/imbalance/loss/focal.yaml"""
 
     gamma: NotNegative
@@ -77,7 +77,7 @@ class Focal(_Smoothed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FocalOvr(_Smoothed):
+class FocalOvr(_LossWithSmoothing):
     """conf/imbalance/loss/focal_ovr.yaml"""
 
     gamma: NotNegative
@@ -90,7 +90,7 @@ class FocalOvr(_Smoothed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfluenceBalanced(_Smoothed):
+class InfluenceBalanced(_LossWithSmoothing):
     """conf/imbalance/loss/influence_balanced.yaml"""
 
     alpha: Positive
@@ -119,7 +119,7 @@ class LabelAwareSmoothing(Loss):
     shape: Literal["concave", "linear", "convex"]
 
     def check(self, path: str) -> None:
-        """Frequent classes are smoothed more."""
+        """Refuse to smooth rare classes more than frequent ones."""
         if self.rare > self.frequent:
             raise ValueError(
                 f"{path}.rare is at most {path}.frequent, as rare classes are smoothed less; they are {self.rare} and "
@@ -134,7 +134,7 @@ class LabelAwareSmoothing(Loss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ldam(_Smoothed):
+class Ldam(_LossWithSmoothing):
     """conf/imbalance/loss/ldam.yaml"""
 
     margin: NotNegative
@@ -153,7 +153,7 @@ class Ldam(_Smoothed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SquaredHinge(_Smoothed):
+class SquaredHinge(_LossWithSmoothing):
     """conf/imbalance/loss/squared_hinge.yaml"""
 
     margin: Positive
@@ -167,7 +167,7 @@ class SquaredHinge(_Smoothed):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnLoss(Own, Loss):
-    """A loss of somebody's own. head: cosine gives the network a last layer of cosines, times the key `scale`."""
+    """A loss of somebody's own. head: cosine gives the network a last layer of cosines times the key `scale`."""
 
     taken: ClassVar[tuple[str, ...]] = ("head",)
 
@@ -175,7 +175,7 @@ class OwnLoss(Own, Loss):
     head: Literal["cosine", "linear"] | None = None
 
     def check(self, path: str) -> None:
-        """A loss with a scale says which last layer it is for: once, a scale alone stood for cosines."""
+        """Refuse a scale without a head: earlier versions took a scale alone to mean a cosine head."""
         if (self.scale is not None and self.head is None) or (self.head == "cosine" and self.scale is None):
             raise ValueError(
                 f"{path}={self.name}: head: cosine and scale: <a number above 0> belong together, for a last layer of "

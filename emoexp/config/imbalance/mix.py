@@ -77,7 +77,7 @@ class Remix(Mixup):
     tau: Share
 
     def check(self, path: str) -> None:
-        """A ratio, and a share that it is for."""
+        """Refuse a ratio of at most 1, and one of kappa and tau without the other."""
         if 0 < self.kappa <= 1:
             raise ValueError(f"{path}.kappa is a ratio above 1 of class counts, or 0; it is {self.kappa}")
         if bool(self.tau) != bool(self.kappa):

@@ -25,7 +25,7 @@ class Posthoc(Option, abc.ABC):
 
     @abc.abstractmethod
     def build(self) -> "Fit":
-        """What is fitted to a finished model, from what validation says of it."""
+        """What is fitted to a trained model, as a function of its outputs on validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class Offsets(Posthoc):
     rounds: Count
 
     def check(self, path: str) -> None:
-        """A reach of at least one step and of not too many."""
+        """Refuse a largest offset below one step, or so large that the grid has too many values."""
         if not self.step <= self.most <= 10_000 * self.step:
             raise ValueError(
                 f"{path}.most is from one to 10000 times {path}.step; they are {self.most} and {self.step}"

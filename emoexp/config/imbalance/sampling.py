@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Option, abc.ABC):
-    """An option of conf/imbalance/sampling. replacement: else every class is a deck of its images."""
+    """An option of conf/imbalance/sampling."""
 
     folder: ClassVar[str] = "imbalance/sampling"
 
     @property
     def replaces(self) -> bool:
-        """Whether images are drawn with replacement."""
+        """Whether images are drawn with replacement; if not, all of a class are drawn before one is drawn again."""
         return True
 
     @abc.abstractmethod
     def build(self) -> "Shares":
-        """The share of draws of each class, from the counts and the progress of the run."""
+        """Each class's share of the draws, as a function of the counts and the progress of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Uniform(Sampling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Drawn(Sampling):
+class _ReplacementChoice(Sampling):
     replacement: bool
 
     @property
@@ -53,7 +53,7 @@ class _Drawn(Sampling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PowerSampling(_Drawn):
+class PowerSampling(_ReplacementChoice):
     """conf/imbalance/sampling/power.yaml, and inverse, sqrt and class_aware beside it"""
 
     exponent: Exponent
@@ -66,7 +66,7 @@ class PowerSampling(_Drawn):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EffectiveSampling(_Drawn):
+class EffectiveSampling(_ReplacementChoice):
     """conf/imbalance/sampling/effective_number.yaml"""
 
     beta: BelowOne
@@ -79,7 +79,7 @@ class EffectiveSampling(_Drawn):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progressive(_Drawn):
+class Progressive(_ReplacementChoice):
     """conf/imbalance/sampling/progressive.yaml"""
 
     exponent: Exponent
@@ -92,7 +92,7 @@ class Progressive(_Drawn):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepeatFactor(_Drawn):
+class RepeatFactor(_ReplacementChoice):
     """conf/imbalance/sampling/repeat_factor.yaml"""
 
     threshold: Annotated[float, Range(above=0, most=1)] | None

@@ -23,7 +23,7 @@ class Weights(Option, abc.ABC):
 
     @abc.abstractmethod
     def build(self) -> "OfCounts":
-        """The weight of each class in the loss, from the counts."""
+        """The weight of each class in the loss, as a function of the counts."""
 
 
 @dataclass(frozen=True, kw_only=True)

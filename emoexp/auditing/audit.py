@@ -105,8 +105,8 @@ def audit_data_of(plain: Node, data: Dataset, folder: Path) -> AuditData:
             )
         near = near_duplicates.find(data, cache)
     root = plain["data"].plain().get("root")
-    facts = data_files.facts(Path(str(root)).expanduser(), data.names.tolist()) if root else None
-    return AuditData(data, near, facts, folder, plain["audit"]["pictures"])
+    file_info = data_files.file_info(Path(str(root)).expanduser(), data.names.tolist()) if root else None
+    return AuditData(data, near, file_info, folder, plain["audit"]["pictures"])
 
 
 def chapters_of(audit_data: AuditData, options: Node) -> list[Chapter]:

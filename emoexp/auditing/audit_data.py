@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from emoexp.data.dataset import PARTS, Dataset
-from emoexp.data.files import Facts
+from emoexp.data.files import FileInfo
 from emoexp.data.near_duplicates import NearDuplicates
 
 
@@ -20,7 +20,7 @@ class AuditData:
 
     dataset: Dataset
     near: NearDuplicates | None
-    facts: Facts | None
+    file_info: FileInfo | None
     folder: Path
     pictures: int
 

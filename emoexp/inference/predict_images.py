@@ -29,7 +29,7 @@ def predict(plain: Node) -> list[dict[str, Any]]:
         log.warning(note)
     probability = trained.probabilities(decoded.pixels, np.arange(len(decoded.pixels)))
     rows = []
-    for position, row in zip(decoded.kept, probability, strict=True):
+    for position, row in zip(decoded.index, probability, strict=True):
         best = int(row.argmax())
         said = {"image": names[position], "predicted": spec["class_names"][best], "confidence": rounded(row[best])}
         columns = [f"p_{name}" if name in said else name for name in spec["class_names"]]

@@ -11,7 +11,7 @@ def confounds(audit_data: AuditData) -> Chapter:
     """How well facts of the files, and mean brightness and contrast, predict the class."""
     dataset, title = audit_data.dataset, "Source confounds"
     found = checks.predictability(
-        checks.features(dataset.images, audit_data.facts),
+        checks.features(dataset.images, audit_data.file_info),
         dataset.labels,
         len(audit_data.class_names),
         group_N=dataset.identity,

@@ -18,8 +18,8 @@ def image_quality(audit_data: AuditData) -> Chapter:
     dataset = audit_data.dataset
     flat, nearly = checks.blank(dataset.images)
     found = {"blank": flat, "nearly blank": nearly}
-    if audit_data.facts is not None:
-        width, height = audit_data.facts.width, audit_data.facts.height
+    if audit_data.file_info is not None:
+        width, height = audit_data.file_info.width, audit_data.file_info.height
         (usual_width, usual_height), other = checks.other_sizes(width, height)
         found["smaller than used"] = checks.enlarged(width, height, dataset.images.shape[2])
         found["long"] = checks.elongated(width, height)
@@ -28,7 +28,7 @@ def image_quality(audit_data: AuditData) -> Chapter:
     unusable = [{"file": name, "why": why} for name, why in dataset.left_out]
     broken = [row for row in unusable if row["why"] != "has no label" and "different labels" not in row["why"]]
     counts = {"blank": len(flat), "nearly_blank": len(nearly), "unreadable": len(broken)}
-    if audit_data.facts is not None:
+    if audit_data.file_info is not None:
         of_files = list(found)[2:]
         counts |= dict(zip(("small", "shapes", "sizes"), (len(found[kind]) for kind in of_files), strict=True))
     sentences = [f"{len(hits):,} pictures are {kind}." for kind, hits in found.items()]
@@ -55,8 +55,8 @@ _DESCRIPTIONS = {
 
 def _row(audit_data: AuditData, index: int, kind: str) -> dict[str, Any]:
     row = {"image": str(audit_data.dataset.names[index]), "label and part": audit_data.caption(index), "what": kind}
-    if audit_data.facts is not None:
-        row["size"] = f"{audit_data.facts.width[index]}x{audit_data.facts.height[index]}"
+    if audit_data.file_info is not None:
+        row["size"] = f"{audit_data.file_info.width[index]}x{audit_data.file_info.height[index]}"
     return row
 
 

@@ -17,7 +17,7 @@ def people(audit_data: AuditData) -> Chapter:
     findings = [Finding("frames", crossing, f"{crossing} pairs of neighbouring frames stand in different parts")]
     numbers: dict[str, Any] = {"frames": vars(frames)}
     if dataset.identity is None or not (dataset.identity >= 0).any():
-        pattern = checks.suggested_pattern(dataset.names.tolist()) if audit_data.facts is not None else None
+        pattern = checks.suggested_pattern(dataset.names.tolist()) if audit_data.file_info is not None else None
         unknown = "Nothing says who is in a picture, so that nobody can be kept in one part."
         sentences.insert(0, unknown + _pattern_hint(pattern))
         return Chapter(Section("People", sentences), findings, numbers | {"suggested_pattern": pattern})

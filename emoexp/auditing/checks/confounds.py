@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.tree import DecisionTreeClassifier
 
 from emoexp import rng
-from emoexp.data.files import Facts
+from emoexp.data.files import FileInfo
 from emoexp.metrics import classification
 
 ALL = "all of them"
@@ -96,7 +96,7 @@ def predictability(
     ]
 
 
-def features(image_NCHW: np.ndarray, facts: Facts | None) -> dict[str, np.ndarray]:
+def features(image_NCHW: np.ndarray, file_info: FileInfo | None) -> dict[str, np.ndarray]:
     """What pictures have apart from what they show, for `predictability`: each N; what is constant is left out.
 
     "brightness" and "contrast" (mean and standard deviation of the luminance, 0..255) and "grey" (1 where three
@@ -104,13 +104,18 @@ def features(image_NCHW: np.ndarray, facts: Facts | None) -> dict[str, np.ndarra
     "height", "aspect" (width / height), "file bytes", "bits per pixel" where sizes differ, "jpeg quality".
     """
     found = _of_pixels(image_NCHW)
-    if facts is not None:
-        pixels = np.where(facts.width * facts.height > 0, facts.width * facts.height, np.nan)
-        found |= {"colour mode": facts.mode, "format": facts.format, "width": facts.width, "height": facts.height}
-        found |= {"aspect": facts.width * facts.width / pixels, "file bytes": facts.bytes}
+    if file_info is not None:
+        pixels = np.where(file_info.width * file_info.height > 0, file_info.width * file_info.height, np.nan)
+        found |= {
+            "colour mode": file_info.mode,
+            "format": file_info.format,
+            "width": file_info.width,
+            "height": file_info.height,
+        }
+        found |= {"aspect": file_info.width * file_info.width / pixels, "file bytes": file_info.bytes}
         if len(np.unique(pixels)) > 1:
-            found["bits per pixel"] = 8 * facts.bytes / pixels
-        found["jpeg quality"] = facts.quality
+            found["bits per pixel"] = 8 * file_info.bytes / pixels
+        found["jpeg quality"] = file_info.quality
     return {name: value_N for name, value_N in found.items() if len(np.unique(value_N)) > 1}
 
 

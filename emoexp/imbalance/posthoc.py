@@ -31,7 +31,7 @@ class Evidence:
     logits_VC, feature_VF: float64 of the validation images, target_V: their int64 classes. weight_CF: of the last
     layer where it is linear. prior_C: float64, the prior that training aimed at (the ledger's effective prior; it sums
     to 1 and is 0 for a class never drawn). mean_CF: a function, since it takes long; it gives the class means of
-    training features of length 1 (`heads.unit`), NaN for a class without images.
+    training features of length 1 (`heads.unit_length`), NaN for a class without images.
     """
 
     logits_VC: Tensor

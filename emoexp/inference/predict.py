@@ -36,7 +36,7 @@ def logits(model: Network, batches: Iterator[Tensor], precision: str) -> Tensor:
     with torch.inference_mode():
         for image in batches:
             if not out and image.device.type == "cpu":  # a GPU is done before the host has folded anything
-                model = folding.folded(model, image[:2])
+                model = folding.fold_batch_norms(model, image[:2])
             with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 out.append(model(image).logits_BC.float())
     return torch.cat(out).cpu()

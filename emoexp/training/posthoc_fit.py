@@ -63,7 +63,7 @@ def evidence(model: Network, setup: TrainSetup, data: Dataset, prior_C: Tensor) 
 
     def means() -> Tensor:
         index_N = data.where("train")
-        unit_NF = heads.unit(features_of(torch.from_numpy(index_N)).double())
+        unit_NF = heads.unit_length(features_of(torch.from_numpy(index_N)).double())
         label_N, classes = torch.from_numpy(data.labels[index_N]), setup.num_classes
         sum_CF = unit_NF.new_zeros(classes, unit_NF.shape[1]).index_add_(0, label_N, unit_NF)
         return sum_CF / torch.bincount(label_N, minlength=classes)[:, None]

@@ -23,7 +23,7 @@ from emoexp.config import option
 from emoexp.config.imbalance.posthoc import Metric, Posthoc
 from emoexp.imbalance import posthoc, search
 from emoexp.imbalance.posthoc import Evidence, FitResult
-from emoexp.models.heads import AdjustedLogits, CosineClassifier, NearestClassMean, unit
+from emoexp.models.heads import AdjustedLogits, CosineClassifier, NearestClassMean, unit_length
 
 CONF = Path(__file__).parents[2] / "conf" / "imbalance" / "posthoc"
 KEYS = {"metric": "macro_f1", "step": 0.05, "most": 4.0, "rounds": 20}
@@ -66,7 +66,7 @@ def by_hand(logits, target, prior=(0.5, 0.5), **other) -> Evidence:
 
 def with_means(**keys) -> Evidence:
     found = evidence(**keys)
-    direction = unit(found.feature_VF)
+    direction = unit_length(found.feature_VF)
     classes = found.logits_VC.shape[1]
     mean = torch.stack([direction[found.target_V == c].mean(0) for c in range(classes)])
     return dataclasses.replace(found, mean_CF=lambda: mean)
@@ -198,7 +198,7 @@ def test_the_grid_of_tau_norm_ends_at_two(share, tau):
 
 def test_nearest_class_mean_decides_like_nearest_centroids():
     found = with_means()
-    direction = unit(found.feature_VF).numpy()
+    direction = unit_length(found.feature_VF).numpy()
     said = carried(found, posthoc.nearest_class_mean(found)).argmax(1).numpy()
     oracle = NearestCentroid().fit(direction, found.target_V.numpy())
     assert np.array_equal(said, oracle.predict(direction))

@@ -329,15 +329,10 @@ class OwnArchitecture(Own, Architecture):
 
     def build(self, *, num_classes: int, channels: int, image_size: int, activation: "Activations") -> "Network":
         """See Architecture."""
-        from emoexp.models.network import Network
-
-        model = self.made(num_classes=num_classes, channels=channels, image_size=image_size, activation=activation)
-        if not isinstance(model, Network):
-            raise ValueError(
-                f"architecture {self.name}: {type(model).__name__} is no network. Derive it from "
-                "emoexp.models.network.Network, with `features` and `classifier` and without a `forward` of its own"
-            )
-        return model
+        network: Network = self.made(
+            num_classes=num_classes, channels=channels, image_size=image_size, activation=activation
+        )
+        return network
 
 
 Architecture.own = OwnArchitecture

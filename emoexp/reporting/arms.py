@@ -149,7 +149,7 @@ def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Differ
     seeds = [seed for seed in one if seed in other]
     if not seeds:
         return None
-    return compare.paired([one[seed] for seed in seeds], [other[seed] for seed in seeds], level)
+    return compare.paired_difference([one[seed] for seed in seeds], [other[seed] for seed in seeds], level)
 
 
 def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> dict[str, Any]:

@@ -169,12 +169,12 @@ def summarise(
     }
 
 
-def flat(summary: dict[str, Any], prefix: str) -> dict[str, float]:
-    """A summary's numbers under names that MLflow takes: `test/macro_f1`, `test/recall/<slug>`,
+def flatten_summary(summary: dict[str, Any], prefix: str) -> dict[str, float]:
+    """The numbers of a summary by names that MLflow accepts: `test/macro_f1`, `test/recall/<slug>`,
     `test/majority/accuracy`.
 
-    A summary with "interval" ({metric: (low, high)}, as `bootstrap.bootstrap` gives) adds
-    `test/macro_f1_low` and `_high`. What does not exist (recall of an absent class) is left out, never
+    If the summary has an "interval" ({metric: (low, high)}, as from `bootstrap.bootstrap`), there are also
+    `test/macro_f1_low` and `_high`. A value that is not defined (recall of an absent class) is left out, not
     written as 0.
     """
     row = {f"{prefix}/{name}": float(summary[name]) for name in SCALARS}

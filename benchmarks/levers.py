@@ -66,7 +66,7 @@ def variant(lever: str, steps: int, threads: int, words: list[str]) -> Orders:
     if lever == "allocator":
         mock.patch.object(machine, "tune_allocator").start()
     if lever == "folding":
-        mock.patch.object(folding, "folded", lambda model, image: model).start()
+        mock.patch.object(folding, "fold_batch_norms", lambda model, image: model).start()
     if lever == "chunks":
         mock.patch.object(predict, "_PIXELS", {"cpu": 1024 * 48 * 48}).start()
     if lever == "channels_last":

@@ -1,4 +1,4 @@
-"""An audit from its configuration to its pages, top to bottom."""
+"""An audit from its configuration to its pages: the work of `python -m emoexp.audit`."""
 
 import difflib
 import json
@@ -35,19 +35,19 @@ log = logging.getLogger("emoexp")
 
 
 def audit(plain: Node) -> list[str]:
-    """Look at a data set and write <outputs>/audit-<data>-<split>-<hash>/report/audit.{html,md,json}.
+    """Examine a data set and write <outputs>/audit-<data>-<split>-<hash>/report/audit.{html,md,json}.
 
     Args:
         plain: the keys of conf/audit.yaml.
 
     Returns:
-        The findings that audit.fail_on names and that are there.
+        The findings of audit.fail_on that the data set has.
 
     Raises:
-        ValueError: an option that does not fit, or data that cannot be read at all.
+        ValueError: an option with a wrong value, or data that cannot be read at all.
     """
     logging_to_stdout()
-    options = checked(plain["audit"])
+    options = check_options(plain["audit"])
     if plain["threads"]:
         torch.set_num_threads(plain["threads"])
     data = load(plain)
@@ -55,32 +55,32 @@ def audit(plain: Node) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     with sigterm_interrupts(), files.lock(folder / "lock"):
         run = Run(folder)
-        begin(run, plain, data)
+        write_manifest(run, plain, data)
         with record_status(run):
-            chapters = chapters_of(audit_data_of(plain, data, folder), options)
-            write(run, data, chapters)
-    mirrored(folder, plain)
+            chapters = build_chapters(load_audit_data(plain, data, folder), options)
+            write_pages(run, data, chapters)
+    show_in_mlflow(folder, plain)
     log.info("page   %s", folder / "report" / "audit.html")
-    found = {finding.kind for chapter in chapters for finding in chapter.findings if finding.count}
-    failed = [kind for kind in options["fail_on"] if kind in found]
-    if failed:
-        log.warning("audit.fail_on: %s", ", ".join(failed))
-    return failed
+    kinds_found = {finding.kind for chapter in chapters for finding in chapter.findings if finding.count}
+    failures = [kind for kind in options["fail_on"] if kind in kinds_found]
+    if failures:
+        log.warning("audit.fail_on: %s", ", ".join(failures))
+    return failures
 
 
-def checked(options: Node) -> Node:
-    """The node `audit`, if its values fit.
+def check_options(options: Node) -> Node:
+    """The node `audit`, after a check of its values.
 
     Raises:
-        ValueError: one that does not.
+        ValueError: a value that is not allowed.
     """
     kinds = options["fail_on"]
     if not isinstance(kinds, list):
         raise ValueError(f"audit.fail_on is a list such as [leaks,conflicts]; it is {kinds}")
     for kind in kinds:
         if kind not in KINDS:
-            near = difflib.get_close_matches(str(kind), KINDS, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            similar = difflib.get_close_matches(str(kind), KINDS, n=1)
+            hint = f"did you mean {similar[0]}? " if similar else ""
             raise ValueError(f"audit.fail_on names {kind}; {hint}It may name {', '.join(KINDS)}")
     if not isinstance(options["pictures"], int) or options["pictures"] < 1:
         raise ValueError(f"audit.pictures is a whole number of at least 1; it is {options['pictures']}")
@@ -88,30 +88,30 @@ def checked(options: Node) -> Node:
 
 
 def load(plain: Node) -> Dataset:
-    """The data, split, with the long tail asked for; unreadable images are listed and not refused."""
-    asked: DataSource = plain["data"].lenient()
+    """The data after split and long tail. Unreadable images do not raise an error here: a chapter lists them."""
+    source_option: DataSource = plain["data"].lenient()
     cache = build_data.folder_of(plain["cache"])
-    source = asked.build(image_size=plain["image_size"], channels=plain["channels"], cache=cache)
-    return build_data.with_long_tail(plain["split"].build(source), asked.long_tail)
+    source = source_option.build(image_size=plain["image_size"], channels=plain["channels"], cache=cache)
+    return build_data.with_long_tail(plain["split"].build(source), source_option.long_tail)
 
 
-def audit_data_of(plain: Node, data: Dataset, folder: Path) -> AuditData:
-    """The data with what is computed first: near duplicates and facts of the files."""
+def load_audit_data(plain: Node, data: Dataset, folder: Path) -> AuditData:
+    """The data with near duplicates and file headers, which several chapters need."""
     near, cache = None, build_data.folder_of(plain["cache"])
     if plain["audit"]["near"]:
         if near_duplicates.load(data, cache) is None:
             log.info(
-                "search near duplicates among %d images; they are kept for runs and later audits", len(data.labels)
+                "search near duplicates among %d images; they are saved for runs and later audits", len(data.labels)
             )
         near = near_duplicates.find(data, cache)
     root = plain["data"].plain().get("root")
-    facts = data_files.facts(Path(str(root)).expanduser(), data.names.tolist()) if root else None
-    return AuditData(data, near, facts, folder, plain["audit"]["pictures"])
+    file_info = data_files.file_info(Path(str(root)).expanduser(), data.names.tolist()) if root else None
+    return AuditData(data, near, file_info, folder, plain["audit"]["pictures"])
 
 
-def chapters_of(audit_data: AuditData, options: Node) -> list[Chapter]:
+def build_chapters(audit_data: AuditData, options: Node) -> list[Chapter]:
     """All chapters, in the order of the page."""
-    steps = {
+    builders = {
         "classes": lambda: class_balance(audit_data),
         "this copy": lambda: comparison_with_original(audit_data),
         "leaks": lambda: leaks_between_parts(audit_data),
@@ -122,59 +122,64 @@ def chapters_of(audit_data: AuditData, options: Node) -> list[Chapter]:
         "labels": lambda: suspicious_labels(audit_data, options["runs"]),
         "faces": lambda: class_pictures(audit_data),
     }
-    found = []
-    for name, step in steps.items():
-        chapter = step()
-        found.append(chapter)
+    chapters = []
+    for name, build in builders.items():
+        chapter = build()
+        chapters.append(chapter)
         for finding in chapter.findings:
             log.info("%-9s %s", name, finding.text)
-    return found
+    return chapters
 
 
-def begin(run: Run, plain: Node, data: Dataset) -> None:
-    """Write the configuration and the manifest of the audit, as a run does, so that MLflow can show it."""
+def write_manifest(run: Run, plain: Node, data: Dataset) -> None:
+    """Write configuration and manifest of the audit in the format of a run, so that MLflow can show it."""
     files.write_yaml(run.folder / "config.yaml", {key: option.plain(value) for key, value in plain.items()})
     params = {"data": data.name, "split": data.split, "image_size": plain["image_size"], "channels": plain["channels"]}
     tags = {"kind": "audit", "data_notes": " ".join(data.notes)}
     run.write("manifest.json", {"run": run.folder.name, "params": params, "data": data.fingerprint, "tags": tags})
 
 
-def write(run: Run, data: Dataset, chapters: list[Chapter]) -> None:
-    """The pages, a CSV for each table, and the counts of all findings as metrics."""
+def write_pages(run: Run, data: Dataset, chapters: list[Chapter]) -> None:
+    """Write the pages, a CSV file for each table, and the counts of all findings as metrics."""
     findings = [finding for chapter in chapters for finding in chapter.findings]
     sections = [summary(findings), *[chapter.section for chapter in chapters]]
-    counts = data.fingerprint
+    fingerprint = data.fingerprint
     facts = [
         ("data", f"{data.name}, split={data.split}, {len(data.labels):,} images of {len(data.class_names)} classes"),
-        ("content", str(counts["content"])[:16]),
+        ("content", str(fingerprint["content"])[:16]),
         *[("note", note) for note in data.notes],
     ]
     page = Page(f"Audit of {data.name}", facts, sections)
     folder = run.folder / "report"
-    for needed in (folder, run.folder / "tables"):
-        needed.mkdir(exist_ok=True)
+    for subfolder in (folder, run.folder / "tables"):
+        subfolder.mkdir(exist_ok=True)
     files.write_text(folder / "audit.md", markdown.write(page, figures="../figures"))
     files.write_text(folder / "audit.html", html.write(page))
     numbers = {key: value for chapter in chapters for key, value in chapter.numbers.items()}
-    result = {"findings": {one.kind: {"count": one.count, "text": one.text} for one in findings}, "numbers": numbers}
-    text = json.dumps(files.json_values(result | {"data": counts}), indent=1, ensure_ascii=False, allow_nan=False)
+    result = {
+        "findings": {finding.kind: {"count": finding.count, "text": finding.text} for finding in findings},
+        "numbers": numbers,
+    }
+    text = json.dumps(files.json_values(result | {"data": fingerprint}), indent=1, ensure_ascii=False, allow_nan=False)
     files.write_text(folder / "audit.json", text + "\n")
     for section in sections:
         for table in section.tables:
             tables.write_table(run.folder / "tables" / f"{table.name}.csv", table.rows)
-    run.write("metrics.json", {"audit": {one.kind: one.count for one in findings}})
+    run.write("metrics.json", {"audit": {finding.kind: finding.count for finding in findings}})
 
 
 def summary(findings: list[Finding]) -> Section:
-    """What was found, a row for each thing that was looked for."""
-    rows: list[dict[str, Any]] = [{"finding": one.kind, "count": one.count, "what": one.text} for one in findings]
+    """All findings in one table, also those with a count of 0."""
+    rows: list[dict[str, Any]] = [
+        {"finding": finding.kind, "count": finding.count, "what": finding.text} for finding in findings
+    ]
     return Section("Findings", [], [table_of("findings", "Findings", "audit.fail_on takes these names.", rows)])
 
 
-def mirrored(folder: Path, plain: Node) -> None:
-    """Show the audit in MLflow; what cannot be shown now is added by make sync."""
+def show_in_mlflow(folder: Path, plain: Node) -> None:
+    """Show the audit in MLflow. An error here is logged alone: `make sync` can add the audit later."""
     settings: tracking.Settings = plain["tracking"].build()
     try:
         tracking.mirror(folder, settings)
-    except Exception as error:  # noqa: BLE001 - whatever MLflow raises: the pages are written
+    except Exception as error:  # noqa: BLE001 - MLflow may raise anything; the pages are already written
         log.warning("tracking: the audit is not shown yet: %s; `make sync` adds it", error)

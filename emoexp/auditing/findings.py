@@ -1,4 +1,4 @@
-"""What a chapter of an audit returns: a section of the page, findings, and numbers; and its tables."""
+"""The result of a chapter of an audit: a section of the page, findings, and numbers; and helpers for its tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,30 +9,30 @@ import numpy as np
 from emoexp.pages.page import MISSING, Section, Table
 
 KINDS = {  # the findings that audit.fail_on may name
-    "altered": "the set is known, and this copy differs from the original",
-    "leaks": "pictures of val or test whose pixels stand in an earlier part",
-    "near_leaks": "pictures of val or test that an earlier part nearly has: shifted, mirrored, re-encoded, brightened",
-    "people": "images of val or test whose person stands in an earlier part",
-    "frames": "neighbouring frames of a video that stand in different parts",
-    "duplicates": "pictures with the same pixels as another, less one each",
-    "near_duplicates": "pictures nearly the same as another, less one each",
-    "conflicts": "the same picture with different labels",
+    "altered": "this copy of a known set differs from the original",
+    "leaks": "pictures of val or test with the pixels of a picture in an earlier part",
+    "near_leaks": "pictures of val or test with a near duplicate (shifted, mirrored, brightened) in an earlier part",
+    "people": "images of val or test whose person is in an earlier part",
+    "frames": "neighbouring frames of a video that are in different parts",
+    "duplicates": "pictures with the same pixels as another one, without one of each group",
+    "near_duplicates": "pictures nearly the same as another one, without one of each group",
+    "conflicts": "groups of the same picture with different labels",
     "unreadable": "files that cannot be used",
     "blank": "pictures that are one flat tone",
     "nearly_blank": "pictures with hardly any contrast",
-    "small": "files smaller than the images made of them",
-    "shapes": "files at least twice as long as wide, or the other way round, of which the crop takes half",
-    "sizes": "files of another size than nine in ten",
-    "confounds": "facts without any expression in them that predict the class",
+    "small": "files with fewer pixels than the images made of them",
+    "shapes": "files with one side at least twice the other, of which the crop removes half",
+    "sizes": "files whose size differs from that of nine in ten files",
+    "confounds": "features that have nothing to do with the expression and predict the class",
     "one_label": "people with several pictures that all have the same label",
-    "labels": "labels that a trained model's predictions on unseen images contradict",
-    "few": "classes with so few test images that a recall is known to within 10 points at best",
+    "labels": "labels that contradict a model's predictions on images on which it was not trained",
+    "few": "classes with so few test images that the interval of a recall is wider than 10 points to each side",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One of KINDS: how many there are, and a sentence that says so."""
+    """A finding of one of KINDS: its count, and a sentence for the page."""
 
     kind: str
     count: int
@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Chapter:
-    """A section of the page, what it found, and its numbers for scripts."""
+    """A section of the page, its findings, and its numbers for scripts."""
 
     section: Section
     findings: list[Finding] = field(default_factory=list)
@@ -49,12 +49,12 @@ class Chapter:
 
 
 def table_of(name: str, title: str, note: str, rows: list[dict[str, Any]]) -> Table:
-    """A table of numbers as they are; shares have three digits."""
+    """A table of values; floating-point numbers are shown with three digits."""
     return Table(name, title, note, rows, [{key: cell_text(value) for key, value in row.items()} for row in rows])
 
 
 def cell_text(value: Any) -> str:
-    """A value as a table shows it."""
+    """The text of a value in a table."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return MISSING
     if isinstance(value, float):
@@ -63,10 +63,9 @@ def cell_text(value: Any) -> str:
 
 
 def by_class(names: Sequence[str], columns: dict[str, Sequence[int | float | None]]) -> list[dict[str, Any]]:
-    """A row for each class, and one for all where columns are counts."""
+    """A row for each class, and a row "all" with the sums of those columns that are counts."""
     rows = [
-        {"class": name} | {key: _plain(values[place]) for key, values in columns.items()}
-        for place, name in enumerate(names)
+        {"class": name} | {key: _plain(values[c]) for key, values in columns.items()} for c, name in enumerate(names)
     ]
     total = {
         key: int(sum(int(value) for value in values if value is not None))

@@ -1,6 +1,9 @@
-"""From a configuration, or from what a checkpoint holds, to a network."""
+"""Builds a network from a configuration, or from a checkpoint."""
 
+from collections.abc import Callable
 from typing import Any
+
+from torch import nn
 
 from emoexp.config import option
 from emoexp.config.models import Activation, Architecture, Head
@@ -13,7 +16,7 @@ from emoexp.models.network import Network
 
 
 def model_spec(experiment: Experiment, data: Dataset) -> dict[str, Any]:
-    """Everything that a model needs besides its weights, to be rebuilt and used on other images."""
+    """Everything besides its weights that is needed to build a model again and to use it on other images."""
     normalisation = of_training_part(data)
     architecture = experiment.architecture.plain()
     if "pretrained" in architecture:  # the weights come with the specification
@@ -35,8 +38,13 @@ def model_spec(experiment: Experiment, data: Dataset) -> dict[str, Any]:
 
 
 def fresh_model(experiment: Experiment, num_classes: int) -> Network:
-    """The network of a configuration, with fresh weights or those that it was pretrained with."""
-    model = experiment.architecture.build(
+    """The network of a configuration, with new random weights or with pretrained ones.
+
+    Raises:
+        ValueError: the architecture builds something that is no `Network`.
+    """
+    model = _build_network(
+        experiment.architecture,
         num_classes=num_classes,
         channels=experiment.channels,
         image_size=experiment.image_size,
@@ -46,20 +54,38 @@ def fresh_model(experiment: Experiment, num_classes: int) -> Network:
 
 
 def build_model(spec: dict[str, Any], allow: list[str]) -> Network:
-    """The network that a checkpoint's specification describes, with fresh weights.
+    """The network that a checkpoint's specification describes, with new random weights.
 
     Raises:
-        ValueError: an option that is none of ours or has a wrong value, or a class that `allow` does not name.
+        ValueError: an unknown option, a wrong value, a class that `allow` does not name, or an architecture that builds
+            something that is no `Network`.
     """
     activation = option.read(Activation, spec["activation"], "activation", allow, kept=True)
     architecture = option.read(Architecture, spec["architecture"], "architecture", allow, kept=True)
-    model = architecture.build(
+    model = _build_network(
+        architecture,
         num_classes=len(spec["class_names"]),
         channels=spec["channels"],
         image_size=spec["image_size"],
         activation=activation.build(),
     )
     return with_head(model, Head.read(spec.get("head", "linear")))
+
+
+def _build_network(
+    architecture: Architecture, *, num_classes: int, channels: int, image_size: int, activation: Callable[[], nn.Module]
+) -> Network:
+    """The network of an architecture, checked here: a wrong class would fail only later, in the training step."""
+    network: object = architecture.build(
+        num_classes=num_classes, channels=channels, image_size=image_size, activation=activation
+    )
+    if not isinstance(network, Network):
+        kind = f"{type(network).__module__}.{type(network).__qualname__}"
+        raise ValueError(
+            f"architecture={architecture.name} builds {kind}, which is no subclass of emoexp.models.network.Network. "
+            "Derive the class from Network: define `features` and `classifier`, and no `forward`"
+        )
+    return network
 
 
 def with_head(model: Network, head: Head) -> Network:
@@ -76,7 +102,7 @@ def trained_model(best: dict[str, Any], allow: list[str]) -> Network:
     model = build_model(spec_of(best), allow)
     model.load_state_dict(best["model"])
     if "posthoc" in best:
-        model.classifier = posthoc.apply(model.classifier, posthoc.restored(best["posthoc"]))
+        model.classifier = posthoc.apply(model.classifier, posthoc.from_checkpoint(best["posthoc"]))
     return model
 
 

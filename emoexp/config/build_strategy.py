@@ -29,13 +29,13 @@ def build_strategy(experiment: Experiment, data: Dataset) -> strategy.Strategy:
         seed=experiment.seed,
     )
     last = ledger.effective_prior(plan.per_epoch[-1])
-    posthoc.rehearse(row.posthoc.build(), prior_C=last, linear=row.head() == Head())
+    posthoc.check_before_training(row.posthoc.build(), prior_C=last, linear=row.head() == Head())
     return plan
 
 
 def heuristics(experiment: Experiment, plan: strategy.Strategy) -> list[str]:
     """What favours rare classes without being a prior that training aims at, and so stands in no row of the ledger."""
-    told, fit = ledger.heuristics(plan), experiment.imbalance.posthoc.name
+    texts, fit = ledger.heuristics(plan), experiment.imbalance.posthoc.name
     if experiment.optimizer.tail is not None:
-        told.append("sharpness is minimised for rare classes alone")
-    return [*told, f"{fit} is fitted on validation after training"] if fit != "none" else told
+        texts.append("sharpness is minimised for rare classes alone")
+    return [*texts, f"{fit} is fitted on validation after training"] if fit != "none" else texts

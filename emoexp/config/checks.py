@@ -49,10 +49,9 @@ def plain(config: DictConfig) -> Node:
     Raises:
         ValueError: as `checked`, or a value that has to be given was not.
     """
-    OmegaConf.resolve(config)
     if missing := sorted(str(key) for key in OmegaConf.missing_keys(config)):
         raise ValueError(f"{missing[0]} has to be given: {missing[0]}=...")
-    values: Node = OmegaConf.to_container(config)  # type: ignore[assignment]
+    values = _plain(config)
     allow = accepted("allow", list[str], values.get("allow", []))
     check_targets(values, allow)
     for path in GROUPS:

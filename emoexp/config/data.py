@@ -1,6 +1,7 @@
 """The options of `data`, `split` and `augmentation`."""
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -59,9 +60,9 @@ class DataSource(Option):
         """The same source, with unreadable images dropped where it can do so."""
         return self.having(on_corrupt="drop") if "on_corrupt" in self.plain() else self
 
+    @abstractmethod
     def build(self, *, image_size: int, channels: int, cache: str | None) -> "Source":
         """The images, read. image_size: pixels a side. cache: the folder of packed images, None for none."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,9 +216,9 @@ class Split(Option):
 
     seed: Seed
 
+    @abstractmethod
     def build(self, source: "Source") -> "Dataset":
         """The images of a source in parts."""
-        raise NotImplementedError
 
     def keeps_parts(self, source: "Source") -> bool:
         """Whether a part that the source came with is exactly that part after the split."""
@@ -321,9 +322,9 @@ class Augmentation(Option):
 
     folder: ClassVar[str] = "augmentation"
 
+    @abstractmethod
     def build(self) -> "Policy":
         """The ranges that transformations are drawn from."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The options of `architecture` and of `activation`: networks, and what stands between their layers."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +25,9 @@ class Activation(Option):
 
     folder: ClassVar[str] = "activation"
 
+    @abstractmethod
     def build(self) -> "Activations":
         """What makes one layer of it, without arguments."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +133,12 @@ class Architecture(Option):
 
     folder: ClassVar[str] = "architecture"
 
+    @abstractmethod
     def build(self, *, num_classes: int, channels: int, image_size: int, activation: "Activations") -> "Network":
         """The network, with weights drawn from torch's global generator.
 
         num_classes: logits. channels, image_size: of its square images. activation: makes one layer.
         """
-        raise NotImplementedError
 
     @property
     def least_size(self) -> int:
@@ -328,15 +329,10 @@ class OwnArchitecture(Own, Architecture):
 
     def build(self, *, num_classes: int, channels: int, image_size: int, activation: "Activations") -> "Network":
         """See Architecture."""
-        from emoexp.models.network import Network
-
-        model = self.made(num_classes=num_classes, channels=channels, image_size=image_size, activation=activation)
-        if not isinstance(model, Network):
-            raise ValueError(
-                f"architecture {self.name}: {type(model).__name__} is no network. Derive it from "
-                "emoexp.models.network.Network, with `features` and `classifier` and without a `forward` of its own"
-            )
-        return model
+        network: Network = self.made(
+            num_classes=num_classes, channels=channels, image_size=image_size, activation=activation
+        )
+        return network
 
 
 Architecture.own = OwnArchitecture

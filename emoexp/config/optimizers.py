@@ -1,6 +1,7 @@
 """The options of `optimizer` and of `scheduler`."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,9 +36,9 @@ class Optimizer(Option):
                 f"{path}.tail={self.tail} does nothing where {path}.rho is 0: raise it, or leave tail=null"
             )
 
+    @abstractmethod
     def build(self, groups: "Groups") -> "optim.Optimizer":
         """The optimizer of groups of parameters, as torch takes them."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Adam(_Adam):
         return optim.Adam(
             groups,
             lr=self.lr,
-            betas=self.betas,  # type: ignore[arg-type]
+            betas=(self.betas[0], self.betas[1]),
             eps=self.eps,
             weight_decay=self.weight_decay,
             fused=self.fused,
@@ -77,7 +78,7 @@ class AdamW(_Adam):
         return optim.AdamW(
             groups,
             lr=self.lr,
-            betas=self.betas,  # type: ignore[arg-type]
+            betas=(self.betas[0], self.betas[1]),
             eps=self.eps,
             weight_decay=self.weight_decay,
             fused=self.fused,
@@ -141,9 +142,9 @@ class Scheduler(Option):
 
     folder: ClassVar[str] = "scheduler"
 
+    @abstractmethod
     def build(self) -> "Schedule":
         """The factor of the optimizer's rate, from epochs trained, epochs at most, and the values monitored so far."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ somebody's own, behind a `_target_` that the command line allows, is an option t
 
 import dataclasses
 import difflib
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar, get_args
@@ -33,7 +34,7 @@ class Values:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option(Values):
+class Option(Values, ABC):
     """One option of a group.
 
     folder: of conf/, where its file lies. known: the group's options by name. own: what reads a class that is not ours.
@@ -96,6 +97,7 @@ def read(base: type[T], node: Any, path: str, allow: Sequence[str] = (), *, kept
     known = base.known.get(name)
     if known is not None and (target is None or _was_ours(base, name, str(target))):
         values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+        # the group lists options of its own kind alone
         return read_values(known, values, path, allow, kept=kept, what=f"{path}={name}")  # type: ignore[return-value]
     if target is None:
         near = difflib.get_close_matches(name, base.known, n=1)
@@ -109,7 +111,7 @@ def read(base: type[T], node: Any, path: str, allow: Sequence[str] = (), *, kept
             "and a name of its own"
         )
     (check_kept if kept else check_targets)(dict(node), list(allow), path)
-    return _own(base.own, dict(node), path, tuple(allow))  # type: ignore[return-value]
+    return _own(base.own, dict(node), path, tuple(allow))  # type: ignore[return-value]  # as above
 
 
 def _was_ours(base: type[Option], name: str, target: str) -> bool:

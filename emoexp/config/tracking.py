@@ -1,5 +1,6 @@
 """The options of `tracking`."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -21,13 +22,13 @@ class Tracking(Option):
         """Whether a finished run's model is exported."""
         return False
 
+    @abstractmethod
     def build(self) -> "Settings":
         """Where and how runs are shown in MLflow.
 
         Raises:
             ValueError: an address that cannot work.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

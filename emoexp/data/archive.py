@@ -1,6 +1,6 @@
-"""Files under a root, be it a folder, a zip or a tar archive, read in place.
+"""The files under a root, which is a folder, a zip archive or a tar archive; archives are not unpacked.
 
-Nothing outside the root is ever read: names that climb out, absolute names, links and devices are refused.
+Nothing outside the root is ever read: names that lead out of it, absolute names, links and devices are refused.
 """
 
 import hashlib
@@ -22,38 +22,41 @@ _SYSTEM = {"thumbs.db", "desktop.ini", "__macosx"}
 class Tree:
     """The regular files under a root.
 
-    names: relative, with forward slashes, sorted. folders: those that stand there by themselves, empty ones
-    too. each: contents of some files, in the order that is fast to read, each cut off after a number of
-    bytes.
+    names: relative, with forward slashes, sorted. folders: those that a folder holds or an archive lists, empty ones
+    too. read_many: name and content of each of some files, in the order that is fastest to read; a content is cut
+    off after the given number of bytes.
     """
 
     root: Path
     names: tuple[str, ...]
     folders: tuple[str, ...]
-    each: Callable[[Iterable[str], int], Iterator[tuple[str, bytes]]]
+    read_many: Callable[[Iterable[str], int], Iterator[tuple[str, bytes]]]
 
     def read(self, name: str, limit: int) -> bytes:
         """One file's content, at most `limit` bytes of it."""
-        return next(self.each([name], limit))[1]
+        return next(self.read_many([name], limit))[1]
 
 
-def existing(root: str, source: str, what: str) -> Path:
+def existing_path(root: str, source: str, what: str) -> Path:
     """The root as a path.
 
+    Args:
+        source: name of the option of conf/data. what: the files that it reads, for the message.
+
     Raises:
-        ValueError: where there is nothing, saying what the set is and how to point to it.
+        ValueError: there is nothing at that path.
     """
     path = Path(root).expanduser()
     if not path.exists():
         raise ValueError(
             f"data={source} looks for {what} and finds nothing at {path.absolute()}; "
-            f"give its place with data.root=<folder or archive>"
+            f"say where it is with data.root=<folder or archive>"
         )
     return path
 
 
 def stamp(root: Path) -> str:
-    """The state of everything under a root, without opening a file: another state, another stamp."""
+    """A text that changes when a file under the root is added, removed or changed (by size and time of change)."""
     if root.is_file():
         about = root.stat()
         return f"{root.resolve()} {about.st_size} {about.st_mtime_ns}"
@@ -66,7 +69,7 @@ def stamp(root: Path) -> str:
 
 @contextmanager
 def open_tree(root: Path) -> Iterator[Tree]:
-    """The files of a folder, a .zip or a .tar archive (plain or compressed). Any other file is a tree of one.
+    """The files of a folder, a .zip or a .tar archive (plain or compressed). Any other file is a tree of one file.
 
     Raises:
         ValueError: for a damaged archive, and for entries that would leave the root.
@@ -93,35 +96,37 @@ def _folder(root: Path) -> Tree:
 
 
 def _reader(files: Mapping[str, str | Path]) -> Callable[[Iterable[str], int], Iterator[tuple[str, bytes]]]:
-    def each(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
+    def read_many(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
         for name in names:
             with open(files[name], "rb") as file:  # noqa: PTH123 - a Path's own takes as long as decoding a small image
-                size = os.fstat(file.fileno()).st_size  # a buffer for the whole limit would be made and given back
+                size = os.fstat(file.fileno()).st_size  # else Python allocates a buffer of `limit` bytes first
                 yield name, file.read(min(limit, size + 1))
 
-    return each
+    return read_many
 
 
 def _walk(root: Path) -> tuple[dict[str, os.DirEntry[str]], tuple[str, ...]]:
-    """The regular files below a folder by their sorted names, and the folders. Links may point to files below it."""
-    inside = root.resolve()
+    """The regular files below a folder, by sorted names, and its folders. A link may point to a file below it."""
+    resolved_root = root.resolve()
     files: dict[str, os.DirEntry[str]] = {}
-    folders, escaped, left = [], [], [("", os.fspath(root))]
-    while left:
-        prefix, folder = left.pop()
+    folders, outside_links, pending = [], [], [("", os.fspath(root))]
+    while pending:
+        prefix, folder = pending.pop()
         for entry in _entries(folder):
             name = prefix + entry.name
-            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
-                escaped.append(name)
+            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(resolved_root):
+                outside_links.append(name)
             elif _is_system(entry.name):
                 continue
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(name)
-                left.append((name + "/", entry.path))
+                pending.append((name + "/", entry.path))
             elif entry.is_file():
                 files[name] = entry
-    if escaped:
-        raise ValueError(f"{root} holds links that lead out of it, which are not followed: {_first(sorted(escaped))}")
+    if outside_links:
+        raise ValueError(
+            f"{root} holds links that lead out of it, which are not followed: {_shorten(sorted(outside_links))}"
+        )
     return dict(sorted(files.items())), tuple(sorted(folders))
 
 
@@ -135,50 +140,52 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 def _zip(root: Path, archive: zipfile.ZipFile) -> Tree:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    odd = [entry.filename for entry in entries if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG)]
-    _refuse(root, [entry.filename for entry in entries], odd)
-    place = {entry.filename: entry for entry in entries if not _is_system(entry.filename)}
+    irregular_names = [
+        entry.filename for entry in entries if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG)
+    ]
+    _check_names(root, [entry.filename for entry in entries], irregular_names)
+    entry_of = {entry.filename: entry for entry in entries if not _is_system(entry.filename)}
 
-    def each(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
-        for name in sorted(names, key=lambda name: place[name].header_offset):
+    def read_many(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
+        for name in sorted(names, key=lambda name: entry_of[name].header_offset):
             try:
-                with archive.open(place[name]) as file:
+                with archive.open(entry_of[name]) as file:
                     yield name, file.read(limit)
             except RuntimeError as error:  # what zipfile raises for an encrypted entry
                 raise ValueError(f"{root}: {error}") from error
 
     folders = tuple(entry.filename.rstrip("/") for entry in archive.infolist() if entry.is_dir())
-    return Tree(root, tuple(sorted(place)), folders, each)
+    return Tree(root, tuple(sorted(entry_of)), folders, read_many)
 
 
 def _tar(root: Path, archive: tarfile.TarFile) -> Tree:
-    everything = archive.getmembers()
-    members = [member for member in everything if not member.isdir()]
-    _refuse(root, [member.name for member in members], [member.name for member in members if not member.isreg()])
-    place = {member.name.removeprefix("./"): member for member in members if not _is_system(member.name)}
+    all_members = archive.getmembers()
+    files = [member for member in all_members if not member.isdir()]
+    _check_names(root, [member.name for member in files], [member.name for member in files if not member.isreg()])
+    member_of = {member.name.removeprefix("./"): member for member in files if not _is_system(member.name)}
 
-    def each(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
-        for name in sorted(names, key=lambda name: place[name].offset_data):
-            file = archive.extractfile(place[name])
+    def read_many(names: Iterable[str], limit: int) -> Iterator[tuple[str, bytes]]:
+        for name in sorted(names, key=lambda name: member_of[name].offset_data):
+            file = archive.extractfile(member_of[name])
             assert file is not None, "only regular files are listed"
             yield name, file.read(limit)
 
-    folders = tuple(member.name.removeprefix("./") for member in everything if member.isdir())
-    return Tree(root, tuple(sorted(place)), folders, each)
+    folders = tuple(member.name.removeprefix("./") for member in all_members if member.isdir())
+    return Tree(root, tuple(sorted(member_of)), folders, read_many)
 
 
-def _refuse(root: Path, names: list[str], odd: list[str]) -> None:
+def _check_names(root: Path, names: list[str], irregular_names: list[str]) -> None:
     if len(names) > MAX_ENTRIES:
         raise ValueError(f"{root} holds {len(names)} files, more than the {MAX_ENTRIES} that are allowed")
-    escaped = [name for name in names if climbs(name)]
-    if escaped:
-        raise ValueError(f"{root} holds names that lead out of it, and is not read: {_first(escaped)}")
-    if odd:
-        raise ValueError(f"{root} holds links or devices, which are not read: {_first(odd)}")
+    outside_names = [name for name in names if leads_outside(name)]
+    if outside_names:
+        raise ValueError(f"{root} holds names that lead out of it, and is not read: {_shorten(outside_names)}")
+    if irregular_names:
+        raise ValueError(f"{root} holds links or devices, which are not read: {_shorten(irregular_names)}")
 
 
-def climbs(name: str) -> bool:
-    """Whether a relative name, taken from a file, would lead out of the folder that it is meant for."""
+def leads_outside(name: str) -> bool:
+    """Whether a name that a file gives (an archive, a table) leads out of the folder to which it is relative."""
     windows = PureWindowsPath(name)
     return bool(windows.drive or windows.root or PurePosixPath(name).is_absolute() or ".." in windows.parts)
 
@@ -188,5 +195,5 @@ def _is_system(name: str) -> bool:
     return any((part.startswith(".") and part != ".") or part.casefold() in _SYSTEM for part in parts)
 
 
-def _first(names: list[str]) -> str:
+def _shorten(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""What every source of images gives: pixels, labels, names, and what is known of parts and identities."""
+"""A labelled set of images, before splitting (Source) and after it (Dataset)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class Source:
     """A set of labelled images as its reader gives it, before splitting.
 
     images: uint8 N×C×H×W, memory-mapped where it comes from the cache. labels: int64 N, indices into
-    class_names. names: where each image stands inside the root, for people. part: int8 N, the position in
-    PARTS, -1 where the source does not say. identity: int64 N, equal for pictures of one person, -1 where
-    unknown; None without identities. digest: bytes N (32 hexadecimal digits), equal if and only if the pixels
-    are. notes: sentences for the log on what was dropped, repaired, or stands out. left_out: name and reason of each
-    file that is none of the images: unreadable, without a label, with several.
+    class_names. names: path of each image below the root, for messages. part: int8 N, the position in PARTS, -1
+    where the source does not say. identity: int64 N, equal for pictures of one person, -1 where unknown; None
+    without identities. digest: bytes N (32 hexadecimal digits), equal if and only if the pixels are equal. notes:
+    sentences for the log about images that were dropped or repaired, or that are unusual. left_out: name and reason
+    of each file that is not among the images: it is unreadable, or has no label or several.
     """
 
     name: str
@@ -37,9 +37,9 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Source):
-    """A source after splitting: every image stands in one of PARTS, or in none (-1) where a leak or a tail was cut out.
+    """A source after splitting: each image is in one of PARTS, or in none (-1) if a leak or a long tail was cut out.
 
-    split: the mode that was asked for. leaky: copies were made before the split, so that `digest` is the originals'.
+    split: the mode of the split. leaky: copies were made before the split, and `digest` is that of their originals.
     """
 
     split: str
@@ -54,27 +54,28 @@ class Dataset(Source):
         return np.bincount(self.labels[self.where(part)], minlength=len(self.class_names))
 
     def clean(self, part: str) -> np.ndarray:
-        """Whether the pixels of each of a part's images stand in no earlier part: bool, as `where` orders.
+        """Whether each image of a part has pixels that no image of an earlier part has: bool, in the order of `where`.
 
-        Earlier than test are train and val, earlier than val is train: what training or choosing has already
-        seen.
+        Train and val are earlier than test, train is earlier than val: training, or the choice of the best epoch, has
+        already seen the images of earlier parts.
         """
         earlier = (self.part >= 0) & (self.part < PARTS.index(part))
         return ~np.isin(self.digest[self.where(part)], self.digest[earlier])
 
     @cached_property
     def pixels(self) -> tuple[float, float]:
-        """Mean and standard deviation of the training part's values, in 0..1; worked out once."""
+        """Mean and standard deviation of the training part's values, in 0..1; computed once."""
         return pixel_statistics(self.images, self.where("train"))
 
     @cached_property
     def fingerprint(self) -> dict[str, object]:
-        """What identifies the data, ready for JSON; `content` and `images` depend on no file's name and on no order.
+        """What identifies the data, ready for JSON.
 
-        `images` is the same for every split of the same pictures, `content` is not.
+        `content` and `images` are hashes that do not depend on names or order of files. `images` is the same for
+        every split of the same pictures, `content` is not.
 
         `pixel_mean` and `pixel_std` are those of the training part, in 0..1, over all pixels and channels.
-        `seen_before` counts the images of val and test whose pixels stand in an earlier part.
+        `seen_before` counts the images of val and test whose pixels an earlier part has too.
         """
         mean, std = self.pixels
         known = None if self.identity is None else self.identity[self.identity >= 0]
@@ -96,7 +97,7 @@ class Dataset(Source):
 
 def digests(image_NCHW: np.ndarray) -> np.ndarray:
     """A 128-bit BLAKE2 hash of each image's pixels, as 32 hexadecimal digits (bytes)."""
-    return np.array([digest(image) for piece in mapped.pieces(image_NCHW) for image in piece], dtype="S32")
+    return np.array([digest(image) for block in mapped.blocks(image_NCHW) for image in block], dtype="S32")
 
 
 def digest(image_CHW: np.ndarray) -> str:
@@ -107,8 +108,8 @@ def digest(image_CHW: np.ndarray) -> str:
 def pixel_statistics(image_NCHW: np.ndarray, index: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the chosen images' values, in 0..1, from an exact histogram."""
     count = np.zeros(256, dtype=np.int64)
-    for piece in mapped.pieces(image_NCHW, index):
-        count += np.bincount(piece.ravel(), minlength=256)
+    for block in mapped.blocks(image_NCHW, index):
+        count += np.bincount(block.ravel(), minlength=256)
     total = max(int(count.sum()), 1)
     grey = np.arange(256)
     mean = int((count * grey).sum()) / total

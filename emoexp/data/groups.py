@@ -6,13 +6,13 @@ from scipy.sparse.csgraph import connected_components
 
 
 def connected(first_P: np.ndarray, second_P: np.ndarray, size: int) -> np.ndarray:
-    """Groups of things, numbered from 0, that pairs link.
+    """Connected components of a graph: groups of items that pairs link, directly or in a chain.
 
     Args:
         first_P, second_P: the two ends of each pair, 0..size-1.
 
     Returns:
-        int64, one for each thing: groups are numbered from 0 in the order of their first members.
+        int64, the group of each of the `size` items. Groups are numbered from 0 in the order of their first members.
     """
     links = coo_array((np.ones(len(first_P), np.int8), (first_P, second_P)), shape=(size, size))
     label_N = connected_components(links, directed=False)[1]

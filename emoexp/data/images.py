@@ -1,4 +1,4 @@
-"""From the bytes of an image file to square uint8 pixels of the wanted side and number of channels."""
+"""Decoding of image files to square uint8 pixels, with a given side and number of channels."""
 
 import io
 import math
@@ -12,33 +12,34 @@ from PIL import Image, ImageOps
 
 from emoexp.data import mapped
 from emoexp.data.dataset import digest
-from emoexp.data.mapped import Room
+from emoexp.data.mapped import Allocator
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 50_000_000  # of one image; more is taken for a decompression bomb
 MAX_BYTES = 256 << 20  # of one image file
 POLICIES = ("refuse", "drop")
-_SHOWN = 20
-_TOGETHER = 32  # images between two looks at what is resident
+_MAX_LISTED = 20  # unusable images that a message lists
+_CHECK_EVERY = 32  # images that are decoded between two checks of the resident memory
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImages:
     """Images that could be read.
 
-    pixels: uint8 N×C×S×S. kept: positions (int64 N) among the files that were asked for.
-    size: width and height in the files, int64 N×2. digest: bytes N, of the pixels. notes: what was dropped and why.
-    bad: name and reason of each."""
+    pixels: uint8 N×C×S×S. index: int64 N, position of each image among the names passed to `decode_all`. size: int64
+    N×2, width and height in the files. digest: bytes N, of the pixels. notes: a sentence on the images that were
+    dropped, if any. unusable: name and reason of each of these.
+    """
 
     pixels: np.ndarray
-    kept: np.ndarray
+    index: np.ndarray
     size: np.ndarray
     digest: np.ndarray
     notes: tuple[str, ...]
-    bad: tuple[tuple[str, str], ...]
+    unusable: tuple[tuple[str, str], ...]
 
 
 def is_image(name: str) -> bool:
@@ -52,69 +53,71 @@ def decode_all(
     image_size: int,
     channels: int,
     on_corrupt: str,
-    room: Room = mapped.in_ram,
-) -> Decoded:
-    """Decode files, all of them before complaining.
+    allocate: Allocator = mapped.allocate_in_memory,
+) -> DecodedImages:
+    """Decode files. An error lists all files that cannot be read, not only the first.
 
     Args:
-        names: the files wanted. contents: name and bytes of each, in any order; what does not come is missing.
+        names: the files to decode. contents: name and bytes of each, in any order; a name that does not come counts
+            as a missing file.
         on_corrupt: "refuse" unreadable files or "drop" them with a note.
-        room: where the pixels are put, each as soon as it is decoded.
+        allocate: makes the array into which each image is decoded.
 
     Raises:
-        ValueError: lists the files that cannot be read, with reasons, where they are refused, or where none
-            is left.
+        ValueError: lists the files that cannot be read, with reasons, if they are refused or if no image is left.
     """
-    check_policy(on_corrupt)
-    place = {name: index for index, name in enumerate(names)}
-    pixels = room((len(names), channels, image_size, image_size))
-    size, hashed = np.zeros((len(names), 2), dtype=np.int64), np.zeros(len(names), "S32")
-    bad = dict.fromkeys(names, "is missing")
+    check_on_corrupt(on_corrupt)
+    row_of = {name: index for index, name in enumerate(names)}
+    pixels = allocate((len(names), channels, image_size, image_size))
+    size, digest_N = np.zeros((len(names), 2), dtype=np.int64), np.zeros(len(names), "S32")
+    reason_of = dict.fromkeys(names, "is missing")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which changes no pixel
+        warnings.simplefilter("ignore")  # Pillow warns of unusual metadata, which changes no pixel
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for number, (name, data) in enumerate(contents, start=1):
             try:
-                row = place[name]
+                row = row_of[name]
                 image, size[row] = decode(data, image_size, channels)
-                pixels[row], hashed[row] = image, digest(image)
-                del bad[name]
+                pixels[row], digest_N[row] = image, digest(image)
+                del reason_of[name]
             except ValueError as error:
-                bad[name] = str(error)
-            if number % _TOGETHER == 0:
-                mapped.touch(pixels, _TOGETHER)
-    notes = report_bad([f"{name} {reason}" for name, reason in bad.items()], len(names), on_corrupt)
-    kept = np.array([place[name] for name in names if name not in bad], dtype=np.int64)
-    return Decoded(_closed_up(pixels, kept), kept, size[kept], hashed[kept], notes, tuple(bad.items()))
+                reason_of[name] = str(error)
+            if number % _CHECK_EVERY == 0:
+                mapped.touch(pixels, _CHECK_EVERY)
+    notes = report_unusable([f"{name} {reason}" for name, reason in reason_of.items()], len(names), on_corrupt)
+    index_N = np.array([row_of[name] for name in names if name not in reason_of], dtype=np.int64)
+    return DecodedImages(
+        _compact_rows(pixels, index_N), index_N, size[index_N], digest_N[index_N], notes, tuple(reason_of.items())
+    )
 
 
-def _closed_up(pixels: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The rows that are kept, in the same memory: those behind a dropped one move up."""
-    for row in np.flatnonzero(kept != np.arange(len(kept))).tolist():
-        pixels[row] = pixels[kept[row]]
+def _compact_rows(pixels: np.ndarray, index_N: np.ndarray) -> np.ndarray:
+    """The rows of an increasing index, moved together at the start of the same memory."""
+    for row in np.flatnonzero(index_N != np.arange(len(index_N))).tolist():
+        pixels[row] = pixels[index_N[row]]
         mapped.touch(pixels, 2)
-    return pixels[: len(kept)]
+    return pixels[: len(index_N)]
 
 
-def check_policy(on_corrupt: str) -> None:
+def check_on_corrupt(on_corrupt: str) -> None:
     """Raises ValueError unless `on_corrupt` is one of POLICIES."""
     if on_corrupt not in POLICIES:
         raise ValueError(f"data.on_corrupt={on_corrupt!r}; it may be refuse or drop")
 
 
-def report_bad(bad: list[str], total: int, on_corrupt: str) -> tuple[str, ...]:
-    """A note on images that cannot be used, one line each, or none where there are none.
+def report_unusable(unusable: list[str], total: int, on_corrupt: str) -> tuple[str, ...]:
+    """A note that lists the unusable images, one line each; no note if there are none.
 
     Raises:
-        ValueError: the same as an error, where they are refused or nothing is left.
+        ValueError: unusable images are refused, or all images are unusable. The message is the same list.
     """
-    if not bad:
+    if not unusable:
         return ()
-    more = f"\n  and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-    text = f"{len(bad)} of {total} images cannot be used:\n  " + "\n  ".join(bad[:_SHOWN]) + more
+    more = f"\n  and {len(unusable) - _MAX_LISTED} more" if len(unusable) > _MAX_LISTED else ""
+    text = f"{len(unusable)} of {total} images cannot be used:\n  " + "\n  ".join(unusable[:_MAX_LISTED]) + more
     if on_corrupt == "refuse":
         raise ValueError(text + "\nRepair or remove them, or leave them out with data.on_corrupt=drop")
-    if len(bad) == total:
+    if len(unusable) == total:
         raise ValueError(text + "\nNothing is left")
     return (text.replace("cannot be used", "cannot be used and are left out"),)
 
@@ -122,12 +125,11 @@ def report_bad(bad: list[str], total: int, on_corrupt: str) -> tuple[str, ...]:
 def decode(data: bytes, image_size: int, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
     """One image as uint8 C×S×S, and its width and height in the file.
 
-    The picture is turned as its EXIF orientation says, laid on white where it is transparent, 16-bit values
-    are divided by 257, an animation gives its first frame. Shape is kept: the shorter side becomes
-    `image_size`, the longer one is cut at both ends.
+    The picture is rotated as its EXIF orientation says. Transparent pixels are put on white. 16-bit values are
+    divided by 257. An animation gives its first frame. The middle square is cut out and resized to S = `image_size`.
 
     Raises:
-        ValueError: says why the bytes are no usable image.
+        ValueError: the bytes are no usable image; the message is the reason, to follow the file's name.
     """
     if not data:
         raise ValueError("is empty")
@@ -138,30 +140,32 @@ def decode(data: bytes, image_size: int, channels: int) -> tuple[np.ndarray, tup
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"has {width}x{height} pixels, more than {MAX_PIXELS}")
-            picture = _upright(image)
-            plain = _square(_plain(picture, "L" if channels == 1 else "RGB"), image_size)
+            picture = _apply_orientation(image)
+            square = _crop_and_resize(_convert_mode(picture, "L" if channels == 1 else "RGB"), image_size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError("claims so many pixels that it is taken for a decompression bomb") from error
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"is no image ({_looks_like(data)})") from error
+        raise ValueError(f"is no image ({_describe_content(data)})") from error
     except ValueError as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # Pillow's decoders raise what they like on broken files
+    except Exception as error:  # Pillow's decoders raise errors of any kind on broken files
         raise ValueError(f"is damaged ({error})") from error
-    array = np.asarray(plain)
+    array = np.asarray(square)
     return (array[None] if channels == 1 else array.transpose(2, 0, 1)), (width, height)
 
 
-def resize_all(image_N1HW: np.ndarray, image_size: int, channels: int, room: Room = mapped.in_ram) -> np.ndarray:
-    """Grey uint8 images at another side and number of channels, as `decode` would give them, in `room`."""
-    pixels = room((len(image_N1HW), channels, image_size, image_size))
+def resize_all(
+    image_N1HW: np.ndarray, image_size: int, channels: int, allocate: Allocator = mapped.allocate_in_memory
+) -> np.ndarray:
+    """Grey uint8 images with another side and number of channels, as `decode` gives them, in an array of `allocate`."""
+    pixels = allocate((len(image_N1HW), channels, image_size, image_size))
     for row, image in enumerate(image_N1HW[:, 0]):
-        pixels[row] = image if len(image) == image_size else _square(Image.fromarray(image), image_size)
+        pixels[row] = image if len(image) == image_size else _crop_and_resize(Image.fromarray(image), image_size)
         mapped.touch(pixels, 1)
     return pixels
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     has_metadata = "exif" in image.info or image.format == "TIFF"
     if has_metadata and image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
         return ImageOps.exif_transpose(image)
@@ -169,12 +173,12 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """The picture in mode L or RGB, whatever mode it came in."""
+def _convert_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The picture in mode L or RGB, from any mode."""
     if image.mode == mode:
         return image
     if image.mode in _SIXTEEN_BIT:
-        image = _eight_bits(image)
+        image = _sixteen_to_eight_bits(image)
     elif image.mode == "F":
         raise ValueError("holds floating-point pixels, whose range is not known")
     elif "A" in image.mode or "a" in image.mode or "transparency" in image.info:
@@ -186,14 +190,14 @@ def _plain(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
     wide = np.asarray(image).astype(np.int64)
     if wide.min() < 0 or wide.max() > 65535:
         raise ValueError(f"holds pixel values from {wide.min()} to {wide.max()}; 0 to 65535 is understood")
     return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
+def _crop_and_resize(image: Image.Image, side: int) -> Image.Image:
     width, height = image.size
     if width == height == side:
         return image
@@ -203,7 +207,7 @@ def _square(image: Image.Image, side: int) -> Image.Image:
     return square.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def _looks_like(data: bytes) -> str:
+def _describe_content(data: bytes) -> str:
     start = data[:64].lstrip().lower()
     if not any(data[:1024]):
         return "nothing but zero bytes"
@@ -218,10 +222,10 @@ def _looks_like(data: bytes) -> str:
 
 def contrast(image_NCHW: np.ndarray) -> np.ndarray:
     """Standard deviation of each image's values, in grey levels of 0..255: float64 N."""
-    found = [piece.reshape(len(piece), math.prod(piece.shape[1:])).std(1) for piece in mapped.pieces(image_NCHW)]
-    return np.concatenate(found) if found else np.empty(0)
+    deviations = [block.reshape(len(block), math.prod(block.shape[1:])).std(1) for block in mapped.blocks(image_NCHW)]
+    return np.concatenate(deviations) if deviations else np.empty(0)
 
 
 def blank(image_NCHW: np.ndarray) -> int:
-    """How many images are (nearly) one flat tone: a standard deviation below one of 255 grey levels."""
+    """How many images are one flat tone, or nearly: the standard deviation of their grey levels (0..255) is below 1."""
     return int((contrast(image_NCHW) < 1).sum())

@@ -1,7 +1,7 @@
-"""A long tail cut into any data set: only so many training images of each class stay, the others stand in no part.
+"""A long tail, cut into any data set: each class keeps some of its training images, the others are put into no part.
 
-Whatever the literature calls CIFAR-10-LT or CIFAR-100-LT is the balanced set cut like this. Validation and test stay as
-they are. Classes are ranked by the training images that they have, so that what is uneven already becomes more so.
+CIFAR-10-LT and CIFAR-100-LT of the literature are made in this way from the balanced sets. Validation and test are not
+changed. Classes are ranked by their number of training images, so that an imbalanced set becomes more imbalanced.
 """
 
 import dataclasses
@@ -25,47 +25,47 @@ def counts(count_C: np.ndarray, profile: str, factor: float) -> np.ndarray:
     fewer images than that keeps what it has.
 
     Args:
-        count_C: images of each class; the most first, equal ones in class order, makes the ranks.
+        count_C: images of each class. The largest class has rank 0; of equal classes the first has the lower rank.
         profile: one of PROFILES; none keeps everything.
-        factor: of the largest class's images over the smallest one's, at least 1.
+        factor: images of the largest class over those of the smallest, at least 1.
     """
     assert profile in PROFILES and 1 <= factor < math.inf
     if profile == "none":
         return count_C.astype(np.int64)
-    last, most = max(len(count_C) - 1, 1), int(count_C.max())
+    last_rank, largest = max(len(count_C) - 1, 1), int(count_C.max())
     target_C = np.empty(len(count_C), np.int64)
     for rank, c in enumerate(np.argsort(-count_C, kind="stable")):
-        share = rank / last if profile == "exponential" else float(rank >= len(count_C) // 2)
-        # a whole number on paper may come out a hair below: 5000 * 32^(-2/5), which is 1250, as 1249.9999999999998
-        target_C[c] = math.floor(most * factor**-share * (1 + 1e-12))
+        share = rank / last_rank if profile == "exponential" else float(rank >= len(count_C) // 2)
+        # rounding may give a little less than a whole number: 5000 * 32^(-2/5) is 1250, computed 1249.9999999999998
+        target_C[c] = math.floor(largest * factor**-share * (1 + 1e-12))
     return np.minimum(target_C, count_C)
 
 
 def cut(data: Dataset, *, profile: str, factor: float, seed: int) -> Dataset:
     """The data with the long tail of `counts` in its training part.
 
-    Which images stay depends on the seed and the class's name, and on the pixels but not on the names and the order of
-    files. Of one seed, the images of a larger factor are among those of a smaller one.
+    Which images are kept depends on the seed, the class's name and the pixels, not on the names and order of files.
+    With the same seed, the images that a larger factor keeps are among those that a smaller factor keeps.
 
     Raises:
-        ValueError: a class that would be left without an image.
+        ValueError: a class would have no image left.
     """
     count_C = data.counts("train")
     keep_C = counts(count_C, profile, factor)
     if profile == "none":
         return data
     if (keep_C == 0).any():
-        empty = ", ".join(data.class_names[c] for c in np.flatnonzero(keep_C == 0))
+        empty_classes = ", ".join(data.class_names[c] for c in np.flatnonzero(keep_C == 0))
         raise ValueError(
-            f"data.long_tail.factor={factor:g} leaves no training image of {empty}: the largest class has "
+            f"data.long_tail.factor={factor:g} leaves no training image of {empty_classes}: the largest class has "
             f"{count_C.max()}, so that a factor of at most {count_C.max()} is possible"
         )
     part, train = data.part.copy(), data.where("train")
     for c, name in enumerate(data.class_names):
-        mine = train[data.labels[train] == c]
-        mine = mine[np.argsort(data.digest[mine], kind="stable")]
-        order = rng.permutation(seed, "long tail", zlib.crc32(name.encode()), size=len(mine)).numpy()
-        part[mine[order[keep_C[c] :]]] = -1
+        member_M = train[data.labels[train] == c]
+        member_M = member_M[np.argsort(data.digest[member_M], kind="stable")]
+        order = rng.permutation(seed, "long tail", zlib.crc32(name.encode()), size=len(member_M)).numpy()
+        part[member_M[order[keep_C[c] :]]] = -1
     note = (
         f"data.long_tail.profile={profile}, factor {factor:g}: training keeps {keep_C.sum()} of {count_C.sum()} "
         f"images, class by class {', '.join(map(str, keep_C))}"

@@ -1,7 +1,8 @@
-"""Images in memory-mapped files: larger than memory if need be, since pages that were read are given back.
+"""Images in memory-mapped files. They may be larger than memory, because pages that were read are released again.
 
-Pages of a map count in the resident set from their first touch on. Those of small maps may: they are read again each
-epoch. Of maps of at least LARGE bytes they are given back; the file, or the system's cache of it, keeps them.
+A page of a map counts as resident memory of the process from its first read or write on. Pages of small maps stay
+resident, because each epoch reads them again. Pages of maps of at least LARGE bytes are released from time to time;
+their content stays in the file and in the system's cache of it.
 """
 
 import mmap
@@ -16,34 +17,35 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch import Tensor
 
-Room = Callable[[tuple[int, ...]], np.ndarray]  # uint8 zeros of a shape, on disk or in RAM, for a reader's pixels
-LARGE = 1 << 30  # bytes of a map from which on its pages are given back
-BLOCK = 16 << 20  # bytes of images that are looked at in one piece
-_KEPT = 256 << 20  # bytes of a large map that may be resident
-_AROUND = 2 << 20  # bytes that touching a row may map besides its own: a fault maps the whole folio around it
+Allocator = Callable[[tuple[int, ...]], np.ndarray]  # a shape to uint8 zeros of it, in a file or in RAM, for pixels
+LARGE = 1 << 30  # bytes: pages of maps of at least this size are released
+BLOCK = 16 << 20  # bytes of images that are processed at a time
+_RESIDENT_LIMIT = 256 << 20  # bytes of a large map that may be resident
+_FAULT_AROUND = 2 << 20  # bytes that one page fault may map besides the row itself: it maps a whole folio
 
 
 @dataclass
-class _Place:
-    """Where a map starts in memory, and how much of it was touched since pages were last given back, in bytes."""
+class _MapState:
+    """Address of a map in memory, and bytes of it that were read or written since its pages were last released."""
 
-    start: int
+    address: int
     touched: int = 0
 
 
-_places: WeakKeyDictionary[mmap.mmap, _Place] = WeakKeyDictionary()  # an address that is no map's is never given back
+# All open maps. Weak: a map that is closed leaves the table, so that memory at its old address is never released.
+_map_states: WeakKeyDictionary[mmap.mmap, _MapState] = WeakKeyDictionary()
 
 
-def in_ram(shape: tuple[int, ...]) -> np.ndarray:
-    """Room for pixels in memory."""
+def allocate_in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    """An Allocator: zeros in memory."""
     return np.zeros(shape, np.uint8)
 
 
-def on_disk(file: BinaryIO, offset: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Room for pixels in a file from `offset` bytes on; what is written there is in the file.
+def allocate_in_file(file: BinaryIO, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros in a file, from `offset` bytes on. What is written to the array is written to the file.
 
     Raises:
-        OSError: the disk has no room. It is reserved here, since a write to a map cannot say so.
+        OSError: the disk is full. The space is reserved here, because a write to a map cannot report a full disk.
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, offset + prod(shape))
@@ -52,63 +54,63 @@ def on_disk(file: BinaryIO, offset: int, shape: tuple[int, ...]) -> np.ndarray:
     return _map(file, np.dtype(np.uint8), offset, shape, mmap.MAP_SHARED)
 
 
-def opened(path: Path, dtype: str, offset: int, shape: tuple[int, ...]) -> np.ndarray:
-    """An array in a file. Nobody should write to it: nothing written reaches the file, and `release` takes it back."""
+def open_array(path: Path, dtype: str, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+    """An array in a file, to be read only: what is written to it never reaches the file, and `release` discards it."""
     with path.open("rb") as file:
-        # Writable, since torch takes no read-only memory; no swap reserved, of which a large one would ask too much.
+        # Writable, because torch takes no read-only memory. MAP_NORESERVE: a large map would reserve too much swap.
         return _map(file, np.dtype(dtype), offset, shape, mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0))
 
 
 def _map(file: BinaryIO, dtype: np.dtype, offset: int, shape: tuple[int, ...], flags: int) -> np.ndarray:
-    held = mmap.mmap(file.fileno(), offset + dtype.itemsize * prod(shape), flags)
-    array = np.ndarray(shape, dtype, held, offset)
-    _places[held] = _Place(array.ctypes.data - offset)
+    memory_map = mmap.mmap(file.fileno(), offset + dtype.itemsize * prod(shape), flags)
+    array = np.ndarray(shape, dtype, memory_map, offset)
+    _map_states[memory_map] = _MapState(array.ctypes.data - offset)
     return array.view(np.memmap)
 
 
-def _map_of(images: np.ndarray | Tensor) -> tuple[mmap.mmap, _Place] | None:
-    """The large map that holds the images; None for small ones and for what lies in memory of its own."""
+def _map_of(images: np.ndarray | Tensor) -> tuple[mmap.mmap, _MapState] | None:
+    """The large map that holds the images, and its state; None for small maps and for arrays in ordinary memory."""
     address = images.data_ptr() if isinstance(images, Tensor) else images.ctypes.data
-    for held, place in list(_places.items()):
-        if len(held) >= LARGE and place.start <= address < place.start + len(held):
-            return held, place
+    for memory_map, state in list(_map_states.items()):
+        if len(memory_map) >= LARGE and state.address <= address < state.address + len(memory_map):
+            return memory_map, state
     return None
 
 
 def release(images: np.ndarray | Tensor) -> None:
-    """Give the pages of a large map back; nothing for any other array.
+    """Release the resident pages of the large map that holds the images; any other array is left alone.
 
-    Pages of a private map to which nobody wrote hold what the file holds, and those written to a shared one are the
-    file's: both come back when they are touched again.
+    No content is lost: an unwritten page of a private map, and any page of a shared map, is read from the file again
+    at its next use.
     """
-    found = _map_of(images)
-    if found is not None and hasattr(mmap, "MADV_DONTNEED"):
-        held, place = found
-        held.madvise(mmap.MADV_DONTNEED)
-        place.touched = 0
+    map_and_state = _map_of(images)
+    if map_and_state is not None and hasattr(mmap, "MADV_DONTNEED"):
+        memory_map, state = map_and_state
+        memory_map.madvise(mmap.MADV_DONTNEED)
+        state.touched = 0
 
 
 def touch(images: np.ndarray | Tensor, rows: int) -> None:
-    """Say that a number of rows was read or written: pages are given back before too many are resident."""
-    found = _map_of(images)
-    if found is not None and len(images):
-        found[1].touched += rows * (images.nbytes // len(images) + _AROUND)
-        if found[1].touched > _KEPT:
+    """Count this many rows as read or written. Releases the map's pages before too many are resident."""
+    map_and_state = _map_of(images)
+    if map_and_state is not None and len(images):
+        map_and_state[1].touched += rows * (images.nbytes // len(images) + _FAULT_AROUND)
+        if map_and_state[1].touched > _RESIDENT_LIMIT:
             release(images)
 
 
 def gather(images: Tensor, index: Tensor) -> Tensor:
-    """images[index], a copy on the device of the images; a large map's pages are given back now and then."""
-    chosen = images[index]
+    """images[index], a copy on the device of the images; the pages of a large map are released from time to time."""
+    rows = images[index]
     if images.device.type == "cpu":
-        touch(images, len(chosen))
-    return chosen
+        touch(images, len(rows))
+    return rows
 
 
-def pieces(images: np.ndarray, index: np.ndarray | None = None) -> Iterator[np.ndarray]:
+def blocks(images: np.ndarray, index: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """All images, or those of an index, in order and at most BLOCK bytes (or one image) at a time."""
     step = max(1, BLOCK // max(1, images[:1].nbytes))
     for start in range(0, len(images) if index is None else len(index), step):
-        piece = images[start : start + step] if index is None else images[index[start : start + step]]
-        yield piece
-        touch(images, len(piece))
+        block = images[start : start + step] if index is None else images[index[start : start + step]]
+        yield block
+        touch(images, len(block))

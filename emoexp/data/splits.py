@@ -1,7 +1,7 @@
 """Splitting images into training, validation and test: stratified, reproducible, and without leaks.
 
-Images with the same pixels go to one part, and so do pictures of one person where identities are kept. The
-outcome depends on pixels, labels, identities and the seed, never on the order or the names of files.
+Images with the same pixels go to one part, and so do the pictures of one person if the mode respects identities. The
+result depends on pixels, labels, identities and the seed, never on the order or the names of files.
 """
 
 import hashlib
@@ -17,51 +17,51 @@ VAL_FROM = ("train", "test")
 
 
 def split(source: Source, *, mode: str, val: float, test: float, seed: int, val_from: str = "train") -> Dataset:
-    """Give every image a part.
+    """Assign every image to a part.
 
     Args:
-        mode: "official" keeps the source's own parts and takes those it lacks out of training,
-            identity-disjoint where identities are known. "stratified" and "identity" split everything anew,
-            by class and, for "identity", by person.
+        mode: "official" keeps the parts of the source and takes missing ones out of training, with each person in one
+            part where identities are known. "stratified" and "identity" ignore the parts of the source and split all
+            images, stratified by class; "identity" keeps each person in one part.
         val, test: shares, in 0..1, of the images that are split.
-        seed: another seed, another split; unused where the source has all its parts.
-        val_from: the part, train or test, that an official split takes a missing validation part out of.
+        seed: decides the split; not used if the source has all three parts.
+        val_from: the part, train or test, from which "official" takes a missing validation part.
 
     Raises:
-        ValueError: for identities or a test part that the source does not have, fewer than two classes, and a class
-            without images in the data or in any part.
+        ValueError: the source lacks the identities or the test part that the mode needs, there are fewer than two
+            classes, or a class has no image in the data or in one of the parts.
     """
     assert mode in MODES and val_from in VAL_FROM and val > 0 and test > 0 and val + test < 1
     _check_source(source, mode, val_from)
     _check_classes(source)
     part = source.part.astype(np.int8).copy()
     if mode == "official":
-        divided_part = 2 if val_from == "test" and not (part == 1).any() else 0
-        pool = np.flatnonzero(part == 2 if divided_part == 2 else part <= 0)
+        source_part = 2 if val_from == "test" and not (part == 1).any() else 0
+        pool = np.flatnonzero(part == 2 if source_part == 2 else part <= 0)
         missing_parts = [p for p in (1, 2) if not (part == p).any()]
     else:
-        divided_part, pool, missing_parts = 0, np.arange(len(part)), [1, 2]
+        source_part, pool, missing_parts = 0, np.arange(len(part)), [1, 2]
     if missing_parts and len(pool):
         shares = [{1: val, 2: test}[p] for p in missing_parts]
         identity = None if mode == "stratified" or source.identity is None else source.identity[pool]
         chosen = _assign(source.digest[pool], identity, source.labels[pool], np.array([1 - sum(shares), *shares]), seed)
-        part[pool] = np.array([divided_part, *missing_parts], dtype=np.int8)[chosen]
+        part[pool] = np.array([source_part, *missing_parts], dtype=np.int8)[chosen]
     part[part < 0] = 0
     check_parts(part, source)
     return _dataset(source, part, mode)
 
 
 def kfold(source: Source, *, folds: int, fold: int, seed: int) -> Dataset:
-    """One of k divisions of all images, in which each is test once: fold `fold` is test, the next one validation.
+    """k-fold split of all images: fold `fold` is test, the next one validation, the others training.
 
     Pictures with the same pixels, and of one person where identities are known, stay in one fold.
 
     Args:
-        folds: at least 3. fold: from 0 on.
-        seed: another seed, other folds; the folds of one seed and number of folds belong together.
+        folds: at least 3. fold: 0..folds-1.
+        seed: decides the folds, together with their number.
 
     Raises:
-        ValueError: fewer than two classes, and a class that not every part can have.
+        ValueError: there are fewer than two classes, or a class has no image in one of the parts.
     """
     assert folds >= 3 and 0 <= fold < folds
     _check_classes(source)
@@ -81,7 +81,7 @@ def _dataset(source: Source, part: np.ndarray, mode: str) -> Dataset:
 def _assign(
     digest: np.ndarray, identity: np.ndarray | None, label: np.ndarray, shares: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Each image's part (0 is training), such that groups stay whole and classes come near their targets."""
+    """Each image's part (0 is training): no group is divided, and class counts come near their targets."""
     group = groups.same_pixels_or_person(digest, identity)
     num_groups, num_classes = group.max() + 1, label.max() + 1
     count_GC = np.zeros((num_groups, num_classes), dtype=np.int64)
@@ -89,10 +89,10 @@ def _assign(
     order = np.argsort(_random_numbers(digest, group, seed), kind="stable")
     target_PC = _targets(count_GC, shares)
     part_G = np.full(num_groups, -1, dtype=np.int64)
-    held_PC = np.zeros_like(target_PC)
-    _assign_groups(part_G, held_PC, count_GC, target_PC, order)
-    _assign_single_images(part_G, held_PC, count_GC, target_PC, order)
-    _fill_missing_classes(part_G, held_PC, count_GC, order)
+    current_PC = np.zeros_like(target_PC)
+    _assign_groups(part_G, current_PC, count_GC, target_PC, order)
+    _assign_single_images(part_G, current_PC, count_GC, target_PC, order)
+    _fill_missing_classes(part_G, current_PC, count_GC, order)
     return part_G[group]
 
 
@@ -106,7 +106,7 @@ def _random_numbers(digest: np.ndarray, group: np.ndarray, seed: int) -> np.ndar
 
 
 def _targets(count_GC: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Images of each class for each part: largest remainders, and at least one where that goes."""
+    """Target number of images of each part and class: shares by largest remainders, at least 1 where possible."""
     total_C, groups_C = count_GC.sum(0), (count_GC > 0).sum(0)
     exact_PC = shares[:, None] * total_C[None, :]
     target_PC = np.floor(exact_PC + 1e-9).astype(np.int64)
@@ -122,13 +122,13 @@ def _targets(count_GC: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def _assign_groups(
-    part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
+    part_G: np.ndarray, current_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
 ) -> None:
     """Assign each group of images to the part where it least increases the chi-square distance from the targets.
 
-    Those that hold the largest share of any class come first, while there is still room to choose. For groups
-    of equal size this is Webster's (Sainte-Laguë's) apportionment: all parts fill at the same rate, and a
-    person with very many pictures goes to training.
+    Groups that hold the largest share of any class come first, while all parts can still take them. For groups of
+    equal size this is Webster's (Sainte-Laguë's) apportionment: all parts fill at the same rate, and a person with
+    very many pictures goes to training.
     """
     size_G = count_GC.sum(1)
     large = order[size_G[order] > 1]
@@ -136,39 +136,39 @@ def _assign_groups(
     weight_PC = 1 / np.maximum(target_PC, 0.5)
     for g in large[np.argsort(-share, kind="stable")]:
         count_C = count_GC[g]
-        after_PC = 2 * (held_PC - target_PC) + count_C
+        after_PC = 2 * (current_PC - target_PC) + count_C
         part_G[g] = (after_PC * count_C * weight_PC).sum(1).argmin()
-        held_PC[part_G[g]] += count_C
+        current_PC[part_G[g]] += count_C
 
 
 def _assign_single_images(
-    part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
+    part_G: np.ndarray, current_PC: np.ndarray, count_GC: np.ndarray, target_PC: np.ndarray, order: np.ndarray
 ) -> None:
-    """Fill each class up to its targets with the images that are linked with no other."""
+    """Fill each class up to its targets with the images that are in no group with another image."""
     single = order[count_GC[order].sum(1) == 1]
     label = count_GC[single].argmax(1)
     for c in range(count_GC.shape[1]):
-        mine = single[label == c]
-        room_P = np.maximum(target_PC[:, c] - held_PC[:, c], 0)
-        while room_P.sum() > len(mine):
-            room_P[room_P.argmax()] -= 1
-        room_P[0] += len(mine) - room_P.sum()
-        part_G[mine] = np.repeat(np.arange(len(room_P)), room_P)
-        held_PC[:, c] += room_P
+        member_M = single[label == c]
+        quota_P = np.maximum(target_PC[:, c] - current_PC[:, c], 0)
+        while quota_P.sum() > len(member_M):
+            quota_P[quota_P.argmax()] -= 1
+        quota_P[0] += len(member_M) - quota_P.sum()
+        part_G[member_M] = np.repeat(np.arange(len(quota_P)), quota_P)
+        current_PC[:, c] += quota_P
 
 
-def _fill_missing_classes(part_G: np.ndarray, held_PC: np.ndarray, count_GC: np.ndarray, order: np.ndarray) -> None:
-    """Where a part lacks a class, move the smallest group there that leaves no gap behind."""
+def _fill_missing_classes(part_G: np.ndarray, current_PC: np.ndarray, count_GC: np.ndarray, order: np.ndarray) -> None:
+    """If a part lacks a class, move to it the smallest group with that class whose old part keeps all its classes."""
     size_G = count_GC.sum(1)
     by_size = order[np.argsort(size_G[order], kind="stable")]
-    for p, c in np.argwhere(held_PC == 0):
-        if held_PC[p, c] > 0:
+    for p, c in np.argwhere(current_PC == 0):
+        if current_PC[p, c] > 0:
             continue
         for g in by_size[(count_GC[by_size, c] > 0) & (part_G[by_size] != p)]:
-            left_C = held_PC[part_G[g]] - count_GC[g]
-            if (left_C[count_GC[g] > 0] > 0).all():
-                held_PC[part_G[g]] -= count_GC[g]
-                held_PC[p] += count_GC[g]
+            remaining_C = current_PC[part_G[g]] - count_GC[g]
+            if (remaining_C[count_GC[g] > 0] > 0).all():
+                current_PC[part_G[g]] -= count_GC[g]
+                current_PC[p] += count_GC[g]
                 part_G[g] = p
                 break
 
@@ -177,7 +177,7 @@ def _check_source(source: Source, mode: str, val_from: str) -> None:
     """Refuse a split that needs what the source does not have."""
     if mode == "identity" and (source.identity is None or not (source.identity >= 0).any()):
         raise ValueError(
-            f"split=identity needs to know who is in a picture, and data={source.name} does not say; "
+            f"split=identity needs the person in each picture, and data={source.name} does not know them; "
             "use split=stratified, or for data=folder give data.identity, a pattern on the file name"
         )
     if val_from == "test" and not (source.part == 2).any():
@@ -201,16 +201,16 @@ def _check_classes(source: Source) -> None:
 
 def check_parts(part: np.ndarray, source: Source) -> None:
     """Raises ValueError unless every part has images of every class."""
-    gaps = []
+    messages = []
     for p, part_name in enumerate(PARTS):
         count_C = np.bincount(source.labels[part == p], minlength=len(source.class_names))
         missing = [name for name, count in zip(source.class_names, count_C, strict=True) if not count]
         if missing:
             what = "no image at all" if len(missing) == len(count_C) else f"no image of {', '.join(missing)}"
-            gaps.append(f"{part_name} holds {what}")
-    if gaps:
+            messages.append(f"{part_name} holds {what}")
+    if messages:
         raise ValueError(
-            f"data={source.name}: {'; '.join(gaps)}. Every part needs every class, in pictures of different "
-            "people where identities are kept: add images, leave the class out, or split anew "
+            f"data={source.name}: {'; '.join(messages)}. Every part needs images of every class, of different people "
+            "if each person has to stay in one part: add images, leave the class out, or choose another split "
             "(split=stratified, split.val, split.test; fewer split.folds)"
         )

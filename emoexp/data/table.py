@@ -1,4 +1,4 @@
-"""Rows of a CSV file with the place where each stands."""
+"""Rows of a CSV file, each with its place in the file."""
 
 import csv
 import gzip
@@ -14,7 +14,7 @@ def read(data: bytes, name: str) -> Iterator[tuple[str, list[str]]]:
     Takes UTF-8 with or without a byte order mark, any line ends, and gzip.
 
     Raises:
-        ValueError: with file and line for what is no such text, and for a header that names a column twice.
+        ValueError: text that is not UTF-8 or not CSV, or a header that names a column twice; with file and line.
     """
     rows = csv.reader(io.StringIO(_text(data, name), newline=""))
     header = True
@@ -34,9 +34,9 @@ def read(data: bytes, name: str) -> Iterator[tuple[str, list[str]]]:
 
 def _titles(row: list[str], name: str) -> list[str]:
     titles = [title.strip().casefold() for title in row]
-    twice = sorted({title for title in titles if title and titles.count(title) > 1})
-    if twice:
-        raise ValueError(f"{name}:1: column {', '.join(twice)} stands there twice")
+    repeated = sorted({title for title in titles if title and titles.count(title) > 1})
+    if repeated:
+        raise ValueError(f"{name}:1: column {', '.join(repeated)} is named twice")
     return titles
 
 

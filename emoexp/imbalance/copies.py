@@ -1,7 +1,7 @@
-"""Minority augmentation: how many images each class should have once transformed copies have joined the originals.
+"""Minority augmentation: how many images each class should have once transformed copies are added to the originals.
 
-A target is a number of images for each class, never below what is there. Copies are spread evenly over a class's
-images; a copy is a pair (parent, copy number), made after the split, so that it can only stand in its parent's part.
+A target is a number of images for each class, never below its count. Copies are spread evenly over a class's originals;
+a copy is a pair (parent, copy number), made after the split, so that it is always in the same part as its parent.
 """
 
 import torch
@@ -26,36 +26,36 @@ def cap(count_C: Tensor, *, factor: float) -> Tensor:
 
 
 def floor(count_C: Tensor, *, least: int) -> Tensor:
-    """Up to `least` images (at least 1) for every class that has any, and no copies of a class that has them."""
+    """Up to `least` images (at least 1) for every class that has any; a class with more gets no copies."""
     return torch.where(count_C > 0, count_C.clamp(min=least), count_C)
 
 
 def power(count_C: Tensor, *, exponent: float) -> Tensor:
     """n_max·(n_c/n_max)^exponent with an exponent in [0, 1]: 1 changes nothing, 0 equalises."""
-    most = count_C.max().double()
-    target = (most * (count_C.double() / most) ** exponent).round().long()
+    largest = count_C.max().double()
+    target = (largest * (count_C.double() / largest) ** exponent).round().long()
     return torch.where(count_C > 0, torch.maximum(target, count_C), count_C)
 
 
-def lineage(label_N: Tensor, target_C: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+def build_pool(label_N: Tensor, target_C: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
     """The pool of training: all originals, then the copies that bring each class to its target.
 
     Args:
         label_N: int64 class of each original.
-        target_C: int64 images wanted for each class, at least its count.
+        target_C: int64 number of images that each class should have, at least its count.
         seed: decides which parents of a class get one copy more than the others.
 
     Returns:
         parent_P (index of an original) and copy_P (0 for the original itself, then 1, 2, ... for its copies), int64.
     """
-    parents, numbers = [torch.arange(len(label_N))], [torch.zeros(len(label_N), dtype=torch.int64)]
+    parents, copy_numbers = [torch.arange(len(label_N))], [torch.zeros(len(label_N), dtype=torch.int64)]
     for label, target in enumerate(target_C.tolist()):
         members = torch.nonzero(label_N == label).flatten()
         missing = target - len(members)
         assert missing >= 0 and (missing == 0 or len(members)), "a target is never below a class's count"
         if missing:
             shuffled = members[rng.permutation(seed, "parents", label, size=len(members))]
-            each = torch.arange(missing)
-            parents.append(shuffled[each % len(members)])
-            numbers.append(each // len(members) + 1)
-    return torch.cat(parents), torch.cat(numbers)
+            copy = torch.arange(missing)
+            parents.append(shuffled[copy % len(members)])
+            copy_numbers.append(copy // len(members) + 1)
+    return torch.cat(parents), torch.cat(copy_numbers)

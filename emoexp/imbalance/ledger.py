@@ -1,8 +1,8 @@
-"""One ledger of the prior that training aims at, whatever mixture of columns is in use, epoch by epoch.
+"""The ledger: for each class and epoch the prior that training aims at, whatever mixture of columns is in use.
 
-Training that meets labels in shares q, weighs them by w and spares the network a log-prior a aims at a prior
-proportional to q·w/e^a. The ledger keeps every factor. What favours rare classes without being a prior is named as a
-heuristic.
+Training that meets labels in shares q, weighs them by w in the loss and adds a to the logits there (logit adjustment)
+aims at a prior proportional to q·w/e^a: the network does not learn what the loss adds. The ledger shows every factor.
+What favours rare classes and cannot be written as a prior is named in words, as a heuristic.
 """
 
 from collections.abc import Sequence
@@ -13,46 +13,46 @@ from torch import Tensor
 from emoexp.imbalance import losses, sampling
 from emoexp.imbalance.strategy import EpochStrategy, Strategy
 
-OVER = 1.05  # a rarer class that counts this much more than a more frequent one is named an over-correction
+OVER_CORRECTION_THRESHOLD = 1.05  # from this ratio of a rarer class's effective prior to a more frequent one's on
 
 
 def periods(strategy: Strategy) -> list[tuple[int, int, EpochStrategy]]:
-    """Runs of epochs that do the same: first and last epoch, from 1, and what they do."""
-    found: list[tuple[int, int, EpochStrategy]] = []
-    for epoch, stage in enumerate(strategy.per_epoch, 1):
-        if found and _alike(found[-1][2], stage):
-            found[-1] = (found[-1][0], epoch, found[-1][2])
+    """Runs of epochs in which the strategy does the same: first and last epoch, from 1, and what it does."""
+    result: list[tuple[int, int, EpochStrategy]] = []
+    for number, epoch in enumerate(strategy.per_epoch, 1):
+        if result and _equal(result[-1][2], epoch):
+            result[-1] = (result[-1][0], number, result[-1][2])
         else:
-            found.append((epoch, epoch, stage))
-    return found
+            result.append((number, number, epoch))
+    return result
 
 
-def _alike(one: EpochStrategy, other: EpochStrategy) -> bool:
+def _equal(one: EpochStrategy, other: EpochStrategy) -> bool:
     same = ("mix", "without_replacement", "second_stage")
     if any(getattr(one, name) != getattr(other, name) for name in same) or one.loss.heuristic != other.loss.heuristic:
         return False
     pairs = [(getattr(one, name), getattr(other, name)) for name in ("share_C", "exposure_C", "weight_C")]
-    pairs += [(getattr(one.loss, name), getattr(other.loss, name)) for name in losses.OWN]
+    pairs += [(getattr(one.loss, name), getattr(other.loss, name)) for name in losses.CONSTANT_NAMES]
     return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 
 def rows(strategy: Strategy, class_names: Sequence[str]) -> list[dict[str, float | int | str]]:
-    """The ledger as a table, one row for each class. Of a run in two parts it tells the second, which it ends with;
-    what changes from epoch to epoch is given as its mean.
+    """The ledger as a table, one row for each class. Of a run in two stages it shows the second, with which the run
+    ends; what changes from epoch to epoch is given as its mean.
 
-    images, copies: what the pool holds. draws: expected an epoch. unique: expected different items among them.
-    exposure: share of the labels that training meets, where mixing makes it another than that of the draws. weight: of
-    the loss, over these labels. shift: log-prior that the loss spares the network, shifted to a mean of 0; where there
-    is one. prior: share of the originals. effective_prior: what training aims at. correction: effective prior over
-    prior, 1 where nothing is corrected.
+    images, copies: originals and copies in the pool. draws: expected number in an epoch. unique: expected number of
+    different items among them. exposure: share of the labels that training meets; only where images are mixed, as
+    otherwise it is the share of the draws. weight: in the loss, mean over these labels. shift: what the loss adds to
+    the logits, less its mean over classes; only where it adds anything. prior: share of the originals. effective_prior:
+    what training aims at. correction: effective prior over prior, 1 where nothing is corrected.
     """
     prior_C = strategy.image_C.double() / strategy.image_C.sum()
-    stages = strategy.per_epoch[strategy.second_stage_start :]
-    share_C, exposure_C = (_mean([getattr(stage, name) for stage in stages]) for name in ("share_C", "exposure_C"))
-    weight_C = _mean([stage.exposure_C * stage.weight_C for stage in stages]) / exposure_C.clamp(min=1e-300)
-    shift_C = _mean([_shift(stage) for stage in stages])
-    unique_C = _mean([_unique(strategy, stage) for stage in stages])
-    effective_C = _mean([effective_prior(stage) for stage in stages])
+    epochs = strategy.per_epoch[strategy.second_stage_start :]
+    share_C, exposure_C = (_mean([getattr(epoch, name) for epoch in epochs]) for name in ("share_C", "exposure_C"))
+    weight_C = _mean([epoch.exposure_C * epoch.weight_C for epoch in epochs]) / exposure_C.clamp(min=1e-300)
+    shift_C = _mean([_shift(epoch) for epoch in epochs])
+    unique_C = _mean([_unique(strategy, epoch) for epoch in epochs])
+    effective_C = _mean([effective_prior(epoch) for epoch in epochs])
     table: list[dict[str, float | int | str]] = []
     for c, name in enumerate(class_names):
         count = int(strategy.count_C[c])
@@ -63,7 +63,7 @@ def rows(strategy: Strategy, class_names: Sequence[str]) -> list[dict[str, float
                 "copies": count - int(strategy.image_C[c]),
                 "draws": round(float(share_C[c]) * strategy.epoch_size, 2),
                 "unique": round(float(unique_C[c]), 2),
-                **({"exposure": round(float(exposure_C[c]), 6)} if any(stage.mix for stage in stages) else {}),
+                **({"exposure": round(float(exposure_C[c]), 6)} if any(epoch.mix for epoch in epochs) else {}),
                 "weight": round(float(weight_C[c]), 6),
                 **({"shift": round(float(shift_C[c]), 6)} if bool((shift_C != 0).any()) else {}),
                 "prior": round(float(prior_C[c]), 6),
@@ -78,92 +78,104 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
     return values[0] if all(torch.equal(value, values[0]) for value in values) else torch.stack([*values]).mean(0)
 
 
-def _shift(stage: EpochStrategy) -> Tensor:
-    """The log-prior that the loss spares the network, with a mean of 0, which changes no loss."""
-    shift_C = stage.loss.shift_C
-    return torch.zeros_like(stage.share_C) if shift_C is None else shift_C - shift_C.mean()
+def _shift(epoch: EpochStrategy) -> Tensor:
+    """What the loss adds to the logits, less its mean: adding the same to all logits changes no loss."""
+    shift_C = epoch.loss.shift_C
+    return torch.zeros_like(epoch.share_C) if shift_C is None else shift_C - shift_C.mean()
 
 
-def _unique(strategy: Strategy, stage: EpochStrategy) -> Tensor:
-    """Expected different items of each class in an epoch's draws."""
-    draws_C, count_C = stage.share_C * strategy.epoch_size, strategy.count_C.double()
-    if stage.without_replacement:
-        return torch.stack([sampling.unique_dealt(*pair) for pair in zip(draws_C, count_C, strict=True)])
-    if sampling.is_natural(stage.share_C, strategy.count_C):
+def _unique(strategy: Strategy, epoch: EpochStrategy) -> Tensor:
+    """Expected number of different items of each class among an epoch's draws."""
+    draws_C, count_C = epoch.share_C * strategy.epoch_size, strategy.count_C.double()
+    if epoch.without_replacement:
+        pairs = zip(draws_C, count_C, strict=True)
+        return torch.stack([sampling.expected_unique(draws, count) for draws, count in pairs])
+    if sampling.is_natural(epoch.share_C, strategy.count_C):
         return torch.minimum(draws_C, count_C)
-    return count_C * (1 - (1 - stage.share_C / count_C.clamp(min=1)) ** strategy.epoch_size)
+    return count_C * (1 - (1 - epoch.share_C / count_C.clamp(min=1)) ** strategy.epoch_size)
 
 
-def effective_prior(stage: EpochStrategy) -> Tensor:
-    """float64 C: share of the labels times weight over what the loss takes away, summing to 1."""
-    product = stage.exposure_C * stage.weight_C * torch.exp(-_shift(stage))
+def effective_prior(epoch: EpochStrategy) -> Tensor:
+    """float64 C: share of the labels times weight, over e to the power of what the loss adds to the logits; sums to
+    1."""
+    product = epoch.exposure_C * epoch.weight_C * torch.exp(-_shift(epoch))
     return product / product.sum()
 
 
 def over_correction(strategy: Strategy) -> float:
-    """How much more the effective prior of any epoch gives to a rarer class than to a more frequent one, at worst.
+    """The largest `over_correction_of` the effective priors of all epochs.
 
     At most 1 for every single strategy; inverse sampling with inverse weights gives n_max/n_min.
     """
-    return max(over(effective_prior(stage), strategy.image_C) for _, _, stage in periods(strategy))
+    return max(over_correction_of(effective_prior(epoch), strategy.image_C) for _, _, epoch in periods(strategy))
 
 
-def over(prior_C: Tensor, image_C: Tensor) -> float:
-    """How much more a prior gives to a rarer class than to a more frequent one, at worst."""
+def over_correction_of(prior_C: Tensor, image_C: Tensor) -> float:
+    """The largest ratio of the prior of a class to that of another with at least as many originals."""
     present = image_C > 0
-    effective, image = prior_C[present], image_C[present]
-    ratio = effective[:, None] / effective[None, :]
+    prior, image = prior_C[present], image_C[present]
+    ratio = prior[:, None] / prior[None, :]
     return float(torch.where(image[:, None] <= image[None, :], ratio, 0.0).max())
 
 
 def warning(strategy: Strategy, class_names: Sequence[str]) -> str | None:
     """The sentence that names a double correction, or one that goes too far by itself; None where there is neither."""
-    first, last, stage = max(periods(strategy), key=lambda period: over(effective_prior(period[2]), strategy.image_C))
-    effective = effective_prior(stage)
-    factor = over(effective, strategy.image_C)
-    if factor <= OVER:
+
+    def factor_in(period: tuple[int, int, EpochStrategy]) -> float:
+        return over_correction_of(effective_prior(period[2]), strategy.image_C)
+
+    first, last, epoch = worst = max(periods(strategy), key=factor_in)
+    factor = factor_in(worst)
+    if factor <= OVER_CORRECTION_THRESHOLD:
         return None
-    top, low = int(effective.argmax()), int(torch.where(strategy.image_C > 0, effective, 2.0).argmin())
+    prior_C = effective_prior(epoch)
+    highest, lowest = int(prior_C.argmax()), int(torch.where(strategy.image_C > 0, prior_C, 2.0).argmin())
+    names = [f"{class_names[c]} ({int(strategy.image_C[c])} images)" for c in (highest, lowest)]
     epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
     when = "" if (first, last) == (1, len(strategy.per_epoch)) else f" in {epochs}"
-    alone = [over(prior_C, strategy.image_C) for prior_C in _corrections(stage, strategy.count_C)]
-    several = len(alone) > 1 and factor > OVER * max(alone)
-    counted = [f"{class_names[c]} ({int(strategy.image_C[c])} images)" for c in (top, low)]
-    stops = "; each strategy alone would stop at equal" if several and max(alone) <= OVER else ""
+    single = [over_correction_of(prior_C, strategy.image_C) for prior_C in _single_priors(epoch, strategy.count_C)]
+    double = len(single) > 1 and factor > OVER_CORRECTION_THRESHOLD * max(single)
+    each_is_fine = double and max(single) <= OVER_CORRECTION_THRESHOLD
     return (
-        f"{'double correction' if several else 'over-correction'}{when}: training counts {counted[0]} {factor:.3g} "
-        f"times what it counts {counted[1]}{stops}"
+        f"{'double correction' if double else 'over-correction'}{when}: training counts {names[0]} {factor:.3g} "
+        f"times what it counts {names[1]}{'; each strategy alone would stop at equal' if each_is_fine else ''}"
     )
 
 
-def _corrections(stage: EpochStrategy, count_C: Tensor) -> list[Tensor]:
-    """The priors that draws or mixing, weights, and the loss would each aim at alone, of those that move one."""
-    weight_C, shift_C = stage.weight_C, _shift(stage)
-    weigh = not torch.allclose(weight_C[stage.exposure_C > 0], weight_C.max())
-    moved = [] if sampling.is_natural(stage.exposure_C, count_C) else [stage.exposure_C]
-    moved += [count_C * weight_C] if weigh else []
-    return moved + ([stage.exposure_C * torch.exp(-shift_C)] if bool(shift_C.abs().max() > 1e-6) else [])
+def _single_priors(epoch: EpochStrategy, count_C: Tensor) -> list[Tensor]:
+    """The priors that each correction would aim at without the others: draws and mixing, weights, the loss's shift.
+    One that corrects nothing is left out."""
+    weight_C, shift_C = epoch.weight_C, _shift(epoch)
+    priors = []
+    if not sampling.is_natural(epoch.exposure_C, count_C):
+        priors.append(epoch.exposure_C)
+    if not torch.allclose(weight_C[epoch.exposure_C > 0], weight_C.max()):
+        priors.append(count_C * weight_C)
+    if bool(shift_C.abs().max() > 1e-6):
+        priors.append(epoch.exposure_C * torch.exp(-shift_C))
+    return priors
 
 
 def heuristics(strategy: Strategy) -> list[str]:
-    """What favours rare classes without being a prior, and so stands in no row of the ledger."""
-    retrained = ["the classifier is retrained on frozen features"] if strategy.columns.schedule.retrains else []
-    told = [stage.loss.heuristic for _, _, stage in periods(strategy)] + retrained
-    return [text for text in dict.fromkeys(told) if text]
+    """What favours rare classes and cannot be written as a prior, in words: no row of the ledger shows it."""
+    texts = [epoch.loss.heuristic for _, _, epoch in periods(strategy)]
+    if strategy.columns.schedule.retrains:
+        texts.append("the classifier is retrained on frozen features")
+    return [text for text in dict.fromkeys(texts) if text]
 
 
 def timeline(strategy: Strategy) -> list[dict[str, object]]:
-    """The effective prior by epochs: a row for each run of epochs that do the same."""
+    """The effective prior by epochs: a row for each of `periods`."""
     return [
         {
             "epochs": [first, last],
-            "exposure": stage.exposure_C.tolist(),
-            "weight": stage.weight_C.tolist(),
-            "shift": _shift(stage).tolist(),
-            "effective_prior": effective_prior(stage).tolist(),
-            "over_correction": over(effective_prior(stage), strategy.image_C),
-            "mixing": stage.mix is not None,
-            "loss": stage.loss.heuristic,
+            "exposure": epoch.exposure_C.tolist(),
+            "weight": epoch.weight_C.tolist(),
+            "shift": _shift(epoch).tolist(),
+            "effective_prior": effective_prior(epoch).tolist(),
+            "over_correction": over_correction_of(effective_prior(epoch), strategy.image_C),
+            "mixing": epoch.mix is not None,
+            "loss": epoch.loss.heuristic,
         }
-        for first, last, stage in periods(strategy)
+        for first, last, epoch in periods(strategy)
     ]

@@ -1,8 +1,10 @@
-"""After training: what turns a finished model's logits into better balanced decisions, or into better probabilities.
+"""After training: fits on validation that change a model's last layer, for better balanced predictions or better
+calibrated probabilities.
 
-Every fit sees the validation part alone, is a function of it (nothing is drawn), and tells what it fitted. A value that
-is tuned is the best on validation by one metric; of equals the one nearest to changing nothing. What a fit says of
-validation (`before`, `after`) is therefore flattering, most of all where classes have few validation images.
+Every fit sees the validation part alone and is a function of it: nothing is drawn at random. It reports what it fitted.
+A value that is tuned is the best on validation by one metric; of equally good values, the one that changes least. The
+metric after the fit (`after` in the report) is therefore optimistic, most of all where classes have few validation
+images.
 """
 
 import math
@@ -18,20 +20,18 @@ from emoexp.imbalance import search
 from emoexp.models import heads
 from emoexp.models.heads import Head
 
-METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "worst_recall")
-
 M = TypeVar("M", bound=nn.Module)
-Told = dict[str, float | list[float] | str]
+FitReport = dict[str, float | list[float] | str]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a fit may see, on the CPU.
+    """All that a fit may see, on the CPU.
 
     logits_VC, feature_VF: float64 of the validation images, target_V: their int64 classes. weight_CF: of the last
-    layer where it is linear. prior_C: float64, the prior that training aimed at (the ledger's; sums to 1, 0 for a class
-    never drawn). mean_CF: gives the class means of training features of length 1 (`heads.unit`), NaN for a class
-    without images.
+    layer where it is linear. prior_C: float64, the prior that training aimed at (the ledger's effective prior; it sums
+    to 1 and is 0 for a class never drawn). mean_CF: a function, since it takes long; it gives the class means of
+    training features of length 1 (`heads.unit_length`), NaN for a class without images.
     """
 
     logits_VC: Tensor
@@ -43,26 +43,27 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a fit decided.
+class FitResult:
+    """What a fit found; `apply` builds the last layer from it.
 
-    told: in words and numbers, for metrics.json. In this order: weight_CF replaces a linear head's weights, without
-    bias, or mean_CF the head by class means; then logits become scale·logits + shift_C.
+    report: the fitted values, and the metric before and after, for metrics.json. weight_CF: new weights of a linear
+    head, which loses its bias. mean_CF: class means, whose head replaces the old one. scale, shift_C: the logits of
+    that head become scale·logits + shift_C.
     """
 
-    told: Told = field(default_factory=dict)
+    report: FitReport = field(default_factory=dict)
     scale: float = 1.0
     shift_C: Tensor | None = None
     weight_CF: Tensor | None = None
     mean_CF: Tensor | None = None
 
 
-def none(evidence: Evidence) -> Fitted:
+def none(evidence: Evidence) -> FitResult:
     """The model as it was trained."""
-    return Fitted()
+    return FitResult()
 
 
-def logit_adjustment(evidence: Evidence, *, tau: float | None, metric: str) -> Fitted:
+def logit_adjustment(evidence: Evidence, *, tau: float | None, metric: str) -> FitResult:
     """Logits less tau·log(prior): Menon et al., ICLR 2021 (arXiv 2007.07314), equation 9.
 
     The prior is what training aimed at: after a balanced sampler, weights or loss there is nothing left to adjust. A
@@ -78,11 +79,12 @@ def logit_adjustment(evidence: Evidence, *, tau: float | None, metric: str) -> F
             f"classes {missing} have prior 0. Give them training images, or choose imbalance/posthoc=offsets"
         )
     log_C = evidence.prior_C.log()
-    tau, told = _tuned(evidence, metric, tau, [k / 20 for k in range(41)], lambda tau: evidence.logits_VC - tau * log_C)
-    return Fitted({"tau": tau} | told, shift_C=-tau * log_C)
+    grid = [k / 20 for k in range(41)]
+    tau, report = _tune_tau(evidence, metric, tau, grid, lambda tau: evidence.logits_VC - tau * log_C)
+    return FitResult({"tau": tau} | report, shift_C=-tau * log_C)
 
 
-def tau_norm(evidence: Evidence, *, tau: float | None, metric: str) -> Fitted:
+def tau_norm(evidence: Evidence, *, tau: float | None, metric: str) -> FitResult:
     """Weights w_c/‖w_c‖^tau, bias dropped: Kang et al., ICLR 2020 (arXiv 1910.09217), section 4, and the authors' code.
 
     A tau of 0 keeps the weights, 1 brings them to length 1; None takes the best of 0, 0.1, .. 2. It relies on rare
@@ -98,18 +100,18 @@ def tau_norm(evidence: Evidence, *, tau: float | None, metric: str) -> Fitted:
         )
     weight_CF = evidence.weight_CF.double()
     length_C1 = weight_CF.norm(dim=1, keepdim=True)
-    length_C1 = torch.where(length_C1 > 0, length_C1, 1.0)  # a weight of zeros stays one
+    length_C1 = torch.where(length_C1 > 0, length_C1, 1.0)  # weights of zeros stay zeros
 
     def logits(tau: float) -> Tensor:
         return evidence.feature_VF @ (weight_CF / length_C1**tau).T
 
-    tau, told = _tuned(evidence, metric, tau, [k / 10 for k in range(21)], logits)
-    return Fitted({"tau": tau} | told, weight_CF=weight_CF / length_C1**tau)
+    tau, report = _tune_tau(evidence, metric, tau, [k / 10 for k in range(21)], logits)
+    return FitResult({"tau": tau} | report, weight_CF=weight_CF / length_C1**tau)
 
 
-def nearest_class_mean(evidence: Evidence) -> Fitted:
+def nearest_class_mean(evidence: Evidence) -> FitResult:
     """The class whose mean training feature is nearest, features of length 1 (NCM: Kang et al., ICLR 2020, section
-    4); and a temperature for its probabilities, which changes no decision.
+    4); and a temperature for its probabilities, which changes no predicted class.
 
     Raises:
         ValueError: a class without training images.
@@ -121,25 +123,26 @@ def nearest_class_mean(evidence: Evidence) -> Fitted:
             "or features that are not finite. Give them images, or choose imbalance/posthoc=none"
         )
     with torch.no_grad():
-        logits_VC = _means(mean_CF)(evidence.feature_VF)
-    warmth, told = _cooled(logits_VC, evidence.target_V)
-    return Fitted(told, scale=1 / warmth, mean_CF=mean_CF)
+        logits_VC = _class_mean_head(mean_CF)(evidence.feature_VF)
+    fitted_temperature, report = _fit_temperature(logits_VC, evidence.target_V)
+    return FitResult(report, scale=1 / fitted_temperature, mean_CF=mean_CF)
 
 
-def temperature(evidence: Evidence) -> Fitted:
+def temperature(evidence: Evidence) -> FitResult:
     """Logits over one temperature, that of the least negative log-likelihood: Guo et al., ICML 2017 (arXiv 1706.04599),
-    section 4.2. Decisions stay. It lies within 0.001..1000; where all validation images are right it goes to 0.001.
+    section 4.2. No predicted class changes. The temperature lies in 0.001..1000; where all validation images are
+    predicted rightly it is 0.001.
     """
-    warmth, told = _cooled(evidence.logits_VC, evidence.target_V)
-    return Fitted(told, scale=1 / warmth)
+    fitted_temperature, report = _fit_temperature(evidence.logits_VC, evidence.target_V)
+    return FitResult(report, scale=1 / fitted_temperature)
 
 
-def offsets(evidence: Evidence, *, metric: str, step: float, most: float, rounds: int) -> Fitted:
+def offsets(evidence: Evidence, *, metric: str, step: float, most: float, rounds: int) -> FitResult:
     """One offset a class on the logits, fitted to the metric itself; logit adjustment without its assumption.
 
     Coordinate ascent from 0: class by class, the rarest in validation first, the best of the multiples of `step` from
     -most to most (nats), until a round changes nothing or `rounds` are done. The metric never falls. A class without
-    validation images is left where it is. At the end the mean is taken off, so that offsets sum to 0.
+    validation images keeps its offset of 0. At the end the mean is subtracted, so that offsets sum to 0.
 
     Raises:
         ValueError: an unknown metric, or a step, reach or number of rounds out of range.
@@ -149,111 +152,116 @@ def offsets(evidence: Evidence, *, metric: str, step: float, most: float, rounds
     count_C = np.bincount(target_V, minlength=logits_VC.shape[1])
     order = [int(c) for c in np.lexsort((evidence.prior_C.numpy(), count_C)) if count_C[c]]
     grid_G = np.arange(-half, half + 1) * step
-    offset_C = search.ascent(logits_VC, target_V, metric, grid_G, order, rounds)
+    offset_C = search.coordinate_ascent(logits_VC, target_V, metric, grid_G, order, rounds)
     shift_C = torch.from_numpy(offset_C - offset_C.mean())
-    if _rate(evidence, metric, evidence.logits_VC + shift_C) < _rate(evidence, metric, evidence.logits_VC):
-        shift_C = torch.zeros_like(shift_C)  # equal logits, which rounding has decided the other way
-    told = _compared(evidence, metric, evidence.logits_VC + shift_C)
-    return Fitted({"offsets": shift_C.tolist()} | told, shift_C=shift_C)
+    without, with_offsets = evidence.logits_VC, evidence.logits_VC + shift_C
+    if _metric_value(evidence, metric, with_offsets) < _metric_value(evidence, metric, without):
+        shift_C = torch.zeros_like(shift_C)  # the subtracted mean has rounded two equal logits apart
+    report = _before_and_after(evidence, metric, evidence.logits_VC + shift_C)
+    return FitResult({"offsets": shift_C.tolist()} | report, shift_C=shift_C)
 
 
-def rehearse(fit: Callable[[Evidence], Fitted], *, prior_C: Tensor, linear: bool) -> None:
-    """Try a fit on one made-up validation image before training, so that what it would refuse is found in time.
+def check_before_training(fit: Callable[[Evidence], FitResult], *, prior_C: Tensor, linear: bool) -> None:
+    """Try a fit on one artificial validation image, so that a fit that cannot work is refused before training.
 
-    prior_C: as in `Evidence`. linear: whether the last layer is.
+    prior_C: as in `Evidence`. linear: whether the last layer is linear.
 
     Raises:
-        ValueError: the fit's.
+        ValueError: what the fit raises.
     """
-    made_CC = torch.eye(len(prior_C), dtype=torch.float64)
-    weight_CF = made_CC if linear else None
+    identity_CC = torch.eye(len(prior_C), dtype=torch.float64)
+    weight_CF = identity_CC if linear else None
     target_V = torch.zeros(1, dtype=torch.int64)
-    mean_CF = torch.where(prior_C[:, None] > 0, made_CC, torch.nan)  # of what training never sees there is none
-    fit(Evidence(made_CC[:1], made_CC[:1], target_V, weight_CF, prior_C, lambda: mean_CF))
+    mean_CF = torch.where(prior_C[:, None] > 0, identity_CC, torch.nan)  # a class that is never drawn has no mean
+    fit(Evidence(identity_CC[:1], identity_CC[:1], target_V, weight_CF, prior_C, lambda: mean_CF))
 
 
-def apply(classifier: Head, fitted: Fitted) -> Head:
-    """The head that carries a fit out, around or in place of `classifier`, on its device and in its type.
+def apply(classifier: Head, result: FitResult) -> Head:
+    """The last layer that a fit asks for, around or in place of `classifier`, on its device and in its dtype.
 
     Raises:
         ValueError: a classifier that is no head.
     """
     features, classes = heads.sizes(classifier)
-    known = next(iter(classifier.state_dict().values()))
-    if fitted.weight_CF is not None:
-        plain = nn.utils.skip_init(nn.Linear, features, classes, bias=False)  # draws nothing
-        classifier = _filled(plain, {"weight": fitted.weight_CF}).to(known)
-    elif fitted.mean_CF is not None:
-        classifier = _means(fitted.mean_CF).to(known)
-    if fitted.scale == 1 and fitted.shift_C is None:
+    like = next(iter(classifier.state_dict().values()))
+    if result.weight_CF is not None:
+        linear = nn.utils.skip_init(nn.Linear, features, classes, bias=False)  # so that no random number is drawn
+        classifier = _load(linear, {"weight": result.weight_CF}).to(like)
+    elif result.mean_CF is not None:
+        classifier = _class_mean_head(result.mean_CF).to(like)
+    if result.scale == 1 and result.shift_C is None:
         return classifier
-    shift_C = torch.zeros(classes) if fitted.shift_C is None else fitted.shift_C
+    shift_C = torch.zeros(classes) if result.shift_C is None else result.shift_C
     adjusted = heads.AdjustedLogits(classifier)
     with torch.no_grad():
-        adjusted.scale.fill_(fitted.scale)
+        adjusted.scale.fill_(result.scale)
         adjusted.shift_C.copy_(shift_C)
     return adjusted
 
 
-def kept(fitted: Fitted) -> dict[str, Any]:
-    """A fit as plain values and tensors, for a checkpoint."""
-    return {one.name: getattr(fitted, one.name) for one in fields(Fitted)}
+def to_checkpoint(result: FitResult) -> dict[str, Any]:
+    """A fit as plain values and tensors, as best.pt holds it."""
+    return {key: getattr(result, name) for name, key in _CHECKPOINT_KEYS.items()}
 
 
-def restored(values: dict[str, Any]) -> Fitted:
-    """A fit from what `kept` made of it.
+def from_checkpoint(values: dict[str, Any]) -> FitResult:
+    """A fit from what `to_checkpoint` made of it.
 
     Raises:
         ValueError: keys that are missing or unknown.
     """
-    names = {one.name for one in fields(Fitted)}
-    if values.keys() != names:
+    keys = set(_CHECKPOINT_KEYS.values())
+    if values.keys() != keys:
         raise ValueError(
-            f"a kept fit holds {', '.join(sorted(names))}; this one holds {', '.join(sorted(values)) or 'nothing'}. "
+            f"a stored fit holds {', '.join(sorted(keys))}; this one holds {', '.join(sorted(values)) or 'nothing'}. "
             "Fit it again"
         )
-    return Fitted(**values)
+    return FitResult(**{name: values[key] for name, key in _CHECKPOINT_KEYS.items()})
 
 
-def _tuned(
+# field -> key in best.pt; the key of the report is an older word, which files that exist use
+_CHECKPOINT_KEYS = {one.name: one.name for one in fields(FitResult)} | {"report": "told"}
+
+
+def _tune_tau(
     evidence: Evidence, metric: str, tau: float | None, grid: Sequence[float], logits: Callable[[float], Tensor]
-) -> tuple[float, Told]:
-    """A value as it was given or the best of the grid, and what it changes."""
+) -> tuple[float, FitReport]:
+    """tau, or the best of the grid where it is None, and the metric before and after. logits: those of validation, as
+    a function of tau."""
     if tau is None:
-        rate_G = np.array([_rate(evidence, metric, logits(value)) for value in grid])
-        tau = search.best(np.array(grid), rate_G, now=0.0)
-    return float(tau), _compared(evidence, metric, logits(tau))
+        value_G = np.array([_metric_value(evidence, metric, logits(candidate)) for candidate in grid])
+        tau = search.best(np.array(grid), value_G, current=0.0)
+    return float(tau), _before_and_after(evidence, metric, logits(tau))
 
 
-def _compared(evidence: Evidence, metric: str, logits_VC: Tensor) -> Told:
-    before, after = _rate(evidence, metric, evidence.logits_VC), _rate(evidence, metric, logits_VC)
+def _before_and_after(evidence: Evidence, metric: str, logits_VC: Tensor) -> FitReport:
+    before, after = _metric_value(evidence, metric, evidence.logits_VC), _metric_value(evidence, metric, logits_VC)
     return {"metric": metric, "before": before, "after": after}
 
 
-def _rate(evidence: Evidence, metric: str, logits_VC: Tensor) -> float:
-    said_GV = logits_VC.argmax(1).numpy()[None]
-    return float(search.rates(said_GV, evidence.target_V.numpy(), logits_VC.shape[1], metric)[0])
+def _metric_value(evidence: Evidence, metric: str, logits_VC: Tensor) -> float:
+    predicted_GV = logits_VC.argmax(1).numpy()[None]
+    return float(search.metric_values(predicted_GV, evidence.target_V.numpy(), logits_VC.shape[1], metric)[0])
 
 
-def _cooled(logits_VC: Tensor, target_V: Tensor) -> tuple[float, Told]:
-    """The temperature of the least negative log-likelihood, and what it changes."""
+def _fit_temperature(logits_VC: Tensor, target_V: Tensor) -> tuple[float, FitReport]:
+    """The temperature of the least negative log-likelihood, and that likelihood before and after."""
     gap_VC = (logits_VC - logits_VC.gather(1, target_V[:, None])).numpy()
-    sharp = search.sharpness(gap_VC)
-    warmth = 1 / sharp
-    told: Told = {"temperature": warmth, "metric": "nll"}
-    told |= {"before": search.nll(gap_VC), "after": search.nll(sharp * gap_VC)}
-    if sharp in (search.SHARPEST, 1 / search.SHARPEST):
-        told["note"] = "an end of the range: validation is all right, or no better than chance"
-    return warmth, told
+    inverse = search.best_inverse_temperature(gap_VC)
+    report: FitReport = {"temperature": 1 / inverse, "metric": "nll"}
+    report |= {"before": search.nll(gap_VC), "after": search.nll(inverse * gap_VC)}
+    if inverse in (search.MAX_INVERSE_TEMPERATURE, 1 / search.MAX_INVERSE_TEMPERATURE):
+        report["note"] = "an end of the range: validation is all right, or no better than chance"
+    return 1 / inverse, report
 
 
-def _means(mean_CF: Tensor) -> heads.NearestClassMean:
+def _class_mean_head(mean_CF: Tensor) -> heads.NearestClassMean:
     classes, features = mean_CF.shape
-    return _filled(heads.NearestClassMean(features, classes), {"mean_CF": mean_CF})
+    return _load(heads.NearestClassMean(features, classes), {"mean_CF": mean_CF})
 
 
-def _filled(module: M, values: dict[str, Tensor]) -> M:
-    """A module with these values, in their type."""
+def _load(module: M, values: dict[str, Tensor]) -> M:
+    """A module with these values, in their dtype."""
     first = next(iter(values.values()))
     module = module.to(first.dtype)
     module.load_state_dict(values)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-TIMED = ("sampling", "weights", "loss", "mix")
-RETRAIN = ("none", "fresh", "kept", "scale", "both")
-NORMS = ("update", "frozen")
+TimedColumn = Literal["sampling", "weights", "loss", "mix"]
+Retrain = Literal["none", "fresh", "kept", "scale", "both"]
+Norms = Literal["update", "frozen"]
+TIMED: tuple[TimedColumn, ...] = get_args(TimedColumn)
 
 
 @dataclass(frozen=True)
@@ -14,13 +16,13 @@ class Schedule:
 
     late: columns that act in the second stage only (deferred re-weighting and re-sampling: Cao et al., NeurIPS 2019,
     section 3.3). early: columns that act in the first stage only. rate: factor of the learning rate in the second
-    stage; where a classifier is retrained, the schedule of the rate begins anew.
+    stage; where a classifier is retrained, the learning-rate schedule begins anew.
 
     retrain, what is trained in the second stage:
     - "none": the whole network.
     - "kept": the classifier, from the weights that it has; features are frozen.
     - "fresh": the classifier, initialised again; features are frozen (cRT: Kang et al., ICLR 2020, section 4).
-    - "scale": one factor for each class, nothing else (LWS: the same).
+    - "scale": one factor for each class's logit, nothing else (LWS: the same paper).
     - "both": the classifier and such factors; features are frozen (MiSLAS: Zhong et al., CVPR 2021).
 
     norms: whether batch norms still update their statistics where features are frozen, as in the original cRT and LWS,
@@ -28,10 +30,10 @@ class Schedule:
     """
 
     start: float = 0.0
-    late: Sequence[str] = ()
-    early: Sequence[str] = ()
-    retrain: str = "none"
-    norms: str = "update"
+    late: Sequence[TimedColumn] = ()
+    early: Sequence[TimedColumn] = ()
+    retrain: Retrain = "none"
+    norms: Norms = "update"
     rate: float = 1.0
 
     @property
@@ -40,12 +42,12 @@ class Schedule:
         return self.retrain != "none"
 
     def second_stage_start(self, epochs: int) -> int:
-        """The epoch, from 0, that the second stage begins with; 0 where there is one. Two take 2 epochs or more."""
+        """The first epoch, from 0, of the second stage; 0 where there is one stage. Two stages need 2 epochs."""
         if self.start == 0:
             return 0
         assert epochs >= 2
         return min(max(round(self.start * epochs), 1), epochs - 1)
 
-    def acts(self, column: str, second: bool) -> bool:
-        """Whether a column acts in a stage."""
+    def is_active(self, column: TimedColumn, *, second: bool) -> bool:
+        """Whether a column acts in the second stage or else in the first."""
         return column not in (self.early if second else self.late)

@@ -1,4 +1,4 @@
-"""A strategy worked out for the training part: the pool of originals and copies, and what each epoch does with it."""
+"""A strategy applied to the training part: the pool of originals and copies, and what is done in each epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,11 +18,13 @@ ONE_STAGE = Schedule()
 
 @dataclass(frozen=True)
 class Columns:
-    """The parts of a strategy, as functions of class counts. A column that is left out does nothing.
+    """The columns of a strategy, as functions of class counts. A column that is left out does nothing.
 
-    target: images of each class once copies were added. share: share of each class in the draws, at a progress of the
-    run in 0..1. weight, loss: of the classes' counts. replacement: whether images are drawn with replacement by
-    `share`; without it classes take turns, and each class goes through all its images before one comes again.
+    target: images that each class should have, copies included, from the counts of originals. share: share of each
+    class in the draws, from the counts of the pool and the progress of the run (0..1). weight: of each class, from the
+    counts of the pool. loss: from the counts of the pool and the share of each class in the labels that training meets.
+    replacement: true, each draw picks a class by `share` and one of its images by chance; false, classes take turns at
+    the rate of `share`, and all images of a class are drawn before one is drawn again.
     """
 
     target: Callable[[Tensor], Tensor] = copies.none
@@ -34,22 +36,22 @@ class Columns:
     replacement: bool = True
 
     def in_epoch(self, count_C: Tensor, epoch: int, epochs: int) -> "EpochStrategy":
-        """What the strategy does in an epoch, given the counts of the pool."""
+        """What the strategy does in an epoch (from 0) of a run of `epochs`, given the counts of the pool."""
         start, progress = self.schedule.second_stage_start(epochs), (epoch + 0.5) / epochs  # the middle of the epoch
         second = epoch >= start > 0
-        acts = {column: self.schedule.acts(column, second or start == 0) for column in TIMED}
-        share_C = (self.share if acts["sampling"] else sampling.uniform)(count_C, progress)
-        mix = self.mix if self.mix and acts["mix"] and self.mix.acts(progress) else None
+        active = {column: self.schedule.is_active(column, second=second or start == 0) for column in TIMED}
+        share_C = (self.share if active["sampling"] else sampling.uniform)(count_C, progress)
+        mix = self.mix if self.mix and active["mix"] and self.mix.is_active(progress) else None
         exposure_C = mix.exposure(count_C, share_C) if mix else share_C
-        weight_C = weights.normalised((self.weight if acts["weights"] else weights.none)(count_C), exposure_C)
-        loss = (self.loss if acts["loss"] else CROSS_ENTROPY)(count_C, exposure_C)
+        weight_C = weights.normalise((self.weight if active["weights"] else weights.none)(count_C), exposure_C)
+        loss = (self.loss if active["loss"] else CROSS_ENTROPY)(count_C, exposure_C)
         return EpochStrategy(
             share_C=share_C,
             exposure_C=exposure_C,
             weight_C=weight_C,
             loss=loss,
             mix=mix,
-            without_replacement=acts["sampling"] and not self.replacement,
+            without_replacement=active["sampling"] and not self.replacement,
             second_stage=second,
         )
 
@@ -58,9 +60,10 @@ class Columns:
 class EpochStrategy:
     """What a strategy does in one epoch. Tensors are float64, one value for each of C classes.
 
-    share_C: share of the draws. exposure_C: share of the labels that training meets, which mixing may shift. weight_C:
-    weight in the loss, with a mean sample weight of 1. mix: how images are mixed, None where they are not.
-    without_replacement: whether classes take turns and each goes through all its images before one comes again.
+    share_C: share of the draws. exposure_C: share of the labels that training meets; it differs from share_C only
+    where images are mixed. weight_C: weight in the loss, with a mean sample weight of 1. mix: how images are mixed,
+    None where they are not. without_replacement: whether classes take turns, and all images of a class are drawn before
+    one is drawn again.
     second_stage: whether the epoch belongs to the second stage of a two-stage schedule.
     """
 
@@ -75,11 +78,11 @@ class EpochStrategy:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A strategy for one training part.
+    """A strategy applied to one training part.
 
-    parent_P, copy_P, label_P: int64, for each item of the pool its original, the number of the copy (0: the original
-    itself) and its class. image_C, count_C: int64, originals and items of each class. per_epoch: what is done in each
-    epoch. epoch_size: draws in an epoch.
+    parent_P, copy_P, label_P: int64, of each item of the pool its original, the number of the copy (0: the original
+    itself) and its class. image_C: int64, originals of each class. count_C: int64, items of each class, copies
+    included. per_epoch: what is done in each epoch. epoch_size: draws in an epoch.
     """
 
     parent_P: Tensor
@@ -90,6 +93,7 @@ class Strategy:
     columns: Columns
     per_epoch: tuple[EpochStrategy, ...]
     epoch_size: int
+    # of (seed, epoch): what `_drawn_before` returned, so that an epoch need not repeat all before it
     _drawn: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def epoch(self, epoch: int) -> EpochStrategy:
@@ -98,41 +102,41 @@ class Strategy:
 
     @property
     def second_stage_start(self) -> int:
-        """The epoch, from 0, from which on the whole strategy is in force; 0 where there is one stage."""
+        """The first epoch, from 0, of the second stage; 0 where there is one stage."""
         return next((number for number, epoch in enumerate(self.per_epoch) if epoch.second_stage), 0)
 
     def order(self, epoch: int, seed: int) -> Tensor:
         """Items of the pool that an epoch draws, in their order (int64)."""
-        now = self.epoch(epoch)
-        if not now.without_replacement:
-            return sampling.order(self.label_P, now.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
-        turn_E = sampling.turns(now.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
-        return sampling.deal(self.label_P, turn_E, self._drawn_before(epoch, seed), seed=seed)
+        epoch_strategy = self.epoch(epoch)
+        if not epoch_strategy.without_replacement:
+            return sampling.order(self.label_P, epoch_strategy.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
+        class_E = sampling.class_sequence(epoch_strategy.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
+        return sampling.without_replacement(self.label_P, class_E, self._drawn_before(epoch, seed), seed=seed)
 
     def _drawn_before(self, epoch: int, seed: int) -> Tensor:
         """How many items of each class earlier epochs have drawn without replacement."""
-        known = max((at for of, at in self._drawn if of == seed and at <= epoch), default=0)
-        drawn_C = self._drawn.get((seed, known), torch.zeros_like(self.count_C))
-        for at in range(known, epoch):
-            if (earlier := self.epoch(at)).without_replacement:
-                turn_E = sampling.turns(earlier.share_C, size=self.epoch_size, seed=seed, epoch=at)
-                drawn_C = drawn_C + torch.bincount(turn_E, minlength=len(drawn_C))
-            self._drawn[seed, at + 1] = drawn_C
+        start = max((known for one_seed, known in self._drawn if one_seed == seed and known <= epoch), default=0)
+        drawn_C = self._drawn.get((seed, start), torch.zeros_like(self.count_C))
+        for number in range(start, epoch):
+            if (earlier := self.epoch(number)).without_replacement:
+                class_E = sampling.class_sequence(earlier.share_C, size=self.epoch_size, seed=seed, epoch=number)
+                drawn_C = drawn_C + torch.bincount(class_E, minlength=len(drawn_C))
+            self._drawn[seed, number + 1] = drawn_C
         return drawn_C
 
     def partners(self, epoch: int, seed: int) -> Tensor | None:
         """Items that the drawn ones are mixed with (int64); None where nothing is mixed."""
-        now = self.epoch(epoch)
-        if now.mix is None:
+        epoch_strategy = self.epoch(epoch)
+        if epoch_strategy.mix is None:
             return None
-        share_C = now.mix.partners(self.count_C, now.share_C)
+        share_C = epoch_strategy.mix.partner_shares(self.count_C, epoch_strategy.share_C)
         return sampling.order(self.label_P, share_C, size=self.epoch_size, seed=seed, epoch=epoch, purpose="partners")
 
 
 def build(
     label_N: Tensor, num_classes: int, columns: Columns, *, epochs: int, epoch_size: int | str, seed: int
 ) -> Strategy:
-    """Work a strategy out for the labels of the training part.
+    """Apply a strategy to the labels of the training part.
 
     All columns but copies see the counts after copies were added. `epoch_size` is "pool", "originals" or a number of
     draws.
@@ -141,7 +145,7 @@ def build(
         ValueError: a mix that mixes in no epoch.
     """
     image_C = torch.bincount(label_N, minlength=num_classes)
-    parent_P, copy_P = copies.lineage(label_N, columns.target(image_C), seed=seed)
+    parent_P, copy_P = copies.build_pool(label_N, columns.target(image_C), seed=seed)
     label_P = label_N[parent_P]
     count_C = torch.bincount(label_P, minlength=num_classes)
     size = {"pool": len(label_P), "originals": len(label_N)}.get(str(epoch_size), epoch_size)

@@ -1,1 +1,1 @@
-"""A trained model at work: loaded, asked, judged, exported."""
+"""Use of a trained model: loading, prediction, evaluation, export."""

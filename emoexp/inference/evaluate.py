@@ -1,4 +1,4 @@
-"""A trained model judged on other images whose labels are known: what `python -m emoexp.evaluate` does."""
+"""Evaluates a trained model on other labelled images: the work of `python -m emoexp.evaluate`."""
 
 import hashlib
 import logging
@@ -22,17 +22,18 @@ log = logging.getLogger("emoexp")
 
 
 def evaluate(plain: Node) -> dict[str, Any]:
-    """Judge a run's model on a part of other data, with what training leaves: metrics, predictions, tables, figures.
+    """Evaluate the model of a run on a part of other data. Like training, it writes metrics, predictions, tables and
+    figures.
 
-    Classes are matched by name. "clean" leaves out images whose pixels the model was trained or chosen on.
+    Classes are matched by name. "clean" metrics leave out images whose pixels the run had in training or validation.
 
     Returns:
-        The metrics, which also stand in <run>/evaluations/<data>-<part>-<hash>/metrics.json.
+        The metrics, which are also written to <run>/evaluations/<data>-<part>-<hash>/metrics.json.
     """
     logging_to_stdout()
     trained = load(plain["run"], plain["device"], plain["threads"], plain["cache"], plain["allow"])
     source, index = part_of(plain, trained)
-    label_C = matched(source.class_names, trained.spec["class_names"], plain["classes"] or {})
+    label_C = match_classes(source.class_names, trained.spec["class_names"], plain["classes"] or {})
     seen = np.load(trained.folder / "seen.npy") if (trained.folder / "seen.npy").is_file() else np.array([], "S32")
     predictions = results.Predictions(
         part=plain["part"],
@@ -50,13 +51,13 @@ def evaluate(plain: Node) -> dict[str, Any]:
         plain["part"]: results.summary(predictions, clean=False),
         f"{plain['part']}_clean": results.summary(predictions, clean=True),
     }
-    folder = trained.folder / "evaluations" / f"{source.name}-{plain['part']}-{content(source, index, label_C)}"
-    keep(folder, predictions, metrics)
+    folder = trained.folder / "evaluations" / f"{source.name}-{plain['part']}-{images_hash(source, index, label_C)}"
+    write_evaluation(folder, predictions, metrics)
     return metrics
 
 
-def keep(folder: Path, predictions: results.Predictions, metrics: dict[str, Any]) -> None:
-    """Write an evaluation into its folder and say what came out."""
+def write_evaluation(folder: Path, predictions: results.Predictions, metrics: dict[str, Any]) -> None:
+    """Write an evaluation into its folder and log its metrics."""
     folder.mkdir(parents=True, exist_ok=True)
     whole, clean = metrics[predictions.part], metrics[f"{predictions.part}_clean"]
     results.write(folder, predictions, whole, clean)
@@ -66,14 +67,14 @@ def keep(folder: Path, predictions: results.Predictions, metrics: dict[str, Any]
     log.info("%s\nin     %s", table(results.per_class(whole, clean)), folder)
 
 
-def content(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:
-    """Eight digits that name the images of an evaluation, whatever their order, and what their classes stand for."""
+def images_hash(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:
+    """Eight digits that identify the images of an evaluation, in any order, and the matching of their classes."""
     pixels = b"".join(sorted(bytes(digest) for digest in source.digest[index]))
     return hashlib.sha256(pixels + label_C.tobytes()).hexdigest()[:8]
 
 
 def part_of(plain: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
-    """The images to judge, loaded as the model saw its own, and the indices of the part asked for."""
+    """The images, loaded with size and channels of the model, and the indices of the requested part."""
     spec = trained.spec
     cache = build_data.folder_of(plain["cache"])
     source: Source = plain["data"].build(image_size=spec["image_size"], channels=spec["channels"], cache=cache)
@@ -83,32 +84,38 @@ def part_of(plain: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
         return source, np.arange(len(source.labels))
     if plain["part"] not in PARTS:
         raise ValueError(f"part is train, val, test or all; it is {plain['part']}")
-    given = np.flatnonzero(source.part == PARTS.index(plain["part"]))
-    made = yaml.safe_load((trained.folder / "config.yaml").read_text())
-    split: Split = plain.get("split") or option.read(Split, made["split"], "split", plain["allow"], kept=True)
-    if plain["part"] != "train" and len(given) and split.keeps_parts(source):
-        return source, given  # also of a set that has only this part
-    tail: LongTail = plain["data"].long_tail
-    if made["data"]["name"] == plain["data"].name:  # the run's own, of the training part
-        tail = LongTail.kept(made["data"])
-    dataset = build_data.with_long_tail(split.build(source), tail)
+    index = np.flatnonzero(source.part == PARTS.index(plain["part"]))
+    config = yaml.safe_load((trained.folder / "config.yaml").read_text())
+    split: Split = plain.get("split") or option.read(Split, config["split"], "split", plain["allow"], kept=True)
+    if plain["part"] != "train" and len(index) and split.keeps_parts(source):
+        return source, index  # no split is needed, so that the set may lack the other parts
+    long_tail: LongTail = plain["data"].long_tail
+    if config["data"]["name"] == plain["data"].name:  # the same data as the run's: with the long tail of the run
+        long_tail = LongTail.kept(config["data"])
+    dataset = build_data.with_long_tail(split.build(source), long_tail)
     return dataset, dataset.where(plain["part"])
 
 
-def matched(theirs: tuple[str, ...], ours: list[str], renamed: dict[str, str]) -> np.ndarray:
-    """For each class of the data the index of the model's class of that name (case aside), after renaming.
+def match_classes(data_classes: tuple[str, ...], model_classes: list[str], model_name_of: dict[str, str]) -> np.ndarray:
+    """For each class of the data, the index of the model's class of the same name; upper and lower case do not matter.
+
+    model_name_of: the model's name of a class, where the data have another name for it.
 
     Raises:
         ValueError: a class that the model does not know.
     """
-    renamed = {str(key): str(value) for key, value in renamed.items()}
-    if stray := sorted(renamed.keys() - set(theirs)):
-        raise ValueError(f"classes renames {', '.join(stray)}, but the data's classes are {', '.join(theirs)}")
-    index_of = {name.casefold(): index for index, name in enumerate(ours)}
-    wanted = [renamed.get(name, name).casefold() for name in theirs]
-    if unknown := [name for name, want in zip(theirs, wanted, strict=True) if want not in index_of]:
+    model_name_of = {str(key): str(value) for key, value in model_name_of.items()}
+    if unknown_keys := sorted(model_name_of.keys() - set(data_classes)):
         raise ValueError(
-            f"the model does not know the classes {', '.join(unknown)}; it knows {', '.join(ours)}. Name what "
-            f"they are with 'classes={{{unknown[0]}: {ours[0]}}}', or leave them out of the data"
+            f"classes renames {', '.join(unknown_keys)}, but the data's classes are {', '.join(data_classes)}"
         )
-    return np.array([index_of[want] for want in wanted], np.int64)
+    index_of = {name.casefold(): index for index, name in enumerate(model_classes)}
+    model_names = [model_name_of.get(name, name).casefold() for name in data_classes]
+    if unknown := [
+        name for name, model_name in zip(data_classes, model_names, strict=True) if model_name not in index_of
+    ]:
+        raise ValueError(
+            f"the model does not know the classes {', '.join(unknown)}; it knows {', '.join(model_classes)}. Name what "
+            f"they are with 'classes={{{unknown[0]}: {model_classes[0]}}}', or leave them out of the data"
+        )
+    return np.array([index_of[name] for name in model_names], np.int64)

@@ -1,4 +1,4 @@
-"""A trained model as a program that torch runs without this package."""
+"""Exports a trained model as a program that torch runs without this package."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from emoexp.runs import files
 
 
 class _Program(nn.Module):
-    """From raw pixels to probabilities."""
+    """A model with its normalisation: from raw pixels to probabilities."""
 
     def __init__(self, model: Network, mean: float, std: float) -> None:
         super().__init__()
@@ -27,17 +27,20 @@ class _Program(nn.Module):
 
 
 def export_program(path: Path, model: Network, spec: dict[str, Any]) -> None:
-    """Write a model as a program that torch runs without our code: raw uint8 images N×C×H×W to probabilities.
+    """Write a model with torch.export, as a program from raw uint8 images N×C×H×W to probabilities.
 
-    `spec` gives class_names, channels, image_size, mean and std; names and shape travel in the file as emoexp.json.
+    `spec` gives class_names, channels, image_size, mean and std. The file also holds emoexp.json with the names of the
+    classes and the shape of an image.
     """
     shape = (spec["channels"], spec["image_size"], spec["image_size"])
-    served = _Program(model.cpu().eval(), spec["mean"], spec["std"])
+    image_to_probabilities = _Program(model.cpu().eval(), spec["mean"], spec["std"])
     batch = {0: torch.export.Dim("batch", min=1)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own modules about each other
-        program = torch.export.export(served, (torch.zeros(2, *shape, dtype=torch.uint8),), dynamic_shapes=(batch,))
+        warnings.simplefilter("ignore")  # torch's own modules warn of each other
+        program = torch.export.export(
+            image_to_probabilities, (torch.zeros(2, *shape, dtype=torch.uint8),), dynamic_shapes=(batch,)
+        )
         buffer = io.BytesIO()
-        described = json.dumps({"class_names": spec["class_names"], "shape": shape})
-        torch.export.save(program, buffer, extra_files={"emoexp.json": described})
+        description = json.dumps({"class_names": spec["class_names"], "shape": shape})
+        torch.export.save(program, buffer, extra_files={"emoexp.json": description})
     files.write_bytes(path, buffer.getvalue())

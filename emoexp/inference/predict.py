@@ -1,4 +1,4 @@
-"""Inference in evaluation mode: validation during training, evaluation and prediction run networks here."""
+"""Forward passes in evaluation mode, for validation during training, for evaluation and for prediction."""
 
 from collections.abc import Iterator
 
@@ -18,25 +18,26 @@ _PIXELS = {"cpu": 256 * 48 * 48, "cuda": 2048 * 48 * 48}  # in one forward pass
 def batches(
     image_NCHW: Tensor, index_N: Tensor, normalisation: Normalisation, device: torch.device
 ) -> Iterator[Tensor]:
-    """Some images in order, not augmented: batches of normalised float32 images, channels last."""
+    """Batches of the images of an index, in its order and not augmented: normalised float32, channels last."""
     for index_B in index_N.split(batch_size(device, image_NCHW.shape[2] * image_NCHW.shape[3])):
         image = to_device(gather(image_NCHW, index_B.to(image_NCHW.device)), device)
         yield normalisation(image).contiguous(memory_format=torch.channels_last)
 
 
 def batch_size(device: torch.device, pixels: int) -> int:
-    """Images of so many pixels in one forward pass: what fills a GPU; on a CPU, where more is not faster, few."""
+    """Number of images, of so many pixels each, in one forward pass: enough to fill a GPU; fewer on a CPU, where larger
+    batches are not faster."""
     return max(1, _PIXELS.get(device.type, _PIXELS["cpu"]) // pixels)
 
 
 def logits(model: Network, batches: Iterator[Tensor], precision: str) -> Tensor:
-    """Logits N×C (float32, CPU) of batches of normalised images; on a CPU batch norms are folded."""
+    """Logits N×C (float32, CPU) of batches of normalised images. On a CPU, batch norms are folded into convolutions."""
     model.eval()
     out: list[Tensor] = []
     with torch.inference_mode():
         for image in batches:
-            if not out and image.device.type == "cpu":  # a GPU is done before the host has folded anything
-                model = folding.folded(model, image[:2])
+            if not out and image.device.type == "cpu":  # on a GPU, folding takes longer than inference
+                model = folding.fold_batch_norms(model, image[:2])
             with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 out.append(model(image).logits_BC.float())
     return torch.cat(out).cpu()
@@ -48,7 +49,7 @@ def probabilities(logits_NC: Tensor) -> np.ndarray:
 
 
 def features(model: Network, batches: Iterator[Tensor], precision: str) -> Tensor:
-    """Features, which the classifier sees, of batches of normalised images: float32 N×F, CPU."""
+    """Features, the input of the classifier, of batches of normalised images: float32 N×F, CPU."""
     model.eval()
     out: list[Tensor] = []
     with torch.no_grad():

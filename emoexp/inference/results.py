@@ -1,4 +1,4 @@
-"""What a trained model leaves about a part of the data, in training and in evaluation: metrics, tables, figures."""
+"""Results of a model on a part of the data, at the end of training and in evaluation: metrics, tables, figures."""
 
 import io
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ RESAMPLES = 1000  # of the bootstrap
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities of a part, with what is needed to judge them.
+    """Predicted probabilities for a part, with its labels and images.
 
-    probability_NC: float32. target_N: int64. clean_N: bool, images whose pixels stand in no part that came before.
-    image_MCHW: uint8, the images of all parts, which may be memory-mapped; index_N: the part's rows in it. names: where
-    each image of the part comes from.
+    probability_NC: float32. target_N: int64. clean_N: bool, images whose pixels are in no earlier part. image_MCHW:
+    uint8, the images of all parts, which may be memory-mapped. index_N: the part's rows in image_MCHW. names: source of
+    each image of the part.
     """
 
     part: str
@@ -35,67 +35,72 @@ class Predictions:
     names: Sequence[str]
     class_names: Sequence[str]
     majority: int
-    leaky: bool = False  # copies were made before the split: everything that is written says so
+    leaky: bool = False  # copies were made before the split; every file that is written says so
 
     @property
     def title(self) -> str:
-        """What figures call the part."""
+        """The part's name in figures."""
         return f"{self.part} · {leaky.MARK}" if self.leaky else self.part
 
 
-def summary(found: Predictions, clean: bool) -> dict[str, Any]:
-    """Metrics with bootstrap intervals, of all or of the clean images of a part; JSON-able, equal for equal runs."""
-    keep = found.clean_N if clean else np.ones(len(found.target_N), bool)
-    if not keep.any():
+def summary(predictions: Predictions, clean: bool) -> dict[str, Any]:
+    """Metrics with bootstrap intervals, of all images of a part or of the clean ones, ready for JSON. Deterministic."""
+    chosen_N = predictions.clean_N if clean else np.ones(len(predictions.target_N), bool)
+    if not chosen_N.any():
         return {"n": 0}
-    probability, target = found.probability_NC[keep].astype(np.float64), found.target_N[keep]
-    out = classification.summarise(probability, target, found.class_names, majority=found.majority)
+    probability, target = predictions.probability_NC[chosen_N].astype(np.float64), predictions.target_N[chosen_N]
+    out = classification.summarise(probability, target, predictions.class_names, majority=predictions.majority)
     out["interval"] = bootstrap.bootstrap(probability, target, resamples=RESAMPLES)
     out["clean"] = clean
-    out |= {"protocol": "leaky"} if found.leaky else {}
+    out |= {"protocol": "leaky"} if predictions.leaky else {}
     return json_values(out)
 
 
-def write(folder: Path, found: Predictions, whole: dict[str, Any], clean: dict[str, Any]) -> None:
-    """Predictions, a per-class table and the figures of a part, into the folders of a run.
+def write(folder: Path, predictions: Predictions, whole: dict[str, Any], clean: dict[str, Any]) -> None:
+    """Write predictions, a per-class table and the figures of a part into the folders of a run.
 
-    whole, clean: what `summary` says of all images and of the clean ones.
+    whole, clean: results of `summary` for all images and for the clean ones.
     """
-    from emoexp import figures  # matplotlib, only now: no step waits for it
+    from emoexp import figures  # imported here, because matplotlib is slow to load and training does not need it
 
     for name in ("predictions", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
-    _save_predictions(folder / "predictions" / f"{found.part}.npz", found)
-    marked = {"protocol": leaky.MARK} if found.leaky else {}
-    write_table(folder / "tables" / f"{found.part}_per_class.csv", [row | marked for row in per_class(whole, clean)])
-    title = found.title
-    draw = folder / "figures"
-    probability, names = found.probability_NC.astype(np.float64), list(found.class_names)
-    confusion = classification.confusion(found.target_N, probability.argmax(1), len(names))
-    figures.confusion(draw / f"{found.part}_confusion.png", confusion, names, title)
-    figures.precision_recall(draw / f"{found.part}_precision_recall.png", probability, found.target_N, names, title)
+    _save_predictions(folder / "predictions" / f"{predictions.part}.npz", predictions)
+    protocol_column = {"protocol": leaky.MARK} if predictions.leaky else {}
+    write_table(
+        folder / "tables" / f"{predictions.part}_per_class.csv",
+        [row | protocol_column for row in per_class(whole, clean)],
+    )
+    title = predictions.title
+    figure_folder = folder / "figures"
+    probability, names = predictions.probability_NC.astype(np.float64), list(predictions.class_names)
+    confusion = classification.confusion(predictions.target_N, probability.argmax(1), len(names))
+    figures.confusion(figure_folder / f"{predictions.part}_confusion.png", confusion, names, title)
+    figures.precision_recall(
+        figure_folder / f"{predictions.part}_precision_recall.png", probability, predictions.target_N, names, title
+    )
     figures.mistakes(
-        draw / f"{found.part}_mistakes.png",
-        found.image_MCHW,
-        found.index_N,
-        found.target_N,
+        figure_folder / f"{predictions.part}_mistakes.png",
+        predictions.image_MCHW,
+        predictions.index_N,
+        predictions.target_N,
         probability,
         names,
-        list(found.names),
-        title=f"{found.title}: most confident mistakes (true → predicted, confidence)",
+        list(predictions.names),
+        title=f"{predictions.title}: most confident mistakes (true → predicted, confidence)",
     )
 
 
-def _save_predictions(path: Path, found: Predictions) -> None:
+def _save_predictions(path: Path, predictions: Predictions) -> None:
     buffer = io.BytesIO()
     arrays = {
-        "probability": found.probability_NC.astype(np.float32),
-        "target": found.target_N,
-        "clean": found.clean_N,
-        "names": np.asarray(found.names, str),
-        "class_names": np.asarray(found.class_names, str),
+        "probability": predictions.probability_NC.astype(np.float32),
+        "target": predictions.target_N,
+        "clean": predictions.clean_N,
+        "names": np.asarray(predictions.names, str),
+        "class_names": np.asarray(predictions.class_names, str),
     }
-    arrays |= {"protocol": np.asarray(leaky.MARK)} if found.leaky else {}
+    arrays |= {"protocol": np.asarray(leaky.MARK)} if predictions.leaky else {}
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     files.write_bytes(path, buffer.getvalue())
 
@@ -107,14 +112,14 @@ def per_class(whole: dict[str, Any], clean: dict[str, Any]) -> list[dict[str, An
     for name, values in whole.get("per_class", {}).items():
         count = values["n"]
         low, high = bootstrap.wilson(round((values["recall"] or 0) * count), count) if count else (None, None)
-        beside = clean.get("per_class", {}).get(name, {})
+        clean_values = clean.get("per_class", {}).get(name, {})
         rows.append({"class": name, **values, "recall_low": low, "recall_high": high})
-        rows[-1] |= {f"clean_{key}": beside.get(key) for key in ("n", "recall", "f1")}
+        rows[-1] |= {f"clean_{key}": clean_values.get(key) for key in ("n", "recall", "f1")}
     return rows
 
 
 def headline(whole: dict[str, Any]) -> str:
-    """One line of a summary: what counts, with intervals, beside the majority baseline."""
+    """A summary in one line: the main metrics with intervals, and the majority baseline."""
     if not whole.get("n"):
         return "no images"
     parts = []

@@ -1,4 +1,4 @@
-"""A run's best model, read from its folder."""
+"""Loads the best model of a run from its folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from emoexp.runs import machine as machines
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A run's best model, ready to be asked."""
+    """The best model of a run, on a device and ready for predictions."""
 
     folder: Path
     spec: dict[str, Any]
@@ -26,7 +26,7 @@ class TrainedModel:
     device: torch.device
 
     def probabilities(self, image_MCHW: np.ndarray, index_N: np.ndarray) -> np.ndarray:
-        """Class probabilities N×C (float32) of some rows of uint8 images."""
+        """Class probabilities N×C (float32) of the rows `index_N` of uint8 images."""
         scale = Normalisation(self.spec["mean"], self.spec["std"])
         images = predict.batches(torch.from_numpy(image_MCHW), torch.from_numpy(index_N), scale, self.device)
         return predict.probabilities(predict.logits(self.model, images, self.spec["precision"])).astype(np.float32)
@@ -36,19 +36,19 @@ def load(run: str, device: str, threads: int | None, cache: str | None, allow: l
     """The best model of a run folder.
 
     Raises:
-        ValueError: no such run, or one that has no finished epoch.
+        ValueError: there is no such run, or it has not finished an epoch.
     """
     folder = Path(run)
     if not (folder / "best.pt").is_file():
-        near = (
+        other_runs = (
             sorted(path.parent.name for path in folder.parent.glob("*/best.pt"))[:8] if folder.parent.is_dir() else []
         )
-        raise ValueError(f"run={run} holds no best.pt; run folders beside it: {', '.join(near) or 'none'}")
-    saved = checkpoint.load(folder / "best.pt")
-    chosen = machines.choose(device)
-    machines.prepare(chosen, threads, build_model.spec_of(saved)["precision"], deterministic=False)
+        raise ValueError(f"run={run} holds no best.pt; run folders beside it: {', '.join(other_runs) or 'none'}")
+    best = checkpoint.load(folder / "best.pt")
+    torch_device = machines.choose(device)
+    machines.prepare(torch_device, threads, build_model.spec_of(best)["precision"], deterministic=False)
     mish.prepare(cache)
-    model = build_model.trained_model(saved, allow)
+    model = build_model.trained_model(best, allow)
     return TrainedModel(
-        folder, build_model.spec_of(saved), model.to(chosen).to(memory_format=torch.channels_last), chosen
+        folder, build_model.spec_of(best), model.to(torch_device).to(memory_format=torch.channels_last), torch_device
     )

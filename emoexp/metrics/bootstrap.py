@@ -1,10 +1,9 @@
-"""How sure are these numbers? Intervals for the metrics of one test part, and for the difference of two models, or of
-two arms of several seeds each, on it: the only bootstrap of the package.
+"""Bootstrap intervals for the metrics of one test part, and for the difference of two arms on it.
 
-Each test image is drawn again with replacement (Efron 1979), stratified: each class's images are drawn among
-themselves, so that every class keeps its number of images. The plain bootstrap loses a class of m images in a share
-e^-m of the resamples (5 % for m = 3), which makes recall and average precision undefined there. The price: the
-intervals hold for a test part of these class proportions, and do not include the chance in the proportions themselves.
+The test images are drawn with replacement (Efron 1979). The bootstrap is stratified: the images of each class are drawn
+from that class alone, so that each class keeps its number of images. Without this, a class of m images would be missing
+in a share e^-m of the resamples (5 % for m = 3), and its recall and average precision would be undefined there. The
+disadvantage: the intervals hold for a test part with these class proportions, whose own randomness is not included.
 """
 
 from collections.abc import Iterator
@@ -13,10 +12,15 @@ import numpy as np
 
 from emoexp.metrics.classification import check, rates
 
-_CELLS_AT_ONCE = 2**19  # images x resamples held at a time: 4 MB, about a core's cache
-_DIFFERENCE_CELLS_AT_ONCE = 2**20  # resamples x (images + cells of all confusions) held at a time
-_OF_PROBABILITIES = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall", "macro_ap")
-_OF_PREDICTIONS = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall")  # those that a confusion decides
+_CELLS_PER_BLOCK = 2**19  # images x resamples in memory at a time: 4 MB, about a core's cache
+_DIFFERENCE_CELLS_PER_BLOCK = 2**20  # resamples x (images + cells of all confusions) in memory at a time
+_PROBABILITY_METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "worst_recall", "macro_ap")
+_PREDICTION_METRICS = (
+    "accuracy",
+    "macro_f1",
+    "balanced_accuracy",
+    "worst_recall",
+)  # those that a confusion matrix decides
 
 
 def bootstrap(
@@ -29,28 +33,28 @@ def bootstrap(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of accuracy, macro_f1, balanced_accuracy, worst_recall and macro_ap, each (low, high).
 
-    They speak of other images of the same kind for this one trained model; how a model varies with its seed is another
-    question. A class of one image cannot vary. `worst_recall` is a minimum, which resampling lowers: its interval lies
-    low, and the value itself may lie above it, where several classes are close to the worst. Raises `ValueError` as
-    `classification.summarise`, and for `resamples` < 1 or a `level` outside (0, 1).
+    The intervals show how the metrics of this one trained model vary with the test images, not with the seed of its
+    training. A class with one image does not vary. `worst_recall` is a minimum, which resampling makes smaller: its
+    interval is too low, and the value itself may be above it, if several classes are nearly as bad as the worst.
+    Raises `ValueError` as `classification.summarise`, and for `resamples` < 1 or a `level` outside (0, 1).
     """
     num_classes = np.shape(probability_NC)[1]
     probability_NC, target_N = check(probability_NC, target_N, [str(c) for c in range(num_classes)])
     _check_settings(resamples, level)
-    by_class_N = np.argsort(target_N, kind="stable")
-    probability_NC, target_N = probability_NC[by_class_N], target_N[by_class_N]
+    order_N = np.argsort(target_N, kind="stable")
+    probability_NC, target_N = probability_NC[order_N], target_N[order_N]
     count_C = np.bincount(target_N, minlength=num_classes)
     rankings = [_Ranking(probability_NC[:, c], target_N == c) for c in np.flatnonzero(count_C)]
     predicted_NC = np.eye(num_classes)[probability_NC.argmax(axis=1)]
     rng = np.random.default_rng(seed)
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in _OF_PROBABILITIES}
-    for size in _blocks(resamples, _CELLS_AT_ONCE // len(target_N)):
+    samples: dict[str, list[np.ndarray]] = {name: [] for name in _PROBABILITY_METRICS}
+    for size in _blocks(resamples, _CELLS_PER_BLOCK // len(target_N)):
         weight_NR = _stratified_weights(count_C, size, rng)
         value_of = rates(_weighted_confusions(weight_NR, predicted_NC, count_C))
-        value_of["macro_ap"] = np.mean([one.average_precision(weight_NR) for one in rankings], axis=0)
-        for name in _OF_PROBABILITIES:
-            drawn[name].append(value_of[name])
-    return {name: _percentiles(value_R, level) for name, value_R in drawn.items()}
+        value_of["macro_ap"] = np.mean([ranking.average_precision(weight_NR) for ranking in rankings], axis=0)
+        for name in _PROBABILITY_METRICS:
+            samples[name].append(value_of[name])
+    return {name: _percentiles(value_R, level) for name, value_R in samples.items()}
 
 
 def difference_intervals(
@@ -67,13 +71,13 @@ def difference_intervals(
     (low, high)}} for accuracy, macro_f1, balanced_accuracy and worst_recall.
 
     predicted_*_SN: the class that each seed's model predicts for each of the N test images, int, seeds and images in
-    the same order for a and b. Three questions: "images" draws the test images again, the same ones for all models.
-    "seeds" draws pairs of seeds again. "both" draws pairs of seeds and, independently, images, which all seeds share
-    (the two are crossed: Owen 2007, "The pigeonhole bootstrap", whose variance is rather too large than too small).
+    the same order for a and b. "images" resamples the test images, the same ones for all models. "seeds" resamples the
+    pairs of seeds. "both" resamples pairs of seeds and, independently, images, the same ones for all seeds (a crossed
+    design: Owen 2007, "The pigeonhole bootstrap", whose variance is rather too large than too small).
 
-    S seeds drawn from S vary too little, by a factor of about sqrt((S - 1) / S), and one seed does not vary at all, so
-    that "both" is then "images"; over seeds alone, trust the t interval of `compare.paired`. Raises `ValueError` for
-    shapes that do not fit, labels outside 0..C-1, `resamples` < 1 and a `level` outside (0, 1).
+    The standard deviation over S resampled seeds is too small by a factor of about sqrt((S - 1) / S). With one seed it
+    is 0, and "both" equals "images". For seeds alone, use the t interval of `compare.paired_difference`. Raises
+    `ValueError` for shapes that do not fit, labels outside 0..C-1, `resamples` < 1 and a `level` outside (0, 1).
     """
     _check_settings(resamples, level)
     predicted_a_SN, predicted_b_SN, target_N = map(np.asarray, (predicted_a_SN, predicted_b_SN, target_N))
@@ -81,52 +85,52 @@ def difference_intervals(
     seeds, rng = len(predicted_a_SN), np.random.default_rng(seed)
     models = _Models(np.concatenate([predicted_a_SN, predicted_b_SN]), target_N, num_classes)
     observed_of = models.differences(models.observed_weights())
-    drawn: dict[str, dict[str, list[np.ndarray]]] = {
-        name: {"images": [], "seeds": [], "both": []} for name in _OF_PREDICTIONS
+    samples: dict[str, dict[str, list[np.ndarray]]] = {
+        name: {"images": [], "seeds": [], "both": []} for name in _PREDICTION_METRICS
     }
-    for size in _blocks(resamples, _DIFFERENCE_CELLS_AT_ONCE // models.cells):
-        pick_RS = rng.integers(0, seeds, size=(size, seeds))
+    for size in _blocks(resamples, _DIFFERENCE_CELLS_PER_BLOCK // models.cells):
+        seed_index_RS = rng.integers(0, seeds, size=(size, seeds))
         for name, difference_RS in models.differences(models.drawn_weights(size, rng)).items():
-            drawn[name]["images"].append(difference_RS.mean(axis=1))
-            drawn[name]["seeds"].append(observed_of[name][0][pick_RS].mean(axis=1))
-            drawn[name]["both"].append(np.take_along_axis(difference_RS, pick_RS, axis=1).mean(axis=1))
+            samples[name]["images"].append(difference_RS.mean(axis=1))
+            samples[name]["seeds"].append(observed_of[name][0][seed_index_RS].mean(axis=1))
+            samples[name]["both"].append(np.take_along_axis(difference_RS, seed_index_RS, axis=1).mean(axis=1))
     return {
-        name: {which: _percentiles(value_R, level) for which, value_R in of_metric.items()}
-        for name, of_metric in drawn.items()
+        name: {kind: _percentiles(value_R, level) for kind, value_R in samples_of_metric.items()}
+        for name, samples_of_metric in samples.items()
     }
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval (1927) for a share such as a class's recall: sensible for few images and for
-    0 or all of them.
+    """Wilson's score interval (1927) for a share such as a class's recall. It is also good for few images, and for 0 or
+    n successes.
 
-    n = 0 tells nothing: (0, 1). Raises `ValueError` unless 0 <= successes <= n and 0 < level < 1.
+    (0, 1) for n = 0. Raises `ValueError` unless 0 <= successes <= n and 0 < level < 1.
     """
     if not 0 <= successes <= n:
         raise ValueError(f"wilson: successes must be from 0 to n, got {successes} of {n}")
     _check_settings(1, level)
     if n == 0:
         return 0.0, 1.0
-    from scipy.stats import binomtest  # takes 0.3 s, which no training has to wait for before its end
+    from scipy.stats import binomtest  # imported here: the import takes 0.3 s, and training does not need it
 
     interval = binomtest(successes, n).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def _blocks(resamples: int, most: int) -> Iterator[int]:
-    """Numbers of resamples that are held at a time; they sum to all of them."""
-    most = max(1, most)
-    for start in range(0, resamples, most):
-        yield min(most, resamples - start)
+def _blocks(resamples: int, max_size: int) -> Iterator[int]:
+    """Numbers of resamples that are in memory at a time; their sum is `resamples`."""
+    max_size = max(1, max_size)
+    for start in range(0, resamples, max_size):
+        yield min(max_size, resamples - start)
 
 
 class _Ranking:
-    """One class's images from the most to the least likely, sorted once for all resamples."""
+    """The images sorted by the score of one class, highest first; sorted once for all resamples."""
 
     def __init__(self, score_N: np.ndarray, positive_N: np.ndarray) -> None:
         order_N = np.argsort(-score_N, kind="stable")
         sorted_N, positive_N = score_N[order_N], positive_N[order_N]
-        group_N = np.cumsum(np.append(False, sorted_N[1:] != sorted_N[:-1]))  # equal scores enter together
+        group_N = np.cumsum(np.append(False, sorted_N[1:] != sorted_N[:-1]))  # images of equal score form one group
         place_P = np.flatnonzero(positive_N)
         group_P = group_N[place_P]
         last_of_group_P = np.searchsorted(group_N, group_P, side="right") - 1
@@ -136,9 +140,8 @@ class _Ranking:
         self.last_P = last_of_group_P
 
     def average_precision(self, weight_NR: np.ndarray) -> np.ndarray:
-        """AP under image weights, one value per resample: the mean precision at which a positive image is
-        reached.
-        """
+        """Average precision with image weights, one value for each resample: the mean precision at the positive
+        images."""
         seen_PR = np.cumsum(weight_NR[self.order_N], axis=0)[self.last_P]
         weight_PR = weight_NR[self.positive_P]
         hit_PR = np.cumsum(weight_PR, axis=0)
@@ -146,36 +149,31 @@ class _Ranking:
         return (weight_PR * precision_PR).sum(axis=0) / hit_PR[-1]
 
 
-def _times_drawn(drawn_RM: np.ndarray, num_images: int) -> np.ndarray:
+def _draw_counts(position_RM: np.ndarray, num_images: int) -> np.ndarray:
     """How often each image was drawn in each resample, R x images. drawn_RM: positions of the M images drawn."""
-    row_R1 = np.arange(len(drawn_RM))[:, None]
-    cell_RM = drawn_RM + row_R1 * num_images
+    resample_R1 = np.arange(len(position_RM))[:, None]
+    cell_RM = position_RM + resample_R1 * num_images
     return np.bincount(cell_RM.ravel(), minlength=cell_RM.shape[0] * num_images).reshape(-1, num_images)
 
 
 def _stratified_weights(count_C: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each image (sorted by class) is drawn, N x R: per class, as many draws with replacement as
-    it has images.
-    """
+    """How often each image (sorted by class) is drawn, N x R. Each class is drawn as often as it has images."""
     blocks = [
-        _times_drawn(rng.integers(0, count, size=(count, resamples)).T, count).T for count in count_C[count_C > 0]
+        _draw_counts(rng.integers(0, count, size=(count, resamples)).T, count).T for count in count_C[count_C > 0]
     ]
     return np.concatenate(blocks).astype(np.float64, order="C")
 
 
 def _weighted_confusions(weight_NR: np.ndarray, predicted_NC: np.ndarray, count_C: np.ndarray) -> np.ndarray:
-    """One confusion per resample, R x C x C, of images sorted by class, of which `predicted_NC` holds the
-    prediction one-hot.
-    """
+    """One confusion matrix for each resample, R x C x C, of images sorted by class. predicted_NC: one-hot."""
     end_C = np.cumsum(count_C)
     rows = [weight_NR[end - n : end].T @ predicted_NC[end - n : end] for end, n in zip(end_C, count_C, strict=True)]
     return np.stack(rows, axis=1)
 
 
 class _Models:
-    """What 2S models predict for the same images, class by class: the S models of arm a, then those of b, seed by
-    seed.
-    """
+    """Predictions of 2S models for the same images, by true class: the S models of arm a, then those of arm b, in the
+    same order of seeds."""
 
     def __init__(self, predicted_MN: np.ndarray, target_N: np.ndarray, num_classes: int) -> None:
         count_C = np.bincount(target_N.astype(np.int64), minlength=num_classes)
@@ -189,25 +187,25 @@ class _Models:
         self.cells = len(target_N) + self.num_models * num_classes**2  # numbers that one resample needs
 
     def observed_weights(self) -> list[np.ndarray]:
-        """Weights of the images as they are, 1 x N_c for each class c that has any."""
+        """Weight 1 for each image: 1 x N_c for each class c that has images."""
         return [np.ones((1, n), dtype=np.float32) for n in self.counts]
 
     def drawn_weights(self, resamples: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """How often each image is drawn, R x N_c for each class: as many draws with replacement as it has images."""
-        drawn = [_times_drawn(rng.integers(0, n, size=(resamples, n)), n) for n in self.counts]
-        return [weight_RN.astype(np.float32) for weight_RN in drawn]
+        """How often each image is drawn, R x N_c for each class c. Each class is drawn as often as it has images."""
+        draw_counts = [_draw_counts(rng.integers(0, n, size=(resamples, n)), n) for n in self.counts]
+        return [weight_RN.astype(np.float32) for weight_RN in draw_counts]
 
     def differences(self, weights: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """Metrics of arm a minus those of b under image weights: R x S for each metric."""
+        """Metrics of arm a minus those of arm b, with image weights: R x S for each metric."""
         confusion_RMCC = np.zeros((len(weights[0]), self.num_models, self.num_classes, self.num_classes))
         for c, weight_RN, predicted_NK in zip(self.present_C, weights, self.predicted, strict=True):
             confusion_RMCC[:, :, c] = (weight_RN @ predicted_NK).reshape(-1, self.num_models, self.num_classes)
         value_of, seeds = rates(confusion_RMCC), self.num_models // 2
-        return {name: value_of[name][:, :seeds] - value_of[name][:, seeds:] for name in _OF_PREDICTIONS}
+        return {name: value_of[name][:, :seeds] - value_of[name][:, seeds:] for name in _PREDICTION_METRICS}
 
 
-def _percentiles(parts: list[np.ndarray], level: float) -> tuple[float, float]:
-    low, high = np.quantile(np.concatenate(parts), [(1 - level) / 2, (1 + level) / 2])
+def _percentiles(blocks: list[np.ndarray], level: float) -> tuple[float, float]:
+    low, high = np.quantile(np.concatenate(blocks), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -215,7 +213,7 @@ def _check_settings(resamples: int, level: float) -> None:
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
     if not 0 < level < 1:
-        raise ValueError(f"level is the share of certainty and must lie between 0 and 1, such as 0.95; got {level}")
+        raise ValueError(f"level is a confidence level and must lie between 0 and 1, such as 0.95; got {level}")
 
 
 def _check_predictions(a_SN: np.ndarray, b_SN: np.ndarray, target_N: np.ndarray, num_classes: int) -> None:

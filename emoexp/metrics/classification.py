@@ -1,11 +1,11 @@
-"""How good are these probabilities? Metrics of a set of labelled images; the rows of a confusion are true classes.
+"""Classification metrics of predicted probabilities. The rows of a confusion matrix are the true classes.
 
-Absent classes. A class may have no image in the set. One rule holds everywhere:
+Absent classes. A class may have no image in the set. The same rule holds everywhere:
 
-* recall and average precision of such a class do not exist: they are `None`, and the class is left out of
+* recall and average precision of such a class are not defined: they are `None`, and the class is left out of
   balanced accuracy, worst recall, G-mean and macro AP, which are means (or minima) over the classes that
   have images;
-* macro-F1 is taken over the fixed set of all classes, and F1 = 2 TP / (2 TP + FP + FN) counts as 0 where it
+* macro-F1 is the mean over all classes, and F1 = 2 TP / (2 TP + FP + FN) counts as 0 where it
   is 0/0 or where the class has no image: scikit-learn's `f1_score(labels=range(C), average="macro",
   zero_division=0)`. An absent class therefore lowers macro-F1, and sets are comparable only where the same
   classes are absent;
@@ -41,12 +41,11 @@ def confusion(target_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) -
 
 
 def rates(confusion_XCC: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics that a confusion alone decides, for any number of confusions at once (leading axes X).
+    """The metrics that a confusion matrix decides, for any number of matrices at once (leading axes X).
 
     accuracy; macro_f1; balanced_accuracy (mean recall); worst_recall; mcc (Gorodkin 2004, R_K; 0 where it
-    is 0/0); g_mean (geometric mean of the recalls, uncorrected: 0 if one class is missed entirely). All in
-    0..1, mcc in -1..1. Absent classes: see the head of this file. Every confusion must hold at least one
-    image.
+    is 0/0); g_mean (geometric mean of the recalls, uncorrected: 0 if the recall of one class is 0). All in 0..1, mcc in
+    -1..1. Absent classes: see the docstring of this module. Every matrix must hold at least one image.
     """
     confusion_XCC = np.asarray(confusion_XCC, dtype=np.float64)
     hit_XC = np.diagonal(confusion_XCC, axis1=-2, axis2=-1)
@@ -77,7 +76,7 @@ def from_confusion(confusion_CC: np.ndarray) -> dict[str, float]:
 
 
 def worst_class(confusion_CC: np.ndarray) -> int:
-    """The class of the lowest recall among those with images; of equals the rarer, then the first."""
+    """The class with the lowest recall among those with images; of several the rarest, then the first."""
     count_C = confusion_CC.sum(axis=1)
     recall_C = np.where(count_C > 0, _ratio(np.diagonal(confusion_CC), count_C), np.inf)
     return int(np.lexsort((count_C, recall_C))[0])
@@ -87,8 +86,8 @@ def average_precision(score_N: np.ndarray, positive_N: np.ndarray) -> float:
     """Area under the stepwise precision-recall curve, sum of (R_k - R_k-1) P_k; 0..1, a constant score
     gives the prevalence.
 
-    Equals scikit-learn's `average_precision_score`: images of equal score enter together, nothing is
-    interpolated. Raises `ValueError` when no image is positive.
+    The same as scikit-learn's `average_precision_score`: images of equal score share one threshold, and nothing is
+    interpolated. Raises `ValueError` if no image is positive.
     """
     recall_K, precision_K = precision_recall_steps(score_N, positive_N)
     return float(np.sum(np.diff(recall_K, prepend=0.0) * precision_K))
@@ -124,9 +123,7 @@ def calibration_error(probability_NC: np.ndarray, target_N: np.ndarray, bins: in
 
 
 def negative_log_likelihood(probability_NC: np.ndarray, target_N: np.ndarray) -> float:
-    """Mean of -ln p(true class), in nats; p is clipped from below at 2.2e-16, so that one certain mistake
-    costs 36.
-    """
+    """Mean of -ln p(true class), in nats; p is at least 2.2e-16, so that one image contributes at most 36."""
     probability_N = probability_NC[np.arange(len(target_N)), target_N].astype(np.float64)
     return float(-np.log(np.clip(probability_N, _SMALLEST_PROBABILITY, 1.0)).mean())
 
@@ -138,17 +135,16 @@ def summarise(
     *,
     majority: int | None = None,
 ) -> dict[str, Any]:
-    """Every metric of one set of images, ready for JSON; absent classes as the head of this file says.
+    """All metrics of one set of images, ready for JSON. Absent classes: see the docstring of this module.
 
-    The predicted class is the most probable one (the first of equals). `macro_ap` is the mean AP over
+    The predicted class is the most probable one (the first of several). `macro_ap` is the mean AP over
     classes with images, `micro_ap` the AP of all N x C (image, class) pairs in one list, `prevalence` a
-    class's share of the images, which is the AP of chance. "majority" is the predictor that always says one
-    class: `majority`, the largest class of training, or where that is not given the largest class of these
-    images ("known_from" says which). "worst_class" is the class of the lowest recall, the rarer one of
-    equals.
+    class's share of the images, which is the AP of random scores. "majority" is the baseline that always predicts one
+    class: `majority`, the largest class of training, or if it is None the largest class of these images ("known_from"
+    says which). "worst_class" is the class with the lowest recall; of several the rarest.
 
     Raises `ValueError` for no images, for shapes that do not match, for labels outside 0..C-1, for class
-    names given twice and for rows that are no probabilities (finite, 0..1, sum 1 within 0.01).
+    names that are not unique and for rows that are no probabilities (finite, 0..1, sum 1 within 0.01).
     """
     probability_NC, target_N = check(probability_NC, target_N, class_names)
     num_classes = len(class_names)
@@ -173,12 +169,12 @@ def summarise(
     }
 
 
-def flat(summary: dict[str, Any], prefix: str) -> dict[str, float]:
-    """A summary's numbers under names that MLflow takes: `test/macro_f1`, `test/recall/<slug>`,
+def flatten_summary(summary: dict[str, Any], prefix: str) -> dict[str, float]:
+    """The numbers of a summary by names that MLflow accepts: `test/macro_f1`, `test/recall/<slug>`,
     `test/majority/accuracy`.
 
-    A summary with "interval" ({metric: (low, high)}, as `bootstrap.bootstrap` gives) adds
-    `test/macro_f1_low` and `_high`. What does not exist (recall of an absent class) is left out, never
+    If the summary has an "interval" ({metric: (low, high)}, as from `bootstrap.bootstrap`), there are also
+    `test/macro_f1_low` and `_high`. A value that is not defined (recall of an absent class) is left out, not
     written as 0.
     """
     row = {f"{prefix}/{name}": float(summary[name]) for name in SCALARS}
@@ -243,12 +239,12 @@ def _majority_baseline(majority: int | None, count_C: np.ndarray, class_names: S
         raise ValueError(f"majority must be a class from 0 to {len(class_names) - 1}, got {majority}")
     confusion_CC = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
     confusion_CC[:, chosen] = count_C
-    overall = from_confusion(confusion_CC)
-    kept = {name: overall[name] for name in ("accuracy", "macro_f1", "balanced_accuracy")}
+    majority_rates = from_confusion(confusion_CC)
+    baseline = {name: majority_rates[name] for name in ("accuracy", "macro_f1", "balanced_accuracy")}
     return {
         "class": class_names[chosen],
         "known_from": "these images" if majority is None else "training",
-        **kept,
+        **baseline,
     }
 
 
@@ -260,7 +256,7 @@ def _mcc(hit_X: np.ndarray, true_XC: np.ndarray, predicted_XC: np.ndarray, total
 
 
 def _geometric_mean(recall_XC: np.ndarray, present_X: np.ndarray) -> np.ndarray:
-    """Through logarithms: the product of many hundred recalls would be 0."""
+    """Computed with logarithms, because the product of several hundred recalls would be rounded to 0."""
     missed_X = (recall_XC == 0).any(axis=-1)
     log_XC = np.log(np.where(recall_XC > 0, recall_XC, 1.0))
     return np.where(missed_X, 0.0, np.exp(log_XC.sum(axis=-1) / present_X))
@@ -273,9 +269,9 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _check_names(class_names: Sequence[str]) -> None:
-    twice = sorted({name for name in class_names if list(class_names).count(name) > 1})
-    if twice:
-        raise ValueError(f"class names must differ, got more than one of {twice} in {list(class_names)}")
+    repeated = sorted({name for name in class_names if list(class_names).count(name) > 1})
+    if repeated:
+        raise ValueError(f"class names must differ, got more than one of {repeated} in {list(class_names)}")
 
 
 def _check_labels(label_N: np.ndarray, num_classes: int, kind: str) -> None:

@@ -1,12 +1,13 @@
-"""Which of several trainings is better, by how much, and how sure are we? Statistics over seeds.
+"""Comparison of arms over seeds: differences, their intervals and p-values.
 
-Over seeds: would another seed say the same of these images? Other test images are the question of
-`bootstrap.difference_intervals`. Differences are paired by seed, so that what is hard or lucky for both cancels.
+The question is whether other seeds would give the same result on these test images. For other test images see
+`bootstrap.difference_intervals`. Differences are paired by seed, so that effects that both arms have in common cancel.
 
-The tests are those of scipy and statsmodels; here stand what they refuse (one seed, differences that do not vary) and
-the checks of what comes in.
+The tests are those of scipy and statsmodels. This module adds the cases that they refuse (one seed, differences that
+do not vary) and checks of the input.
 """
 
+import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ _ROUNDING = 1e-12  # differences that vary by less than this share of the values
 
 @dataclass(frozen=True)
 class Spread:
-    """One arm over its seeds: mean, standard deviation (n - 1), t interval. None where one seed cannot say."""
+    """One arm over its seeds: mean, standard deviation (n - 1), t interval. None if there is only one seed."""
 
     n: int
     mean: float
@@ -32,8 +33,8 @@ class Spread:
 @dataclass(frozen=True)
 class Difference:
     """Arm a minus arm b over the seeds that both have: mean, standard deviation (n - 1), t interval, p of the paired t
-    test (two-sided), and the smallest true difference that this many seeds would have shown. None where one seed
-    cannot say."""
+    test (two-sided), and the smallest difference that the test detects with this number of seeds. None if there is
+    only one seed."""
 
     n: int
     difference: float
@@ -47,8 +48,8 @@ class Difference:
 def spread(values: Sequence[float], level: float = 0.95) -> Spread:
     """Mean, standard deviation and Student's t interval of the mean over seeds, in the unit of the values.
 
-    The interval is where the mean over very many seeds is expected, not where another seed is. Raises `ValueError`
-    for no values, for values that are not finite and for a `level` outside (0, 1).
+    The interval is one for the mean over very many seeds, not for the value of another seed. Raises `ValueError` for
+    no values, for values that are not finite and for a `level` outside (0, 1).
     """
     value_S = np.asarray(values, dtype=np.float64)
     _check_level(level)
@@ -65,14 +66,15 @@ def spread(values: Sequence[float], level: float = 0.95) -> Spread:
     return Spread(n, mean, sd, float(low), float(high))
 
 
-def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95, power: float = 0.8) -> Difference:
-    """Arm a minus arm b, value by value of the same seeds: Student's paired t test, and what it could have shown.
+def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95, power: float = 0.8) -> Difference:
+    """Arm a minus arm b, where a and b have the same seeds in the same order: Student's paired t test.
 
-    `detectable` is as the function of that name says for the observed deviation and alpha = 1 - level. Where all seeds
-    differ by exactly the same there is nothing to test against: p is 0 (1 if they do not differ), `detectable` 0.
-    Raises `ValueError` unless b has one finite value for each of a, and for `level` and `power` outside (0, 1).
+    `detectable` is the result of that function for the observed deviation and alpha = 1 - level. If the difference is
+    the same for all seeds, there is no deviation to test it against: then p is 0 (1 if the difference is 0), and
+    `detectable` is 0. Raises `ValueError` unless b has one finite value for each of a, and for `level` and `power`
+    outside (0, 1).
     """
-    value_a_S, value_b_S = _pairs(a, b)
+    value_a_S, value_b_S = _value_pairs(a, b)
     _check_level(level)
     _check_power(power)
     difference_S = value_a_S - value_b_S
@@ -94,10 +96,11 @@ def detectable(sd: float, n: float, alpha: float = 0.05, power: float = 0.8) -> 
 
     Solves P(F > F(1 - alpha; 1, n - 1)) = power for the noncentrality n (difference / sd)^2 of the noncentral F with 1
     and n - 1 degrees of freedom, which is the square of Student's noncentral T, both tails (Cohen 1988, chapter 2).
-    By scipy's distributions: statsmodels' `TTestPower.solve_power` returns wrong differences, without an error, for few
-    pairs at a small alpha (0.15.0: 8 % too small for n = 6, alpha = 0.05 / 29, power = 0.8). 0 where power <= alpha,
-    which chance alone reaches. Under Holm's correction of m tests a difference needs up to what
-    alpha / m gives here. Raises `ValueError` for n < 2, a negative sd, and for alpha and power outside (0, 1).
+    scipy's distributions are used, because statsmodels' `TTestPower.solve_power` returns wrong differences, without an
+    error, for few pairs and a small alpha (0.15.0: 8 % too small for n = 6, alpha = 0.05 / 29, power = 0.8). The result
+    is 0 if power <= alpha, because a difference of 0 has that power. With Holm's correction for m tests, pass
+    alpha / m: the largest value that may be needed. Raises `ValueError` for n < 2, a negative sd, and for alpha and
+    power outside (0, 1).
     """
     _check_level(1 - alpha)
     _check_power(power)
@@ -124,30 +127,34 @@ def smallest_p(n: int) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values adjusted for being several (Holm 1979), in the given order: with m of them, the k-th smallest times
-    m - k + 1, never below a smaller one's, at most 1.
+    """p-values adjusted for multiple tests (Holm 1979), in the order of p: of m tests, the k-th smallest p times
+    m - k + 1, at least the adjusted value of the one before, at most 1.
 
-    Rejecting those below alpha keeps the chance of any false rejection below alpha, however the tests depend on each
-    other. Raises `ValueError` for a p outside 0..1.
+    If hypotheses with an adjusted p below alpha are rejected, the probability of any false rejection is below alpha,
+    also for dependent tests. Raises `ValueError` for a p outside 0..1.
     """
-    from statsmodels.stats.multitest import multipletests  # with pandas half a second, for a report alone
+    from statsmodels.stats.multitest import multipletests  # imported here: it takes half a second, for reports alone
 
-    outside = [value for value in p if not 0 <= value <= 1]
-    if outside:
-        raise ValueError(f"holm: a p lies between 0 and 1, got {outside[:5]}; leave out what was not tested")
+    invalid = [value for value in p if not 0 <= value <= 1]
+    if invalid:
+        raise ValueError(f"holm: a p lies between 0 and 1, got {invalid[:5]}; leave out what was not tested")
     if len(p) == 0:
         return []
-    return [float(value) for value in multipletests(p, method="holm")[1]]
+    gc.freeze()  # multipletests collects garbage at each call, a tenth of a second where torch is loaded
+    try:
+        return [float(value) for value in multipletests(p, method="holm")[1]]
+    finally:
+        gc.unfreeze()
 
 
 def verdict(difference: float, p_adjusted: float | None, alpha: float = 0.05) -> str:
-    """ "better", "worse", or "cannot tell" where p is not below alpha or one seed cannot say."""
+    """ "better" or "worse"; "cannot tell" if p is not below alpha or if there is only one seed (p is None)."""
     if p_adjusted is None or not p_adjusted < alpha or difference == 0:
         return "cannot tell"
     return "better" if difference > 0 else "worse"
 
 
-def _pairs(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _value_pairs(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     value_a_S, value_b_S = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if value_a_S.shape != value_b_S.shape or value_a_S.ndim != 1 or not value_a_S.size:
         raise ValueError(
@@ -165,9 +172,9 @@ def _check_finite(value_S: np.ndarray) -> None:
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
-        raise ValueError(f"level is the share of certainty and must lie between 0 and 1, such as 0.95; got {level}")
+        raise ValueError(f"level is a confidence level and must lie between 0 and 1, such as 0.95; got {level}")
 
 
 def _check_power(power: float) -> None:
     if not 0 < power < 1:
-        raise ValueError(f"power is the share of finds and must lie between 0 and 1, such as 0.8; got {power}")
+        raise ValueError(f"power is that of the test and must lie between 0 and 1, such as 0.8; got {power}")

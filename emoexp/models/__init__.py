@@ -1,6 +1,5 @@
-"""Networks and activations. An architecture is an option of `conf/architecture`; its class in config/models builds it.
+"""Networks and activations. An option of `conf/architecture` is built by its class in `emoexp/config/models.py`.
 
-Every architecture maps normalised float32 images B×C×H×W to logits B×classes as
-`classifier(features(image))`, so that losses and later stages can reach the features B×F that the last dense
-layer sees. Weights are drawn from torch's global generator.
+Every network is a `Network` (`emoexp/models/network.py`): from normalised float32 images B×C×H×W to features B×F and
+logits B×classes. Weights are drawn from torch's global generator.
 """

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from emoexp.models.limits import check_image_size
+from emoexp.models.image_size import check_image_size
 from emoexp.models.network import Network
 
 
@@ -13,9 +13,9 @@ class EmotionCNN(Network):
 
     A block is a 3x3 convolution, batch norm, activation, 2x2 max pool and dropout.
 
-    Pools round down, so that any image size from 2^blocks pixels on works. After a pool whole feature maps
-    are dropped (Tompson et al., CVPR 2015, "spatial dropout"): neighbouring pixels of a map say much the
-    same, and one draw a map is many times cheaper than one a pixel.
+    Pools round down, so that every image size of at least 2^blocks pixels is possible. The dropout after a pool drops
+    whole feature maps (Tompson et al., CVPR 2015, "spatial dropout"): neighbouring pixels of a map are similar, and
+    one random number for each map is much cheaper than one for each pixel.
 
     Raises:
         ValueError: an image smaller than 2^blocks pixels.
@@ -34,7 +34,7 @@ class EmotionCNN(Network):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        check_image_size("emotion_cnn", image_size, least=2 ** len(widths))
+        check_image_size("emotion_cnn", image_size, minimum=2 ** len(widths))
         inputs = (channels, *widths[:-1])
         self.blocks = nn.Sequential(
             *(_block(i, o, activation, conv_dropout) for i, o in zip(inputs, widths, strict=True))
@@ -46,14 +46,14 @@ class EmotionCNN(Network):
         self.classifier = nn.Linear(dense, num_classes)
 
     def features(self, image_BCHW: Tensor) -> Tensor:
-        """What the last layer sees: B×dense."""
+        """Input of the last layer: B×dense."""
         feature_BF: Tensor = self.hidden(self.blocks(image_BCHW))
         return feature_BF
 
 
 def _block(inputs: int, outputs: int, activation: Callable[[], nn.Module], dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),  # batch norm has the bias
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),  # batch norm adds the bias
         nn.BatchNorm2d(outputs),
         activation(),
         nn.MaxPool2d(2),

@@ -1,4 +1,4 @@
-"""What torchvision's networks need to serve here: activation, stem, ImageNet's weights on request."""
+"""Changes to torchvision's networks: another activation, another stem, and ImageNet's weights on request."""
 
 import logging
 import pickle
@@ -12,47 +12,47 @@ from torchvision.models import WeightsEnum
 log = logging.getLogger(__name__)
 
 STEMS = ("small", "imagenet")
-REPLACED = (nn.ReLU, nn.Hardswish)
+REPLACEABLE = (nn.ReLU, nn.Hardswish)
 
 
 def replace_activations(network: nn.Module, activation: Callable[[], nn.Module]) -> None:
     """Put `activation` in place of every ReLU and hard-swish.
 
-    The hard sigmoids of squeeze-and-excitation stay: they are gates, factors from 0 to 1 for whole channels.
-    An activation without bounds there would not choose among channels but square them.
+    The hard sigmoids of squeeze-and-excitation are not replaced: they are gates, factors of 0 to 1 for each channel.
+    With an unbounded activation there, the output would grow with the square of the features.
     """
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, REPLACED):
+            if isinstance(child, REPLACEABLE):
                 setattr(module, name, activation())
 
 
 def fresh_stem(channels: int, width: int, kernel: int, stride: int) -> nn.Conv2d:
-    """A first convolution that keeps the side or divides it by the stride; drawn as torchvision's own."""
+    """A first convolution that divides the side by the stride, with new weights, drawn as in torchvision."""
     stem = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out")
     return stem
 
 
 def load_weights(network: nn.Module, weights: WeightsEnum, *, stem: str, fresh: Collection[str]) -> None:
-    """Load ImageNet's weights into all parameters and statistics but the `fresh` ones.
+    """Load ImageNet's weights into all parameters and statistics except those named in `fresh`, which stay as drawn.
 
-    stem: name of the first convolution's weight, fitted to the number of channels.
+    stem: name of the first convolution's weight, which is converted to the number of channels.
 
     Raises:
         ValueError: the weights cannot be fetched or read.
     """
-    own = network.state_dict()
-    learnt = fetch(weights)
+    new_state = network.state_dict()
+    pretrained = fetch(weights)
     if stem not in fresh:
-        learnt[stem] = fit_channels(learnt[stem], own[stem].shape[1])
-    network.load_state_dict({name: value if name in fresh else learnt[name] for name, value in own.items()})
+        pretrained[stem] = fit_channels(pretrained[stem], new_state[stem].shape[1])
+    network.load_state_dict({name: value if name in fresh else pretrained[name] for name, value in new_state.items()})
 
 
 def fit_channels(kernel_OCHW: Tensor, channels: int) -> Tensor:
-    """A kernel for colour images as one for `channels`, with the same answer where all channels are equal.
+    """A kernel for colour images, converted to `channels`. Its output is the same for images whose channels are equal.
 
-    Grey gets the sum over the colours; a number of channels other than three, equal shares of it.
+    The kernel of one channel is the sum over the colours; each of several channels gets an equal share of this sum.
     """
     if kernel_OCHW.shape[1] == channels:
         return kernel_OCHW
@@ -60,33 +60,33 @@ def fit_channels(kernel_OCHW: Tensor, channels: int) -> Tensor:
 
 
 def fetch(weights: WeightsEnum) -> dict[str, Tensor]:
-    """A network's published weights, from torch's folder of downloads or else fetched into it.
+    """A network's published weights, from torch's download folder, or downloaded to it.
 
     Raises:
-        ValueError: neither has them in a readable form. It says where to put the file.
+        ValueError: they can be neither read nor downloaded. The message says where to put the file.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     if not file.is_file():
         log.info("fetching %s to %s", weights.url, file)
     try:
-        learnt = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        how = f"{file} cannot be read" if file.is_file() else f"{weights.url} cannot be fetched to {file}"
+        problem = f"{file} cannot be read" if file.is_file() else f"{weights.url} cannot be fetched to {file}"
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"architecture.pretrained=true: {how} ({reason}). Put an intact {file.name} into {file.parent}, "
+            f"architecture.pretrained=true: {problem} ({reason}). Put an intact {file.name} into {file.parent}, "
             "from a machine that is online, or choose architecture.pretrained=false"
         ) from error
-    return dict(learnt)
+    return dict(state)
 
 
-def warn_of_activation(where: str, activation: Callable[[], nn.Module], learnt_with: str) -> None:
-    """Say what an activation that the weights were not learnt with does to them, where it is another."""
-    chosen = type(activation()).__name__
-    if chosen != learnt_with:
+def warn_of_activation(architecture: str, activation: Callable[[], nn.Module], pretrained_with: str) -> None:
+    """Warn if the activation is not the one that the weights were pretrained with."""
+    new_activation = type(activation()).__name__
+    if new_activation != pretrained_with:
         log.warning(
-            "%s: the pretrained weights and batch-norm statistics were learnt with %s and now meet %s. The "
-            "features are distorted at first and much of the advantage is lost until they are trained again, "
-            "the more so the less the two look alike; compare with pretrained=false",
-            *(where, learnt_with, chosen),
+            "%s: the weights and batch-norm statistics were pretrained with %s, and the network now has %s. The "
+            "features are distorted at first, and much of the advantage of pretraining is lost until they are trained "
+            "again, more of it the less similar the two activations are; compare with pretrained=false",
+            *(architecture, pretrained_with, new_activation),
         )

@@ -1,13 +1,13 @@
 """Mish (Misra, BMVC 2020), x tanh(softplus(x)), in three forms that agree to rounding.
 
-torch's own form takes a logarithm, two exponentials and more an element, and on a CPU costs more than the
-convolution beside it. With e = exp(x) and n = e (e + 2), tanh(softplus(x)) = n / (n + 2): one exponential,
-one division. That form is compiled where there is a C++ compiler ("c++"), else a chain of torch operations in
-blocks ("algebraic").
+torch's own form ("native") computes a logarithm, two exponentials and more for each element. On a CPU this costs more
+time than the convolution before it. With e = exp(x) and n = e (e + 2), tanh(softplus(x)) = n / (n + 2), which needs
+one exponential and one division. This second formula is compiled if there is a C++ compiler ("c++"); otherwise it is
+a sequence of torch operations ("algebraic").
 
-The two serve float32 on a CPU and define the limits: mish(-inf) is -0 with gradient 0, mish(inf) is inf with
-gradient 1. Everything else is left to torch: other types and devices, tracing and export, function
-transforms, second derivatives.
+Both are used for float32 on a CPU only. At infinity they are defined as the limits: mish(-inf) is -0 with gradient 0,
+mish(inf) is inf with gradient 1. In all other cases torch's own form is used: other types and devices, tracing and
+export, function transforms, second derivatives.
 """
 
 import ctypes
@@ -28,17 +28,16 @@ from emoexp.models.mish_source import SOURCE
 log = logging.getLogger(__name__)
 
 KERNELS = ("auto", "algebraic", "native")
-BLOCK = 1 << 18  # elements that one thread takes at once: the temporaries stay in the cache
+BLOCK = 1 << 18  # elements that one thread processes at a time, so that the buffers stay in the cache
 
-# (x, gradient of what follows or None for the value itself) to a tensor like x
+# (x, None) to mish(x); (x, gradient of the loss by mish(x)) to the gradient of the loss by x. Both are like x.
 Form = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Mish(nn.Module):
     """x tanh(softplus(x)), for each element.
 
-    kernel: "auto", the compiled form where there is one, else the algebraic; "algebraic"; or "native",
-    torch's.
+    kernel: "auto", the compiled form if there is one, else the algebraic one; "algebraic"; or "native", torch's own.
     """
 
     def __init__(self, kernel: str = "auto") -> None:
@@ -48,7 +47,7 @@ class Mish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mish of every element; shape, type and memory format stay."""
-        if self.kernel == "native" or not _plain(x):
+        if self.kernel == "native" or not _is_plain(x):
             return functional.mish(x)
         form = _compiled() if self.kernel == "auto" else None
         out: Tensor = _Mish.apply(x, form or algebraic)
@@ -60,60 +59,60 @@ class Mish(nn.Module):
 
 
 def prepare(cache: str | None) -> None:
-    """Compile the fast form, or load it from the folder `cache`, now rather than at first use.
+    """Compile the fast form, or load it from the folder `cache`, before its first use.
 
-    null: keep no file. Once in a process: a form that ran is not exchanged for another.
+    cache: null: no file is kept. Only the first call in a process has an effect, so that the form never changes.
     """
-    if not _state.asked:
-        _state.asked, _state.compiled = True, load(cache)
+    if not _state.is_prepared:
+        _state.is_prepared, _state.compiled = True, load(cache)
 
 
 def kernel() -> str:
-    """The form that `kernel: auto` takes here for float32 on a CPU: "c++" or "algebraic"."""
+    """The form that `kernel: auto` uses in this process for float32 on a CPU: "c++" or "algebraic"."""
     return "algebraic" if _compiled() is None else "c++"
 
 
-def algebraic(x: Tensor, above: Tensor | None) -> Tensor:
-    """The value, or the gradient times `above`, by torch's operations.
+def algebraic(x: Tensor, grad_output: Tensor | None) -> Tensor:
+    """The value, or the gradient times `grad_output`, by torch's operations.
 
-    One thread goes by blocks that stay in the cache. Several take the whole at once: they wait for each other
-    after every operation, which on a busy machine costs more than the memory's way.
+    With one thread, x is processed in blocks that stay in the cache. With several threads it is processed as a whole:
+    the threads wait for each other after every operation, and on a busy machine this costs more than slow memory.
     """
-    dense, above, out = _dense(x, above)
-    flat, target = _flat(dense), _flat(out)
+    dense, grad_output, out = _dense_tensors(x, grad_output)
+    flat, target = _flatten(dense), _flatten(out)
     size = max(flat.numel(), 1) if torch.get_num_threads() > 1 else BLOCK
-    space = [torch.empty(min(size, flat.numel())) for _ in range(2 if above is None else 3)]
+    buffers = [torch.empty(min(size, flat.numel())) for _ in range(2 if grad_output is None else 3)]
     for start in range(0, flat.numel(), size):
-        place = slice(start, start + size)
-        room = [block[: flat[place].numel()] for block in space]
-        if above is None:
-            _value(flat[place], target[place], *room)
+        chunk = slice(start, start + size)
+        views = [block[: flat[chunk].numel()] for block in buffers]
+        if grad_output is None:
+            _value(flat[chunk], target[chunk], *views)
         else:
-            _gradient(flat[place], _flat(above)[place], target[place], *room)
+            _gradient(flat[chunk], _flatten(grad_output)[chunk], target[chunk], *views)
     return out
 
 
 def _value(x: Tensor, out: Tensor, bounded: Tensor, half: Tensor) -> None:
-    """x / (1 + 1 / h) with h = e + e^2 / 2, which is n / 2; an infinite e is harmless here."""
+    """x / (1 + 1 / h) with h = e + e^2 / 2, which is n / 2; the formula also holds for an infinite e."""
     torch.clamp(x, min=-120, out=bounded)
     torch.exp(bounded, out=half)
     torch.addcmul(half, half, half, value=0.5, out=half)
     torch.div(bounded, half.reciprocal_().add_(1), out=out)
 
 
-def _gradient(x: Tensor, above: Tensor, out: Tensor, bounded: Tensor, e: Tensor, half: Tensor) -> None:
+def _gradient(x: Tensor, grad_output: Tensor, out: Tensor, bounded: Tensor, e: Tensor, half: Tensor) -> None:
     """(h (h + 1) + x e (e + 1)) / (h + 1)^2."""
     torch.clamp(x, -120, 20, out=bounded)
     torch.exp(bounded, out=e)
     torch.addcmul(e, e, e, value=0.5, out=half)
     e.addcmul_(e, e).mul_(bounded)
-    below = torch.add(half, 1, out=bounded)
-    e.addcmul_(half, below).div_(below.mul_(below))
-    torch.mul(e, above, out=out)
+    denominator = torch.add(half, 1, out=bounded)
+    e.addcmul_(half, denominator).div_(denominator.mul_(denominator))
+    torch.mul(e, grad_output, out=out)
 
 
 class _Mish(torch.autograd.Function):
-    """Keeps x alone for the backward pass, as torch's does."""
+    """The autograd function. It saves x alone for the backward pass, as torch's own does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, form: Form) -> Tensor:
@@ -123,14 +122,14 @@ class _Mish(torch.autograd.Function):
         return form(x, None)
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody will differentiate this gradient
-            return torch.autograd.grad(functional.mish(x), x, above, create_graph=True)[0], None
-        if not _plain(above):  # many gradients at once
-            return torch.ops.aten.mish_backward(above, x), None
+        if torch.is_grad_enabled():  # create_graph=True: this gradient will be differentiated again
+            return torch.autograd.grad(functional.mish(x), x, grad_output, create_graph=True)[0], None
+        if not _is_plain(grad_output):  # a batch of gradients (vmap)
+            return torch.ops.aten.mish_backward(grad_output, x), None
         form: Form = ctx.form
-        return form(x, above), None
+        return form(x, grad_output), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
@@ -139,7 +138,7 @@ class _Mish(torch.autograd.Function):
 
 @dataclass
 class _State:
-    asked: bool = False
+    is_prepared: bool = False
     compiled: Form | None = None
 
 
@@ -152,18 +151,18 @@ def _compiled() -> Form | None:
 
 
 def load(cache: str | None) -> Form | None:
-    """The compiled form, once it has shown that it computes Mish; None where there is none."""
-    loaded = compiler.library(SOURCE, "mish", cache)
-    if loaded is None:
+    """The compiled form; None if it cannot be compiled, or if a check shows that it does not compute Mish."""
+    library = compiler.library(SOURCE, "mish", cache)
+    if library is None:
         return None
-    function = loaded.emoexp_mish
+    function = library.emoexp_mish
     function.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_uint, ctypes.c_void_p]
     function.restype = None
     parallel = _parallel()
 
-    def form(x: Tensor, above: Tensor | None) -> Tensor:
-        dense, above, out = _dense(x, above)
-        gradient = None if above is None else above.data_ptr()
+    def form(x: Tensor, grad_output: Tensor | None) -> Tensor:
+        dense, grad_output, out = _dense_tensors(x, grad_output)
+        gradient = None if grad_output is None else grad_output.data_ptr()
         function(dense.data_ptr(), gradient, out.data_ptr(), out.numel(), torch.get_num_threads(), parallel)
         return out
 
@@ -171,31 +170,31 @@ def load(cache: str | None) -> Form | None:
 
 
 def _computes_mish(form: Form) -> bool:
-    """A compiler can be wrong: compare once, on more elements than one thread takes."""
+    """Whether a form agrees with the algebraic one, on enough elements for several threads: a compiler can be wrong."""
     x = torch.linspace(-30, 30, 100_001)
-    above = torch.ones(())  # spread over x without a copy
-    right = [
-        torch.allclose(form(x, given), algebraic(x, given), rtol=1e-5, atol=1e-6)
-        for given in (None, above.expand_as(x))
+    grad_output = torch.ones(())  # expanded below: a gradient with strides of 0
+    agrees = [
+        torch.allclose(form(x, gradient), algebraic(x, gradient), rtol=1e-5, atol=1e-6)
+        for gradient in (None, grad_output.expand_as(x))
     ]
-    if not all(right):
-        log.warning("the compiled Mish computes something else and is not used; report the compiler's version")
-    return all(right)
+    if not all(agrees):
+        log.warning("the compiled Mish gives wrong values and is not used; please report the compiler's version")
+    return all(agrees)
 
 
 def _parallel() -> ctypes.c_void_p | None:
-    """GOMP_parallel of the OpenMP that torch runs on: one pool of threads. None where it runs on another."""
+    """GOMP_parallel of torch's OpenMP, so that Mish uses torch's pool of threads; None if torch has another OpenMP."""
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
         try:
-            torchs = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
-            return ctypes.cast(torchs.GOMP_parallel, ctypes.c_void_p)
+            torch_library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
+            return ctypes.cast(torch_library.GOMP_parallel, ctypes.c_void_p)
         except (OSError, AttributeError):
             continue
     return None
 
 
-def _plain(x: Tensor) -> bool:
-    """Whether x is ordinary float32 memory on the CPU and nobody records or transforms what is done to it."""
+def _is_plain(x: Tensor) -> bool:
+    """Whether x is an ordinary float32 tensor on the CPU, and its operations are neither traced nor transformed."""
     return (
         type(x) in (Tensor, nn.Parameter)
         and x.dtype == torch.float32
@@ -210,18 +209,18 @@ def _plain(x: Tensor) -> bool:
     )
 
 
-def _dense(x: Tensor, above: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
-    """x and `above` without gaps and in one order of memory, copied if need be, and room for a result.
+def _dense_tensors(x: Tensor, grad_output: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """x and `grad_output` as dense tensors with the same strides, copied if necessary, and an empty tensor like them.
 
-    torch gives a result the strides of its model if and only if the model has no gaps or overlaps.
+    torch.empty_like keeps the strides of x if and only if x is dense (without gaps and overlaps).
     """
     out = torch.empty_like(x)
     if x.stride() != out.stride():
         x = torch.empty_like(out).copy_(x)
-    if above is not None and above.stride() != out.stride():
-        above = torch.empty_like(out).copy_(above)
-    return x, above, out
+    if grad_output is not None and grad_output.stride() != out.stride():
+        grad_output = torch.empty_like(out).copy_(grad_output)
+    return x, grad_output, out
 
 
-def _flat(dense: Tensor) -> Tensor:
+def _flatten(dense: Tensor) -> Tensor:
     return dense.as_strided((dense.numel(),), (1,))

@@ -1,11 +1,11 @@
-"""The compiled form of Mish and its gradient, in C++. It needs one header and is compiled in 0.2 s.
+"""The compiled form of Mish and its gradient, in C++. It includes one header and is compiled in 0.2 s.
 
 With e = exp(min(x, 20)) and n = e (e + 2):
 
     mish(x) = x n / (n + 2),    mish'(x) = n / (n + 2) + 4 x e (e + 1) / (n + 2)^2.
 
-Above 20, n / (n + 2) is 1 in float32; below -120, exp is 0: both bounds only keep infinities from meeting
-zeros.
+Above 20, n / (n + 2) is 1 in float32; below -120, exp is 0. So the two bounds change no value; they only avoid products
+of infinity and zero.
 
 Every operation is written out (fused multiply-add where the processor has it, no contraction, no
 reassociation), so that an element's result does not depend on its place in a vector, on the chunk or on the
@@ -59,22 +59,23 @@ static void value(const float *__restrict x, const float *, float *__restrict ou
     }
 }
 
-static void gradient(const float *__restrict x, const float *__restrict above, float *__restrict out,
+static void gradient(const float *__restrict x, const float *__restrict grad_output, float *__restrict out,
                      int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
         float bounded = x[i] < -120.0f ? -120.0f : x[i];
         bounded = bounded > 20.0f ? 20.0f : bounded;
         float e = exponential(bounded);
         float n = MULTIPLY_ADD(e, e, e + e);
-        float below = n + 2.0f;
-        float slope = MULTIPLY_ADD(n, below, 4.0f * bounded * MULTIPLY_ADD(e, e, e)) / (below * below);
-        out[i] = above[i] * slope;
+        float denominator = n + 2.0f;
+        float numerator = MULTIPLY_ADD(n, denominator, 4.0f * bounded * MULTIPLY_ADD(e, e, e));
+        float slope = numerator / (denominator * denominator);
+        out[i] = grad_output[i] * slope;
     }
 }
 
 struct Job {
     void (*body)(const float *, const float *, float *, int64_t);
-    const float *x, *above;
+    const float *x, *grad_output;
     float *out;
     int64_t count, next;
 };
@@ -87,16 +88,16 @@ static void work(void *data) {
         int64_t start = __atomic_fetch_add(&job->next, CHUNK, __ATOMIC_RELAXED);
         if (start >= job->count) return;
         int64_t left = job->count - start;
-        job->body(job->x + start, job->above + start, job->out + start, left < CHUNK ? left : CHUNK);
+        job->body(job->x + start, job->grad_output + start, job->out + start, left < CHUNK ? left : CHUNK);
     }
 }
 
-// above: the gradient of what follows, or null for the value
+// grad_output: the gradient of the loss by mish(x), or null for the value itself
 // parallel: GOMP_parallel of torch's OpenMP, or null
-extern "C" void emoexp_mish(const float *x, const float *above, float *out, int64_t count,
+extern "C" void emoexp_mish(const float *x, const float *grad_output, float *out, int64_t count,
                             unsigned threads,
                             void (*parallel)(void (*)(void *), void *, unsigned, unsigned)) {
-    Job job = {above ? gradient : value, x, above ? above : x, out, count, 0};
+    Job job = {grad_output ? gradient : value, x, grad_output ? grad_output : x, out, count, 0};
     if (parallel && threads > 1 && count > CHUNK)
         parallel(work, &job, threads, 0);
     else

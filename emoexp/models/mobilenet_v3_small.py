@@ -1,4 +1,4 @@
-"""MobileNetV3-Small (Howard et al., ICCV 2019), torchvision's, for any image size and number of channels."""
+"""torchvision's MobileNetV3-Small (Howard et al., ICCV 2019), for any image size and number of channels."""
 
 from collections.abc import Callable
 
@@ -6,20 +6,20 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V3_Small_Weights, mobilenet_v3_small
 
 from emoexp.models import imagenet
-from emoexp.models.limits import check_image_size
+from emoexp.models.image_size import check_image_size
 from emoexp.models.network import Network
 
 
 class MobileNetV3Small(Network):
     """Torchvision's MobileNetV3-Small with the chosen activation in place of its ReLUs and hard-swishes.
 
-    stem: "small" starts with stride 1, so that 48 pixels end as 3x3; "imagenet" with stride 2. pretrained:
-    start from ImageNet's weights, except those of the last layer; grey images get the sum of the stem's
-    colour kernels. norm_momentum: of batch norm's running statistics; with torchvision's 0.01 evaluation lags
-    behind for hundreds of steps.
+    stem: stride of the first convolution: 1 for "small", so that images of 48 pixels give final maps of 3x3; 2 for
+    "imagenet". pretrained: start from ImageNet's weights, except those of the last layer; for grey images the stem's
+    kernels are summed over the colours. norm_momentum: of the running statistics of batch norm; with torchvision's
+    0.01 they need hundreds of steps to follow the weights.
 
     Raises:
-        ValueError: an image smaller than 8 pixels, or weights that cannot be fetched.
+        ValueError: an image smaller than 8 pixels, or weights that cannot be downloaded.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class MobileNetV3Small(Network):
         norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        check_image_size("mobilenet_v3_small", image_size, least=8)
+        check_image_size("mobilenet_v3_small", image_size, minimum=8)
         assert stem in imagenet.STEMS
         network = mobilenet_v3_small(num_classes=num_classes)
-        # torchvision's drops in place, which destroys what ReLU and ELU keep for their gradient
+        # torchvision's dropout works in place and would overwrite the values that ReLU and ELU save for their gradient
         network.classifier[2] = nn.Dropout(dropout)
         stride = 1 if stem == "small" else 2
         network.features[0][0] = imagenet.fresh_stem(channels, 16, kernel=3, stride=stride)
@@ -56,6 +56,6 @@ class MobileNetV3Small(Network):
         network.classifier[3] = nn.Identity()
 
     def features(self, image_BCHW: Tensor) -> Tensor:
-        """What the last layer sees: B×1024."""
+        """Input of the last layer: B×1024."""
         feature_BF: Tensor = self.network(image_BCHW)
         return feature_BF

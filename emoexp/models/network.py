@@ -1,4 +1,4 @@
-"""What every network is: features of an image, and a last layer that turns them into logits."""
+"""The base class of all networks: features of an image, and a last layer from features to logits."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -9,23 +9,24 @@ from emoexp.models.heads import Head
 
 
 class Output(NamedTuple):
-    """What a network says of B images: features B×F, which the last layer sees, and logits B×C."""
+    """Output of a network for B images: features B×F, the input of the last layer, and logits B×C."""
 
     feature_BF: Tensor
     logits_BC: Tensor
 
 
 class Network(nn.Module, ABC):
-    """Normalised float32 images B×C×H×W to features and logits; logits = classifier(features(image)).
+    """A network from normalised float32 images B×C×H×W to features and logits = classifier(features(image)).
 
-    Losses may use the features, two-stage strategies train the classifier alone, and post-hoc fits change it.
+    Features and classifier are separate, because some losses use the features, two-stage strategies train the
+    classifier alone, and post-hoc fits replace it.
     """
 
     classifier: Head
 
     @abstractmethod
     def features(self, image_BCHW: Tensor) -> Tensor:
-        """What the last layer sees: B×F."""
+        """Input of the last layer: B×F."""
 
     def forward(self, image_BCHW: Tensor) -> Output:
         """Features and logits of normalised images."""

@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al., CVPR 2016), torchvision's, for any image size and number of channels."""
+"""torchvision's ResNet-18 (He et al., CVPR 2016), for any image size and number of channels."""
 
 from collections.abc import Callable
 
@@ -6,19 +6,19 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
 from emoexp.models import imagenet
-from emoexp.models.limits import check_image_size
+from emoexp.models.image_size import check_image_size
 from emoexp.models.network import Network
 
 
 class ResNet18(Network):
     """Torchvision's ResNet-18 with the chosen activation.
 
-    stem: "small" keeps the side (3x3, stride 1, no pool), so that 48 pixels end as 6x6; "imagenet" divides it
-    by four (7x7, stride 2, pool). pretrained: start from ImageNet's weights, except those of the last layer
-    and a small stem; grey images get the sum of the stem's colour kernels.
+    stem: "small" keeps the side (3x3, stride 1, no pool), so that images of 48 pixels give final maps of 6x6;
+    "imagenet" divides the side by four (7x7, stride 2, pool). pretrained: start from ImageNet's weights, except those
+    of the last layer and of a small stem; for grey images the stem's kernels are summed over the colours.
 
     Raises:
-        ValueError: an image smaller than 8 pixels, or weights that cannot be fetched.
+        ValueError: an image smaller than 8 pixels, or weights that cannot be downloaded.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class ResNet18(Network):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        check_image_size("resnet18", image_size, least=8)
+        check_image_size("resnet18", image_size, minimum=8)
         assert stem in imagenet.STEMS
         network = resnet18(num_classes=num_classes)
         if stem == "small":
@@ -50,6 +50,6 @@ class ResNet18(Network):
         network.fc = nn.Identity()
 
     def features(self, image_BCHW: Tensor) -> Tensor:
-        """What the last layer sees: B×512, means over the last maps."""
+        """Input of the last layer: B×512, means over the last feature maps."""
         feature_BF: Tensor = self.network(image_BCHW)
         return feature_BF

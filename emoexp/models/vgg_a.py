@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
-from emoexp.models.limits import check_image_size
+from emoexp.models.image_size import check_image_size
 from emoexp.models.network import Network
 
-# widths of the convolutions between the max pools
+# output channels of the convolutions of each stage; a max pool ends a stage
 STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
 class VGGA(Network):
-    """Eight 3x3 convolutions in five stages, each stage ending in a 2x2 max pool; three dense layers.
+    """Eight 3x3 convolutions in five stages, each with a 2x2 max pool at its end; three dense layers.
 
-    The weights are drawn as He et al. (ICCV 2015) do, so that a network without batch norm starts to learn.
+    The weights are initialised as by He et al. (ICCV 2015), so that a network without batch norm starts to learn.
 
     Raises:
         ValueError: an image smaller than 32 pixels.
@@ -32,7 +32,7 @@ class VGGA(Network):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        check_image_size("vgg_a", image_size, least=2 ** len(STAGES))
+        check_image_size("vgg_a", image_size, minimum=2 ** len(STAGES))
         self.convolutions = nn.Sequential(*_convolutions(channels, activation, batch_norm))
         side = image_size // 2 ** len(STAGES)
         inputs = STAGES[-1][-1] * side * side
@@ -49,7 +49,7 @@ class VGGA(Network):
         self.classifier = nn.Linear(dense, num_classes)
 
     def features(self, image_BCHW: Tensor) -> Tensor:
-        """What the last layer sees: B×dense."""
+        """Input of the last layer: B×dense."""
         feature_BF: Tensor = self.hidden(self.convolutions(image_BCHW))
         return feature_BF
 

@@ -150,7 +150,7 @@ def _paired(arm: Arm, base: Arm, metric: str, part: str, level: float) -> Differ
     seeds = [seed for seed in arm_values if seed in base_values]
     if not seeds:
         return None
-    return compare.paired([arm_values[seed] for seed in seeds], [base_values[seed] for seed in seeds], level)
+    return compare.paired_difference([arm_values[seed] for seed in seeds], [base_values[seed] for seed in seeds], level)
 
 
 def _bootstrap(arm: Arm, base: Arm, part: str, level: float, resamples: int) -> dict[str, Any]:

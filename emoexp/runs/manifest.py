@@ -58,8 +58,10 @@ def differences(old_manifest: dict[str, Any], new_manifest: dict[str, Any]) -> l
     sentences = []
     for key in deciding:
         old, new = _leaves(old_manifest.get(key), key), _leaves(new_manifest.get(key), key)
-        # folders of one name share all choices: a key that the older one lacks has its default there
-        compared = old.keys() if key == "experiment" and old else old.keys() | new.keys()
+        # folders of one name share all choices: a key that the older one lacks has its default there. Of data with the
+        # same content, what the older manifest did not record is the same too.
+        is_subset = (key == "experiment" and old) or (key == "data" and "data.content" in old)
+        compared = old.keys() if is_subset else old.keys() | new.keys()
         names = [name for name in sorted(compared) if old.get(name) != new.get(name)]
         sentences += [f"{name} ({old.get(name)}, now {new.get(name)})" for name in names[:3]]
         sentences += [f"{len(names) - 3} more of {key}"] if len(names) > 3 else []

@@ -104,14 +104,12 @@ def final_points(path: Path, epochwise: set[str]) -> list[Point]:
     metrics = read_json(path)
     if not metrics:
         return []
-    from emoexp.metrics.classification import (
-        flat,
-    )  # here: it imports numpy, which the closing of a dead run does not need
+    from emoexp.metrics.classification import flatten_summary  # here: numpy is not needed to close a dead run
 
     numbers = {}
     for part, summary in metrics.items():
         if isinstance(summary, dict) and "per_class" in summary:
-            for key, value in flat(summary, part).items():
+            for key, value in flatten_summary(summary, part).items():
                 safe = name(key)
                 numbers[_best(key) if safe in epochwise else safe] = float(value)
     numbers |= {name(f"audit/{key}"): value for key, value in _numbers(metrics.get("audit", {})).items()}

@@ -177,9 +177,9 @@ def _inside(box_BK4: Tensor, height: int, width: int) -> Tensor:
     return inside.any(1)[:, None]
 
 
-def mix(image_NCHW: Tensor, other_NCHW: Tensor, kept_B: Tensor, box_BK4: Tensor) -> Tensor:
-    """For each image kept·image + (1-kept)·other; inside the boxes only the other image."""
-    mixed = torch.lerp(other_NCHW, image_NCHW, kept_B[:, None, None, None])
+def mix(image_NCHW: Tensor, other_NCHW: Tensor, lam_B: Tensor, box_BK4: Tensor) -> Tensor:
+    """For each image λ·image + (1-λ)·other; inside the boxes only the other image."""
+    mixed = torch.lerp(other_NCHW, image_NCHW, lam_B[:, None, None, None])
     if box_BK4.shape[1] == 0:
         return mixed
     return torch.where(_inside(box_BK4, *image_NCHW.shape[2:]), other_NCHW, mixed)

@@ -11,7 +11,7 @@ from emoexp.data.mapped import gather
 from emoexp.data.normalisation import Normalisation
 from emoexp.data.resident import to_device
 from emoexp.imbalance import mixing
-from emoexp.imbalance.mixing import Shares
+from emoexp.imbalance.mixing import MixParameters
 from emoexp.imbalance.strategy import Strategy
 from emoexp.training import augment
 from emoexp.training.augment import Policy, Transformation
@@ -41,10 +41,10 @@ class EpochSamples:
 
 @dataclass(frozen=True)
 class Partner:
-    """The samples that an epoch's images are mixed with, one row for each image, and the shares of the mixture."""
+    """The samples that an epoch's images are mixed with, one row for each image, and how they are mixed."""
 
     samples: EpochSamples
-    shares: Shares
+    parameters: MixParameters
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def load_batch(
     image, partner = augmented(samples), samples.partner
     target = Target(select(samples.label_E))
     if partner is not None:
-        kept_B, box_BK4 = select(partner.shares.kept_E), select(partner.shares.box_EK4)
-        image = augment.mix(image, augmented(partner.samples), kept_B, box_BK4)
-        target = Target(target.label_B, select(partner.samples.label_E), select(partner.shares.label_E))
+        parameters = partner.parameters
+        image = augment.mix(image, augmented(partner.samples), select(parameters.lam_E), select(parameters.box_EK4))
+        target = Target(target.label_B, select(partner.samples.label_E), select(parameters.label_lam_E))
     image = image.sub_(normalisation.mean).div_(normalisation.std)
     return image.contiguous(memory_format=torch.channels_last), target
 
@@ -147,7 +147,7 @@ class TrainingSamples:
             item_E, partner_E = self.order(epoch), self.strategy.partners(epoch, self.seed)
             seen_P[item_E] = True
             if partner_E is not None:
-                is_shown_E = self._shares(item_E, partner_E, epoch).shows
+                is_shown_E = self._mix_parameters(item_E, partner_E, epoch).shows_partner
                 seen_P[partner_E[is_shown_E]] = True
                 mixed += int(is_shown_E.sum())
         return {
@@ -163,13 +163,14 @@ class TrainingSamples:
         samples, partner_E = self._augmented(item_E, epoch, "augmentation"), self.strategy.partners(epoch, self.seed)
         if partner_E is None:
             return samples
-        shares = self._shares(item_E, partner_E, epoch)
-        shares_on_device = Shares(*(value.to(self.device) for value in (shares.kept_E, shares.box_EK4, shares.label_E)))
+        on_cpu = self._mix_parameters(item_E, partner_E, epoch)
+        values = (on_cpu.lam_E, on_cpu.box_EK4, on_cpu.label_lam_E)
+        parameters = MixParameters(*(value.to(self.device) for value in values))
         partner_samples = self._augmented(partner_E, epoch, "partners' augmentation")
-        return replace(samples, partner=Partner(partner_samples, shares_on_device))
+        return replace(samples, partner=Partner(partner_samples, parameters))
 
-    def _shares(self, item_E: Tensor, partner_E: Tensor, epoch: int) -> Shares:
-        """The shares of the items of an epoch and of their partners in the mixtures."""
+    def _mix_parameters(self, item_E: Tensor, partner_E: Tensor, epoch: int) -> MixParameters:
+        """How the items of an epoch are mixed with their partners."""
         count_P, (height, width) = self.strategy.count_C[self.strategy.label_P], self.image_NCHW.shape[2:]
         counts, mix = (count_P[item_E], count_P[partner_E]), self.strategy.epoch(epoch).mix
         assert mix is not None, "an epoch with partners has a mix"

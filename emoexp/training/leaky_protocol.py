@@ -44,7 +44,7 @@ def split(
         ValueError: the split keeps people together or has the source's own parts, or nothing is copied.
     """
     count_C = np.bincount(source.labels, minlength=len(source.class_names))
-    parent_P, copy_P = copies.lineage(torch.from_numpy(source.labels), target(torch.from_numpy(count_C)), seed=seed)
+    parent_P, copy_P = copies.build_pool(torch.from_numpy(source.labels), target(torch.from_numpy(count_C)), seed=seed)
     parent, copy_number = parent_P.numpy(), copy_P.numpy()
     if not copy_number.any():
         raise ValueError("protocol=leaky copies rare images before the split, and imbalance.copies makes no copies")

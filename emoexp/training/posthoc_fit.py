@@ -40,13 +40,13 @@ def fit(
     if column.name == "none":
         return {}
     prior_C = ledger.effective_prior(setup.samples.strategy.per_epoch[best["epoch"] - 1])
-    fitted = column.build()(evidence(model, setup, data, prior_C))
-    model.classifier = posthoc.apply(model.classifier, fitted)
-    checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.kept(fitted)})
-    summary = {"name": column.name, **fitted.told}
-    numbers = [f"{key} {value:.3g}" for key, value in summary.items() if isinstance(value, float)]
-    log.info("fitted %s on validation (%s): %s", column.name, summary.get("metric", ""), ", ".join(numbers))
-    return summary
+    result = column.build()(evidence(model, setup, data, prior_C))
+    model.classifier = posthoc.apply(model.classifier, result)
+    checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.to_checkpoint(result)})
+    report = {"name": column.name, **result.report}
+    numbers = [f"{key} {value:.3g}" for key, value in report.items() if isinstance(value, float)]
+    log.info("fitted %s on validation (%s): %s", column.name, report.get("metric", ""), ", ".join(numbers))
+    return report
 
 
 def evidence(model: Network, setup: TrainSetup, data: Dataset, prior_C: Tensor) -> Evidence:
@@ -66,7 +66,7 @@ def evidence(model: Network, setup: TrainSetup, data: Dataset, prior_C: Tensor) 
 
     def class_means() -> Tensor:
         index_N = data.where("train")
-        unit_NF = heads.unit(features_of(torch.from_numpy(index_N)).double())
+        unit_NF = heads.unit_length(features_of(torch.from_numpy(index_N)).double())
         label_N, classes = torch.from_numpy(data.labels[index_N]), setup.num_classes
         sum_CF = unit_NF.new_zeros(classes, unit_NF.shape[1]).index_add_(0, label_N, unit_NF)
         return sum_CF / torch.bincount(label_N, minlength=classes)[:, None]

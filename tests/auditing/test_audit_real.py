@@ -29,7 +29,7 @@ def audit_data(data: str, base: Path, *more: str) -> AuditData:
         pytest.skip(f"{root.name} is not here")
     words = [f"data={data}", f"data.root={root}", f"cache={base}", "tracking=none", "audit.near=false", *more]
     plain = checks.plain(composed(*words, name="audit"))
-    return audit.audit_data_of(plain, audit.load(plain), base)
+    return audit.load_audit_data(plain, audit.load(plain), base)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from emoexp.auditing.checks import confounds
 from emoexp.auditing.checks.confounds import ALL, DOES_NOT, PREDICTS, features, predictability
-from emoexp.data.files import Facts
+from emoexp.data.files import FileInfo
 
 COUNTS = [700, 300, 100, 40]
 
@@ -154,7 +154,7 @@ def test_nonsense_is_refused(feature, label, folds, message):
         predictability(feature, np.array(label), 2, folds=folds)
 
 
-def made_up_facts(**changed) -> Facts:
+def made_up_facts(**changed) -> FileInfo:
     values = {
         "mode": np.array(["L", "RGB", "RGB", ""]),
         "format": np.array(["JPEG", "JPEG", "PNG", ""]),
@@ -163,7 +163,7 @@ def made_up_facts(**changed) -> Facts:
         "bytes": np.array([100, 100, 400, 3]),
         "quality": np.array([90.0, 75, np.nan, np.nan]),
     }
-    return Facts(**(values | changed))
+    return FileInfo(**(values | changed))
 
 
 def test_features_of_pixels_and_files():

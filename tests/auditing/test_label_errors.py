@@ -42,7 +42,7 @@ def test_ten_images_by_hand():
     assert confident_joint(TEN, TEN_LABELS).tolist() == [[3, 1, 0], [1, 2, 0], [0, 0, 1]]
     assert estimated_joint(TEN, TEN_LABELS).tolist() == [[3, 1, 0], [1, 3, 0], [0, 0, 2]]  # row 1 is 4/3 and 8/3
     found = suspicious_labels(TEN, TEN_LABELS)
-    assert found.index.tolist() == [3, 7] and found.given.tolist() == [0, 1] and found.suggested.tolist() == [1, 0]
+    assert found.index.tolist() == [3, 7] and found.label.tolist() == [0, 1] and found.suggestion.tolist() == [1, 0]
     assert found.score == pytest.approx([0.25, 0.25])
     assert found.noise == pytest.approx([0.25, 0.25, 0]) and found.overall == pytest.approx(0.2)
 
@@ -74,9 +74,9 @@ def test_equals_cleanlab(case, joint, estimated, index):
     assert estimated_joint(probability_NC, label_N).tolist() == estimated
     found = suspicious_labels(probability_NC, label_N)
     assert sorted(found.index.tolist()) == index
-    assert (np.diff(found.score) >= 0).all() and found.score.max() <= 0.5 and (found.given != found.suggested).all()
-    assert found.given.tolist() == label_N[found.index].tolist()
-    assert found.suggested.tolist() == probability_NC[found.index].argmax(axis=1).tolist()
+    assert (np.diff(found.score) >= 0).all() and found.score.max() <= 0.5 and (found.label != found.suggestion).all()
+    assert found.label.tolist() == label_N[found.index].tolist()
+    assert found.suggestion.tolist() == probability_NC[found.index].argmax(axis=1).tolist()
     counts = np.bincount(label_N, minlength=case[1])
     assert np.isnan(found.noise).tolist() == (counts == 0).tolist()
 

@@ -18,13 +18,12 @@ from composing import checked, composed
 from omegaconf import OmegaConf
 
 from emoexp import cli
-from emoexp.config import build, checks, fields, imbalance, option, options, schema
+from emoexp.config import build, checks, fields, option, options, schema
 from emoexp.config.data import Augmentation, Leaks, LongTail, Official, OnCorrupt, Parts
 from emoexp.config.imbalance import Loss
 from emoexp.config.models import Activation, Architecture, Head, Mish
 from emoexp.config.optimizers import Optimizer
 from emoexp.data import images, leaks, long_tail, splits
-from emoexp.imbalance import posthoc, schedule
 from emoexp.models import mish
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -106,7 +105,7 @@ def test_every_option_says_what_it_is(group, option):
         ("imbalance/loss=focal imbalance.loss.gamma=yes", "imbalance.loss.gamma is a number from 0 on; it is yes"),
         ("imbalance/mix=mixup imbalance.mix.alpha=nan", "imbalance.mix.alpha is a number above 0; it is nan"),
         ("imbalance/mix=remix imbalance.mix.tau=0", "imbalance.mix.kappa=3.0 does nothing where tau is 0"),
-        ("imbalance=crt imbalance.schedule.start=0", "imbalance.schedule.start=0 leaves one part"),
+        ("imbalance=crt imbalance.schedule.start=0", "imbalance.schedule.start=0 leaves one stage"),
         (
             "imbalance=drw imbalance.schedule.late=[wieghts]",
             "imbalance.schedule.late is a list of words among",
@@ -236,10 +235,6 @@ def test_the_root_says_the_defaults_of_its_classes(root):
 
 
 def test_words_that_a_module_and_a_field_share_are_the_same():
-    assert set(get_args(imbalance.Metric)) == set(posthoc.METRICS)
-    assert set(get_args(imbalance.Timed)) == set(schedule.TIMED)
-    assert set(get_args(fields.kinds(imbalance.TwoStage)["retrain"])) == set(schedule.RETRAIN)
-    assert set(get_args(fields.kinds(imbalance.TwoStage)["norms"])) == set(schedule.NORMS)
     assert set(get_args(fields.kinds(LongTail)["profile"])) == set(long_tail.PROFILES)
     assert set(get_args(Leaks)) == set(leaks.POLICIES) and set(get_args(OnCorrupt)) == set(images.POLICIES)
     assert set(get_args(fields.kinds(Parts)["mode"])) == set(splits.MODES)

@@ -376,7 +376,7 @@ EQUAL = (9, 9, 9, 9)
 
 @cache
 def at_equal_counts(column: str, name: str) -> tuple[Tensor, ...]:
-    """What the last epoch says; the best one of a deferred strategy is one of its second part."""
+    """What the last epoch says; the best one of a deferred strategy is one of its second stage."""
     return trained(experiment(alone(column, name)), data(EQUAL))[1:]
 
 
@@ -556,11 +556,10 @@ def test_labels_are_met_as_often_as_the_ledger_says(name, sampling):
     assert (stage.mix is not None) == (name != "none") == (other_E is not None)
     if other_E is not None:
         count_P = worked.count_C[label_P]
-        label_E = mixing.draw(
-            worked.columns.mix, count_P[item_E], count_P[other_E], (48, 48), seed=0, epoch=1
-        ).label_E.double()
-        met_C = torch.bincount(label_P[item_E], label_E, minlength=3)
-        met_C += torch.bincount(label_P[other_E], 1 - label_E, minlength=3)
+        counts = (count_P[item_E], count_P[other_E])
+        lam_E = mixing.draw(worked.columns.mix, *counts, (48, 48), seed=0, epoch=1).label_lam_E.double()
+        met_C = torch.bincount(label_P[item_E], lam_E, minlength=3)
+        met_C += torch.bincount(label_P[other_E], 1 - lam_E, minlength=3)
     wanted_C = stage.exposure_C * size
     assert bool(((met_C - wanted_C).abs() <= 4 * wanted_C.sqrt()).all()), (met_C, wanted_C)
 

@@ -337,8 +337,8 @@ def test_remix_by_hand():
     mix = plan({"mix": "remix"}, N).columns.mix
     assert (mix.kappa, mix.tau) == (3, 0.5)
     table = [(300, 100, 0.4, 0), (300, 100, 0.6, 0.6), (100, 300, 0.6, 1), (100, 300, 0.4, 0.4), (299, 100, 0.4, 0.4)]
-    for count, other, kept, expected in table:
-        found = mix.labels(torch.tensor(kept).double(), torch.tensor(count), torch.tensor(other))
+    for count, other, lam, expected in table:
+        found = mix.label_lam(torch.tensor(lam).double(), torch.tensor(count), torch.tensor(other))
         assert float(found) == pytest.approx(expected)
 
 
@@ -411,14 +411,14 @@ def test_the_rarer_label_stands_for_a_remixed_picture():
 
 
 @pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (1.0, 0.2), (0.3, 1.0), (0.4, 0.7)])
-def test_how_much_an_image_keeps_is_beta(a, b):
+def test_the_weight_of_an_image_is_drawn_from_beta(a, b):
     from scipy.stats import beta
 
     mix, u = mixing.Mix(alpha=a, beta=b), torch.linspace(0.001, 0.999, 99).double()
     np.testing.assert_allclose(mix.quantile(u), beta(a, b).ppf(u), rtol=1e-9)
     count = torch.ones(2000, dtype=torch.int64)
-    kept = mixing.draw(mix, count, count, (8, 8), seed=0, epoch=0).kept_E
-    assert float(kept.mean()) == pytest.approx(a / (a + b), abs=0.03)
+    lam_E = mixing.draw(mix, count, count, (8, 8), seed=0, epoch=0).lam_E
+    assert float(lam_E.mean()) == pytest.approx(a / (a + b), abs=0.03)
 
 
 # sampling
@@ -460,7 +460,7 @@ def test_how_many_different_images_an_epoch_draws():
     np.testing.assert_allclose(seen, told, atol=0.5)
 
 
-def dealt(worked, epochs, seed=0):
+def items_by_class(worked, epochs, seed=0):
     """The items of each class in the order of their draws, epoch after epoch."""
     items = [worked.order(epoch, seed) for epoch in epochs]
     assert all(len(of) == worked.epoch_size for of in items)
@@ -468,14 +468,14 @@ def dealt(worked, epochs, seed=0):
 
 
 @pytest.mark.parametrize("count", [(12, 6, 3), (11, 5, 3), (90, 9, 1), (40, 40, 2, 1)])
-def test_a_class_is_a_deck_that_is_dealt_to_its_end(count):
+def test_all_images_of_a_class_are_drawn_before_one_is_drawn_again(count):
     """Within each n_c draws of a class, counted from the beginning of the run, no image comes twice."""
     worked = plan({"sampling": "class_aware"}, count, epochs=6)
-    for number, of in zip(count, dealt(worked, range(6)), strict=True):
+    for number, of in zip(count, items_by_class(worked, range(6)), strict=True):
         items = [item for epoch in of for item in epoch]
-        decks = [items[k : k + number] for k in range(0, len(items), number)]
-        assert all(len(set(deck)) == len(deck) for deck in decks)
-        assert number == 1 or len(decks) < 4 or len({tuple(deck) for deck in decks}) > 1  # and shuffled again
+        passes = [items[k : k + number] for k in range(0, len(items), number)]
+        assert all(len(set(of_pass)) == len(of_pass) for of_pass in passes)
+        assert number == 1 or len(passes) < 4 or len({tuple(of_pass) for of_pass in passes}) > 1  # shuffled again
 
 
 @pytest.mark.parametrize("count", [(12, 6, 3), (11, 5, 3), (90, 9, 1), (6, 6, 6)])
@@ -487,18 +487,18 @@ def test_classes_take_turns_once_a_round(count):
     assert len({tuple(of.tolist()) for of in rounds}) > 1
 
 
-def test_decks_begin_where_the_second_part_does():
+def test_draws_without_replacement_begin_with_the_second_stage():
     worked = plan("crt", (12, 6, 3), epochs=10)
     assert worked.second_stage_start == 8
-    for number, (early, *late) in zip((12, 6, 3), dealt(worked, (0, 8, 9)), strict=True):
+    for number, (early, *late) in zip((12, 6, 3), items_by_class(worked, (0, 8, 9)), strict=True):
         assert sorted(early) == sorted(set(early)) and len(early) == number  # natural: each once
         items = [item for epoch in late for item in epoch]
         assert all(len(set(items[k : k + number])) == len(items[k : k + number]) for k in range(0, len(items), number))
 
 
-def test_draws_by_chance_are_not_decks():
+def test_draws_with_replacement_repeat_images():
     worked = plan({"sampling": node("sampling", "class_aware", replacement=True)}, (12, 6, 3))
-    assert any(len(set(of[0][:6])) < len(of[0][:6]) for of in dealt(worked, [0]))
+    assert any(len(set(of[0][:6])) < len(of[0][:6]) for of in items_by_class(worked, [0]))
 
 
 # sharpness-aware minimisation
@@ -628,11 +628,11 @@ def test_the_tails_gradient_is_taken_uphill_and_the_heads_here():
         torch.testing.assert_close(parameter.grad, one + other)
 
 
-# two parts
+# two stages
 
 
-def parts(columns, **keys):
-    """The model's state where the second part begins, after its first step, and at the end; and the recipe."""
+def stages(columns, **keys):
+    """The model's state where the second stage begins, after its first step, and at the end; and the recipe."""
     recipe, state = begun(experiment(columns, **keys))
     seen = []
 
@@ -655,7 +655,7 @@ def retrained(retrain, **keys):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "sam"])
 def test_features_are_frozen_in_the_second_part(retrain, statistics, optimizer):
     columns = retrained(retrain, norms=statistics) | {"optimizer": optimizer}
-    before, _, after, recipe = parts(columns)
+    before, _, after, recipe = stages(columns)
     assert recipe.samples.strategy.second_stage_start == 2
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     buffers = {key for key in before if "running_" in key or "num_batches" in key}
@@ -669,7 +669,7 @@ def test_features_are_frozen_in_the_second_part(retrain, statistics, optimizer):
 
 
 def test_factors_wait_for_the_second_part():
-    before, first, after, _ = parts(retrained("scale"))
+    before, first, after, _ = stages(retrained("scale"))
     assert torch.equal(before["classifier.scale_C"], torch.ones(4))
     assert not torch.equal(first["classifier.scale_C"], torch.ones(4))
     assert not torch.equal(after["classifier.scale_C"], first["classifier.scale_C"])
@@ -684,7 +684,7 @@ def recording(fresh, kept):
 
 
 def test_a_fresh_classifier_is_a_function_of_the_seed(monkeypatch):
-    """Drawn in the second part, whatever the first part left, and otherwise with another seed."""
+    """Drawn in the second stage, whatever the first stage left, and otherwise with another seed."""
     drawn = {}
     for name, columns, keys in (
         ("one", retrained("fresh"), {"seed": 0}),
@@ -694,7 +694,7 @@ def test_a_fresh_classifier_is_a_function_of_the_seed(monkeypatch):
         kept = []
         with monkeypatch.context() as patch:
             patch.setattr(heads, "reset", recording(heads.reset, kept))
-            before, *_ = parts(columns, **keys)
+            before, *_ = stages(columns, **keys)
         assert len(kept) == 1 and not torch.equal(kept[0]["weight"], before["classifier.weight"])
         drawn[name] = kept[0]
         start = begun(experiment(columns, **keys))[1].model.classifier.state_dict()
@@ -705,7 +705,7 @@ def test_a_fresh_classifier_is_a_function_of_the_seed(monkeypatch):
 def test_the_second_optimizer_remembers_nothing():
     """One step from zeroed moments: Adam moves each weight by its rate, at weight decay 0."""
     optimizer = node("optimizer", "adam", weight_decay=0.0, decay="all")
-    before, after, *_ = parts(retrained("kept") | {"optimizer": optimizer})
+    before, after, *_ = stages(retrained("kept") | {"optimizer": optimizer})
     moved = (after["classifier.bias"] - before["classifier.bias"]).abs()
     torch.testing.assert_close(moved, torch.full((4,), 0.02), rtol=1e-3, atol=0)
 

@@ -9,7 +9,7 @@ import pytest
 
 from emoexp.data import cache
 from emoexp.data.dataset import Source, digests
-from emoexp.data.mapped import Room
+from emoexp.data.mapped import Allocator
 
 
 def made(value: int = 0, size: int = 50, identity: bool = True) -> Source:
@@ -27,24 +27,24 @@ def made(value: int = 0, size: int = 50, identity: bool = True) -> Source:
     )
 
 
-class Counted:
+class CountingReader:
     """A reader that counts how often it reads."""
 
     def __init__(self, source: Source) -> None:
         self.source, self.times = source, 0
 
-    def __call__(self, room: Room) -> Source:
+    def __call__(self, allocate: Allocator) -> Source:
         self.times += 1
         return self.source
 
 
-def ask(folder: Path, build: Counted, stamp: str = "s", **request: object) -> Source:
-    return cache.cached(str(folder), "made", request, stamp, build)
+def ask(folder: Path, build: CountingReader, stamp: str = "s", **request: object) -> Source:
+    return cache.load_or_build(str(folder), "made", request, stamp, build)
 
 
 @pytest.mark.parametrize("identity", [True, False])
 def test_what_was_packed_comes_back_equal_writable_and_mapped(tmp_path: Path, identity: bool) -> None:
-    build = Counted(made(identity=identity))
+    build = CountingReader(made(identity=identity))
     ask(tmp_path, build)
     found = ask(tmp_path, build)
     assert build.times == 1
@@ -61,7 +61,7 @@ def test_what_was_packed_comes_back_equal_writable_and_mapped(tmp_path: Path, id
 
 
 def test_another_source_or_request_is_read_anew(tmp_path: Path) -> None:
-    build = Counted(made())
+    build = CountingReader(made())
     for stamp, side in (("s", 48), ("t", 48), ("t", 48), ("t", 24), ("t", 48), ("s", 48)):
         ask(tmp_path, build, stamp, image_size=side)
     assert build.times == 4
@@ -69,15 +69,15 @@ def test_another_source_or_request_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_changed_readers_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = Counted(made())
+    build = CountingReader(made())
     ask(tmp_path, build)
-    monkeypatch.setattr(cache, "_code", lambda: "another version")
+    monkeypatch.setattr(cache, "_source_hash", lambda: "another version")
     ask(tmp_path, build)
     assert build.times == 2
 
 
 def test_damage_anywhere_is_noticed(tmp_path: Path) -> None:
-    build = Counted(made())
+    build = CountingReader(made())
     ask(tmp_path, build)
     (path,) = tmp_path.iterdir()
     good = path.read_bytes()
@@ -102,16 +102,16 @@ def test_damage_anywhere_is_noticed(tmp_path: Path) -> None:
 
 
 def test_no_folder_no_cache() -> None:
-    build = Counted(made())
+    build = CountingReader(made())
     for _ in range(2):
-        cache.cached(None, "made", {}, "s", build)
+        cache.load_or_build(None, "made", {}, "s", build)
     assert build.times == 2
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_reason_to_stop(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    found = ask(tmp_path / "file", Counted(made()))
-    assert "no packed copy could be kept" in found.notes[-1]
+    found = ask(tmp_path / "file", CountingReader(made()))
+    assert "no packed copy could be written" in found.notes[-1]
     assert np.array_equal(found.images, made().images)
 
 
@@ -120,14 +120,14 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    found = ask(tmp_path, Counted(made()))
+    found = ask(tmp_path, CountingReader(made()))
     assert "No space left on device" in found.notes[-1]
     assert list(tmp_path.iterdir()) == []
 
 
 def _writer(folder: str, value: int) -> None:
     for _ in range(20):
-        found = cache.cached(folder, "made", {}, f"stamp {value}", Counted(made(value)))
+        found = cache.load_or_build(folder, "made", {}, f"stamp {value}", CountingReader(made(value)))
         assert np.array_equal(found.images, made(value).images)
 
 
@@ -144,7 +144,7 @@ def test_two_processes_never_see_half_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_replaced_stays_readable_for_who_has_it(tmp_path: Path) -> None:
-    ask(tmp_path, Counted(made(1)), "first")
-    mapped = ask(tmp_path, Counted(made(1)), "first").images
-    ask(tmp_path, Counted(made(2)), "second")
+    ask(tmp_path, CountingReader(made(1)), "first")
+    mapped = ask(tmp_path, CountingReader(made(1)), "first").images
+    ask(tmp_path, CountingReader(made(2)), "second")
     assert np.array_equal(mapped, made(1).images)

@@ -1,4 +1,4 @@
-"""Facts of image files against what was written, and against what Pillow says of decoded files."""
+"""Headers of image files, compared with what was written and with what Pillow says of decoded files."""
 
 import io
 import time
@@ -46,7 +46,7 @@ def root(request, tmp_path):
 
 def test_what_was_written_is_told_in_the_order_asked_for(root):
     names = np.array([*CONTENT, "b/grey.jpg"])
-    found = files.facts(root, names)
+    found = files.file_info(root, names)
     assert found is not None
     assert found.mode.tolist() == ["L", "RGB", "P", "RGB", "", "", "RGB", "L"]
     assert found.format.tolist() == ["JPEG", "JPEG", "PNG", "JPEG", "", "", "WEBP", "JPEG"]
@@ -61,7 +61,7 @@ def test_what_was_written_is_told_in_the_order_asked_for(root):
 @pytest.mark.parametrize("quality", [1, 10, 49, 50, 51, 75, 95, 99, 100])
 def test_every_jpeg_quality_is_estimated_exactly(tmp_path, quality):
     (tmp_path / "x.jpg").write_bytes(written("JPEG", quality=quality))
-    found = files.facts(tmp_path, ["x.jpg"])
+    found = files.file_info(tmp_path, ["x.jpg"])
     assert found is not None and found.quality.tolist() == [quality]
 
 
@@ -70,19 +70,19 @@ def test_a_table_of_another_encoder_has_the_quality_it_is_nearest_to(tmp_path):
         table = list(image.quantization[0])
     table[10] += 2
     (tmp_path / "x.jpg").write_bytes(written("JPEG", qtables=[table, table]))
-    found = files.facts(tmp_path, ["x.jpg"])
+    found = files.file_info(tmp_path, ["x.jpg"])
     assert found is not None and found.quality.tolist() == [70]
 
 
-def test_names_that_are_no_files_have_no_facts(root, tmp_path):
-    assert files.facts(root, ["a/colour.jpg", "row 17"]) is None
-    assert files.facts(tmp_path / "nowhere", ["face 0"]) is None
+def test_names_that_are_no_files_have_no_headers(root, tmp_path):
+    assert files.file_info(root, ["a/colour.jpg", "row 17"]) is None
+    assert files.file_info(tmp_path / "nowhere", ["face 0"]) is None
     (tmp_path / "fer2013.csv").write_text("emotion,pixels")
-    assert files.facts(tmp_path / "fer2013.csv", ["fer2013.csv:2"]) is None
+    assert files.file_info(tmp_path / "fer2013.csv", ["fer2013.csv:2"]) is None
 
 
 def test_no_names_are_no_files(root):
-    found = files.facts(root, [])
+    found = files.file_info(root, [])
     assert found is not None and found.mode.shape == found.width.shape == found.quality.shape == (0,)
 
 
@@ -93,7 +93,7 @@ def test_huge_claims_are_not_decoded_and_do_not_warn(tmp_path):
     (tmp_path / "x.png").write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = files.facts(tmp_path, ["x.png"])
+        found = files.file_info(tmp_path, ["x.png"])
     assert found is not None and found.bytes.tolist() == [len(data)] and found.mode.tolist() == [""]
 
 
@@ -103,5 +103,5 @@ def test_thousands_of_files_take_a_moment(tmp_path):
         for name in names:
             archive.writestr(name, CONTENT["a/colour.jpg"])
     start = time.perf_counter()
-    found = files.facts(tmp_path / "set.zip", names)
+    found = files.file_info(tmp_path / "set.zip", names)
     assert found is not None and (found.quality == 90).all() and time.perf_counter() - start < 5

@@ -119,7 +119,7 @@ def test_what_is_no_picture_is_refused_with_a_reason(data: bytes, reason: str) -
     with pytest.raises(ValueError, match=rf"1 of 2 images cannot be used:\n  bad.png .*({reason})"):
         images.decode_all(list(files), files.items(), 48, 1, "refuse")
     found = images.decode_all(list(files), files.items(), 48, 1, "drop")
-    assert found.kept.tolist() == [0]
+    assert found.index.tolist() == [0]
     assert np.array_equal(found.pixels[0, 0], RAMP)
     assert "bad.png" in found.notes[0]
 

@@ -35,7 +35,8 @@ def test_the_same_pixels_are_counted_by_part_and_class():
     assert found["val"] == {"n": 3, "exact": 1, "per_class": {"exact": [0, 1]}}
     assert found["test"] == {"n": 4, "exact": 2, "per_class": {"exact": [1, 1]}}
     assert (~LEAKY.clean("test")).sum() == 2
-    assert leaks.summary(found) == "val: 1 also stand in an earlier part; test: 2 also stand in an earlier part"
+    phrase = "have the pixels of an image in an earlier part"
+    assert leaks.summary(found) == f"val: 1 {phrase}; test: 2 {phrase}"
     clean = leaks.count(dataset(list(range(11))), np.arange(11))
     assert clean["test"] == {"n": 4, "exact": 0, "near": 0, "per_class": {"exact": [0, 0], "near": [0, 0]}}
     assert leaks.summary(clean) == "none"
@@ -69,23 +70,23 @@ def test_a_class_that_dropping_would_empty_is_named():
 
 
 def test_refusing_names_what_leaks_and_the_ways_out():
-    with pytest.raises(ValueError, match=r"val: 1 also stand.*data\.leaks=drop.*split=identity.*data\.leaks=warn"):
+    with pytest.raises(ValueError, match=r"val: 1 have the pixels.*data\.leaks=drop.*split=identity.*data\.leaks=warn"):
         leaks.refuse(LEAKY, None)
     fine = dataset(list(range(11)))
     assert leaks.refuse(fine, np.arange(11)) is fine
-    with pytest.raises(ValueError, match="somebody who stands there too"):
+    with pytest.raises(ValueError, match="show a person who is in an earlier part"):
         leaks.refuse(dataset(list(range(11)), identity=[1, *range(2, 11), 1]), None)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(-1, 2)), min_size=1, max_size=30))
-def test_what_shows_and_what_was_shown_are_as_a_naive_count_says(rows):
+def test_links_to_earlier_and_later_parts_are_as_a_naive_count_says(rows):
     group, part = np.array(rows, dtype=np.int64).T
     part = part.astype(np.int8)
     pairs = list(zip(group.tolist(), part.tolist(), strict=True))
-    assert leaks.shown_before(group, part).tolist() == [
+    assert leaks.linked_to_earlier_part(group, part).tolist() == [
         p > 0 and any(h == g and 0 <= q < p for h, q in pairs) for g, p in pairs
     ]
-    assert leaks.shown_later(group, part).tolist() == [
+    assert leaks.linked_to_later_part(group, part).tolist() == [
         p >= 0 and any(h == g and q > p for h, q in pairs) for g, p in pairs
     ]
 
@@ -128,7 +129,7 @@ def test_policies_search_where_they_must(tmp_path):
     assert build_data.without_leaks(data, "warn", cache) is data and near_duplicates.load(data, cache) is None
     dropped = build_data.without_leaks(data, "drop", cache)
     assert dropped.part[0] == -1 and near_duplicates.load(data, cache) is not None
-    with pytest.raises(ValueError, match="nearly so"):
+    with pytest.raises(ValueError, match="near duplicates of an image"):
         build_data.without_leaks(data, "refuse", cache)
 
 

@@ -1,4 +1,4 @@
-"""Mapped images: gathered as by an index, pages given back, packed in less memory than they take."""
+"""Mapped images: gathered as by an index, pages released, packed in less memory than they take."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from PIL import Image
 from emoexp.data import cache, mapped
 from emoexp.data.dataset import Source, digests, pixel_statistics
 from emoexp.data.images import contrast
-from emoexp.data.mapped import Room
+from emoexp.data.mapped import Allocator
 from emoexp.data.readers import facial_expressions, fer2013, folder
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the resident set is read from /proc")
@@ -24,14 +24,14 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the res
 
 def file_of(path: Path, array: np.ndarray) -> np.ndarray:
     path.write_bytes(b"x" * 64 + array.tobytes())
-    return mapped.opened(path, "u1", 64, array.shape)
+    return mapped.open_array(path, "u1", 64, array.shape)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every map is a large one, and nothing may stay."""
     monkeypatch.setattr(mapped, "LARGE", 1)
-    monkeypatch.setattr(mapped, "_KEPT", 0)
+    monkeypatch.setattr(mapped, "_RESIDENT_LIMIT", 0)
 
 
 @pytest.mark.parametrize("index", [[], [3], [2, 2, 0], [9, 0, 5, 5, 1], list(range(10))])
@@ -50,14 +50,14 @@ def test_gathering_is_indexing(tmp_path: Path, index: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_pieces_are_all_images_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_all_images_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = np.random.default_rng(0).integers(0, 256, (10, 1, 8, 8), dtype=np.uint8)
     whole = (digests(plain), contrast(plain), pixel_statistics(plain, np.array([7, 1, 1])))
     monkeypatch.setattr(mapped, "BLOCK", 200)
     images, index = file_of(tmp_path / "a", plain), np.array([7, 1, 1, 2])
-    assert [len(piece) for piece in mapped.pieces(images)] == [3, 3, 3, 1]
-    assert np.array_equal(np.concatenate([*mapped.pieces(images)]), plain)
-    assert np.array_equal(np.concatenate([piece.copy() for piece in mapped.pieces(images, index)]), plain[index])
+    assert [len(piece) for piece in mapped.blocks(images)] == [3, 3, 3, 1]
+    assert np.array_equal(np.concatenate([*mapped.blocks(images)]), plain)
+    assert np.array_equal(np.concatenate([piece.copy() for piece in mapped.blocks(images, index)]), plain[index])
     assert np.array_equal(digests(images), whole[0])
     assert np.array_equal(contrast(images), whole[1])
     assert pixel_statistics(images, np.array([7, 1, 1])) == whole[2]
@@ -71,7 +71,7 @@ def of_files() -> int:
 
 @linux
 @pytest.mark.parametrize("as_tensor", [True, False])
-def test_pages_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_tensor: bool) -> None:
+def test_pages_are_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_tensor: bool) -> None:
     images = file_of(tmp_path / "a", np.ones((64, 1, 1024, 1024), np.uint8))
     held = torch.from_numpy(images) if as_tensor else images
     before = of_files()
@@ -82,13 +82,13 @@ def test_pages_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
     monkeypatch.setattr(mapped, "LARGE", 1)
     mapped.release(held[3:])
     assert of_files() - before < 4 << 20
-    monkeypatch.setattr(mapped, "_KEPT", 8 << 20)
+    monkeypatch.setattr(mapped, "_RESIDENT_LIMIT", 8 << 20)
     for start in range(0, 64, 2):
         mapped.gather(torch.from_numpy(images), torch.arange(start, start + 2))
         assert of_files() - before < 16 << 20
 
 
-def test_what_is_no_map_is_never_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_no_map_is_never_released(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "LARGE", 1)
     plain = np.ones((1 << 20, 8), np.uint8)
     mapped.release(plain)
@@ -146,8 +146,8 @@ def test_packed_in_a_stream_is_what_memory_would_hold(tmp_path: Path, kind: str,
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".pack"]
 
 
-def made(room: Room) -> Source:
-    images = room((40, 1, 8, 8))
+def made(allocate: Allocator) -> Source:
+    images = allocate((40, 1, 8, 8))
     images[:] = np.arange(40, dtype=np.uint8)[:, None, None, None]
     label, names = np.zeros(40, np.int64), np.arange(40).astype(str)
     return Source("made", images, label, ("a",), names, np.zeros(40, np.int8), None, digests(images), ())
@@ -156,11 +156,11 @@ def made(room: Room) -> Source:
 _KILLED = """
 import sys, time
 from emoexp.data import cache
-def build(room):
-    room((40, 1, 8, 8))[:20] = 1
+def build(allocate):
+    allocate((40, 1, 8, 8))[:20] = 1
     print("half", flush=True)
     time.sleep(60)
-cache.cached(sys.argv[1], "made", {}, "s", build)
+cache.load_or_build(sys.argv[1], "made", {}, "s", build)
 """
 
 
@@ -169,13 +169,13 @@ def test_a_killed_build_is_neither_believed_nor_kept(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"half\n"
         (living,) = tmp_path.iterdir()
-        first = cache.cached(str(tmp_path), "made", {}, "s", made)
+        first = cache.load_or_build(str(tmp_path), "made", {}, "s", made)
         assert living.exists()  # another's, who is at work
         process.send_signal(signal.SIGKILL)
         process.wait()
     (tmp_path / next(path.name for path in tmp_path.glob("*.pack"))).unlink()
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
-    again = cache.cached(str(tmp_path), "made", {}, "s", made)
+    again = cache.load_or_build(str(tmp_path), "made", {}, "s", made)
     assert np.array_equal(first.images, again.images)
     assert [path.suffix for path in tmp_path.iterdir()] == [".pack"]
 
@@ -186,12 +186,12 @@ def test_a_full_disk_falls_back_to_memory_or_says_what_to_do(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     monkeypatch.setattr(os, "fsync", lambda descriptor: full(descriptor, 0, 0))
-    found = cache.cached(str(tmp_path), "made", {}, "s", made)
+    found = cache.load_or_build(str(tmp_path), "made", {}, "s", made)
     assert "No space left on device" in found.notes[-1]
     assert np.array_equal(found.images[:, 0, 0, 0], np.arange(40))
-    monkeypatch.setattr(cache, "_memory", lambda: 1000)
+    monkeypatch.setattr(cache, "_total_memory", lambda: 1000)
     with pytest.raises(ValueError, match=r"more than this machine's memory.*No space left.*cache="):
-        cache.cached(str(tmp_path), "made", {}, "s", made)
+        cache.load_or_build(str(tmp_path), "made", {}, "s", made)
     assert [*tmp_path.iterdir()] == []
 
 

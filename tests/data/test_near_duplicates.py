@@ -113,8 +113,8 @@ def test_order_changes_nothing():
 def test_the_correlation_is_that_of_a_naive_count():
     """At every shift, over the overlap, written out with loops."""
     torch = near_search.torch
-    one, other = (near_search._details(torch.from_numpy(CROWD[k])[None]) for k in (0, 1))
-    fast = (near_search._products(one, other) / near_search._energies(one, other))[0]
+    one, other = (near_search._difference_of_gaussians(torch.from_numpy(CROWD[k])[None]) for k in (0, 1))
+    fast = (near_search._cross_correlations(one, other) / near_search._norms(one, other))[0]
     for row, dy in enumerate(range(-5, 6)):
         for column, dx in enumerate(range(-5, 6)):
             a = one[0, max(-dy, 0) : 48 - max(dy, 0), max(-dx, 0) : 48 - max(dx, 0)]
@@ -125,13 +125,13 @@ def test_the_correlation_is_that_of_a_naive_count():
 def test_the_filter_is_a_gaussian():
     from scipy.ndimage import gaussian_filter
 
-    ours = near_search._blurred(near_search.torch.from_numpy(CROWD[2])[None].float(), 3.0)[0].numpy()
+    ours = near_search._gaussian_blur(near_search.torch.from_numpy(CROWD[2])[None].float(), 3.0)[0].numpy()
     theirs = gaussian_filter(CROWD[2].astype(float), 3.0, mode="nearest", radius=9)
     assert np.abs(ours - theirs).max() < 1e-3
 
 
 def test_thousands_of_one_picture_stay_bounded(monkeypatch):
-    monkeypatch.setattr(near_search, "PARTNERS", 8)
+    monkeypatch.setattr(near_search, "MAX_CANDIDATES", 8)
     rng = np.random.default_rng(0)
     same = [np.clip(CROWD[0] + rng.normal(0, 4, (48, 48)), 0, 255).astype(np.uint8) for _ in range(150)]
     found = near_search.search(stacked(same))
@@ -182,13 +182,13 @@ def test_the_first_sieve_is_the_best_of_all_offsets_and_mirrored(monkeypatch):
     monkeypatch.setattr(near_search, "_ROWS", 7)
     monkeypatch.setattr(near_search, "_COLUMNS", 11)
     monkeypatch.setattr(near_search, "CANDIDATE_SIMILARITY", 0.3)
-    cells = near_search._reduced(stacked(CROWD))[1]
+    cells = near_search._downscale(stacked(CROWD))[1]
     whole = [
         [near_search.torch.cat(near_search._descriptors(turned, *o), 1) for o in near_search._OFFSETS]
         for turned in (cells, cells.flip(2))
     ]
     best = near_search.torch.stack(
-        [near_search.torch.stack([whole[0][near_search._CENTRE] @ d.T for d in half]).amax(0) for half in whole]
+        [near_search.torch.stack([whole[0][near_search._NO_OFFSET] @ d.T for d in half]).amax(0) for half in whole]
     )
     expected = {
         (i, j, bool(best[1, i, j] > best[0, i, j])) for i, j in (best.amax(0) >= 0.3).nonzero().tolist() if i < j

@@ -153,7 +153,7 @@ def test_prefixes_overrule_folders_and_it_is_said(tmp_path: Path) -> None:
     files = {name.replace("test/", "train/"): data for name, data in fer_files().items()}
     source = fer(lay_out(tmp_path, files))
     assert np.bincount(source.part).tolist() == [7, 7, 7]
-    assert any("14 images stand in a folder that contradicts" in note for note in source.notes)
+    assert any("14 images are in a folder that contradicts" in note for note in source.notes)
 
 
 def test_strict_refuses_an_altered_copy_also_from_the_cache(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_statistics_tell_a_copy_that_was_changed() -> None:
         (b"emotion,pixels,Usage\n", "no rows"),
         (b"emotion,Usage\n0,Training\n", "no column pixels"),
         (b"pixels\n1 2\n", "without labels"),
-        (b"emotion,emotion,pixels\n", "stands there twice"),
+        (b"emotion,emotion,pixels\n", "is named twice"),
         (b"emotion,pixels,Usage\n7,1 2,Training\n", r"fer2013.csv:2: emotion '7'"),
         (b"emotion,pixels,Usage\n\n0,1 2,Trainin\n", r"fer2013.csv:3: Usage 'Trainin'"),
         (b"emotion,pixels,Usage\n0,1 2\n", r"fer2013.csv:2: 2 fields, expected 3"),
@@ -285,7 +285,7 @@ def test_identity_is_the_pattern_s_group(tmp_path: Path) -> None:
     assert source.identity is not None
     assert np.unique(source.identity).tolist() == [-1, 0, 1, 2, 3, 4]
     assert source.identity[source.names.tolist().index("a/odd.png")] == -1
-    assert any("matches no part of 1 file names" in note for note in source.notes)
+    assert any("does not match 1 file names" in note for note in source.notes)
     data = splits.split(source, mode="identity", val=0.2, test=0.2, seed=0)
     assert len({(i, p) for i, p in zip(data.identity, data.part, strict=True) if i >= 0}) == 5
 
@@ -316,7 +316,7 @@ def test_hidden_files_are_no_images_and_others_are_counted(tmp_path: Path) -> No
     extra = {"a/._p0_0.png": b"x", "__MACOSX/a/p.png": b"x", ".git/x.png": b"x", "a/notes.txt": b"x"}
     source = own(lay_out(tmp_path, folder_files() | extra))
     assert len(source.labels) == 27
-    assert any("1 files that are no images" in note and "a/notes.txt" in note for note in source.notes)
+    assert any("1 files without an image" in note and "a/notes.txt" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("name", ["../a/1.png", "/etc/a/1.png", "a/../../1.png", "C:/a/1.png", "a\\..\\..\\1.png"])

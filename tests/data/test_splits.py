@@ -270,7 +270,7 @@ def test_every_image_is_tested_in_one_fold_and_nobody_stands_in_two(source, fold
         try:
             made_of.append(splits.kfold(source, folds=folds, fold=fold, seed=seed))
         except ValueError as error:
-            assert "Every part needs every class" in str(error)
+            assert "Every part needs images of every class" in str(error)
             return
     tested = np.stack([data.part == 2 for data in made_of])
     assert (tested.sum(0) == 1).all()

@@ -68,11 +68,11 @@ def test_a_class_without_images_gets_no_copies(target):
 
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(0, 5))
-def test_lineage(counts, seed):
+def test_the_pool_holds_originals_and_copies(counts, seed):
     count = torch.tensor(counts)
     label = labels(count)
     target = cap4(count)
-    parent, number = copies.lineage(label, target, seed=seed)
+    parent, number = copies.build_pool(label, target, seed=seed)
     assert torch.bincount(label[parent], minlength=len(counts)).tolist() == target.tolist()
     assert torch.equal(parent[: len(label)], torch.arange(len(label))) and not number[: len(label)].any()
     assert len(torch.unique(torch.stack([parent, number]), dim=1)[0]) == len(parent)  # no pair twice
@@ -94,7 +94,7 @@ def test_shares_by_hand():
 
 
 def test_effective_number_by_hand():
-    np.testing.assert_allclose(sampling.effective(torch.tensor([1, 2, 3]), 0.9), [1, 1.9, 2.71])
+    np.testing.assert_allclose(sampling.effective_counts(torch.tensor([1, 2, 3]), 0.9), [1, 1.9, 2.71])
 
 
 def test_natural_order_draws_each_item_once():
@@ -129,10 +129,10 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 
 def test_weights_by_hand():
-    balanced = weights.normalised(inverse_weight(N), sampling.uniform(N))
+    balanced = weights.normalise(inverse_weight(N), sampling.uniform(N))
     np.testing.assert_allclose(balanced, [0.370370, 3.703704, 33.333333], atol=1e-6)
     np.testing.assert_allclose(balanced, compute_class_weight("balanced", classes=np.arange(3), y=labels(N).numpy()))
-    root = weights.normalised(weights.power(N, exponent=0.5), sampling.uniform(N))
+    root = weights.normalise(weights.power(N, exponent=0.5), sampling.uniform(N))
     np.testing.assert_allclose(root, [0.781572, 2.471546, 7.414639], atol=1e-6)
     raw = weights.effective_number(torch.tensor([1, 2, 3]), beta=0.9)
     np.testing.assert_allclose(raw / raw.sum() * 3, [1.582847, 0.833077, 0.584076], atol=1e-6)
@@ -159,12 +159,12 @@ def test_effective_number_of_long_tailed_cifar():
 @pytest.mark.parametrize("weight", [inverse_weight, weights.none, lambda n: weights.effective_number(n, beta=0.99)])
 @pytest.mark.parametrize("share", [sampling.uniform, inverse_share])
 def test_mean_sample_weight_is_one(weight, share):
-    assert float((share(FER) * weights.normalised(weight(FER), share(FER))).sum()) == pytest.approx(1)
+    assert float((share(FER) * weights.normalise(weight(FER), share(FER))).sum()) == pytest.approx(1)
 
 
 def test_a_class_that_is_never_drawn_weighs_nothing():
     count = torch.tensor([5, 0, 2])
-    assert weights.normalised(inverse_weight(count), sampling.uniform(count))[1] == 0
+    assert weights.normalise(inverse_weight(count), sampling.uniform(count))[1] == 0
 
 
 # losses
@@ -327,7 +327,7 @@ def test_what_mixing_makes_of_the_labels_stands_in_the_table_and_the_timeline():
 
 
 @pytest.mark.parametrize("count", [(10, 8), (40, 3), (7, 20)])
-def test_how_many_different_items_decks_deal(count):
+def test_how_many_different_items_are_drawn_without_replacement(count):
     worked = strategy("class_aware", count, epochs=60)
     told = [line["unique"] for line in ledger.rows(worked, "ab")]
     seen = [torch.bincount(worked.label_P[worked.order(epoch, 0).unique()], minlength=2) for epoch in range(60)]
@@ -401,11 +401,11 @@ def test_only_classes_that_are_there_are_the_tail():
 def test_exposure_is_that_of_every_pair_of_classes(kappa, partner):
     mix = mixing.Mix(0.7, 1.3, kappa=kappa, tau=0.4 if kappa else 0.0, partner=partner, probability=0.8)
     share_C, count = torch.tensor([0.5, 0.3, 0.15, 0.05]).double(), torch.tensor([99, 31, 30, 1])
-    other_C = mix.partners(count, share_C)
+    other_C = mix.partner_shares(count, share_C)
     u = (torch.arange(2048).double() + 0.5) / 2048
     expected = torch.zeros(4).double()
     for c, d in itertools.product(range(4), range(4)):
-        label = mix.labels(mix.quantile(u), count[c], count[d]).mean() * 0.8 + 0.2
+        label = mix.label_lam(mix.quantile(u), count[c], count[d]).mean() * 0.8 + 0.2
         expected[c] += share_C[c] * other_C[d] * label
         expected[d] += share_C[c] * other_C[d] * (1 - label)
     torch.testing.assert_close(mix.exposure(count, share_C), expected)

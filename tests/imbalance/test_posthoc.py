@@ -6,6 +6,7 @@ import itertools
 import math
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,10 +20,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from emoexp.config import option
-from emoexp.config.imbalance import Posthoc
+from emoexp.config.imbalance.posthoc import Metric, Posthoc
 from emoexp.imbalance import posthoc, search
-from emoexp.imbalance.posthoc import Evidence, Fitted
-from emoexp.models.heads import AdjustedLogits, CosineClassifier, NearestClassMean, unit
+from emoexp.imbalance.posthoc import Evidence, FitResult
+from emoexp.models.heads import AdjustedLogits, CosineClassifier, NearestClassMean, unit_length
 
 CONF = Path(__file__).parents[2] / "conf" / "imbalance" / "posthoc"
 KEYS = {"metric": "macro_f1", "step": 0.05, "most": 4.0, "rounds": 20}
@@ -65,7 +66,7 @@ def by_hand(logits, target, prior=(0.5, 0.5), **other) -> Evidence:
 
 def with_means(**keys) -> Evidence:
     found = evidence(**keys)
-    direction = unit(found.feature_VF)
+    direction = unit_length(found.feature_VF)
     classes = found.logits_VC.shape[1]
     mean = torch.stack([direction[found.target_V == c].mean(0) for c in range(classes)])
     return dataclasses.replace(found, mean_CF=lambda: mean)
@@ -80,10 +81,10 @@ FITS = {
     "temperature": posthoc.temperature,
 }
 every_fit = pytest.mark.parametrize("name", FITS)
-every_metric = pytest.mark.parametrize("metric", posthoc.METRICS)
+every_metric = pytest.mark.parametrize("metric", get_args(Metric))
 
 
-def carried(found: Evidence, fitted: Fitted, double: bool = True) -> torch.Tensor:
+def carried(found: Evidence, fitted: FitResult, double: bool = True) -> torch.Tensor:
     """What the head says of the evidence once it carries the fit out."""
     classes, features = found.weight_CF.shape
     classifier = nn.Linear(features, classes)
@@ -103,7 +104,7 @@ def test_logit_adjustment_by_hand():
     after = found.logits_VC + fitted.shift_C
     torch.testing.assert_close(after[0].tolist(), [2.105361, 2.802585], rtol=0, atol=1e-6)
     assert found.logits_VC.argmax() == 0 and after.argmax() == 1
-    assert fitted.told == {"tau": 1.0, "metric": "accuracy", "before": 0.0, "after": 1.0}
+    assert fitted.report == {"tau": 1.0, "metric": "accuracy", "before": 0.0, "after": 1.0}
 
 
 @every_metric
@@ -113,10 +114,10 @@ def test_logit_adjustment_takes_the_best_of_its_grid_and_of_equals_the_smallest(
     grid = [round(0.05 * k, 2) for k in range(41)]
     values = [scored(metric, found.target_V, found.logits_VC - tau * found.prior_C.log()) for tau in grid]
     best = next(tau for tau, value in zip(grid, values, strict=True) if value >= max(values) - 1e-12)
-    assert fitted.told["tau"] == best
-    assert fitted.told["before"] == pytest.approx(values[0]) and fitted.told["after"] == pytest.approx(max(values))
+    assert fitted.report["tau"] == best
+    assert fitted.report["before"] == pytest.approx(values[0]) and fitted.report["after"] == pytest.approx(max(values))
     given_it = posthoc.logit_adjustment(found, tau=best, metric=metric)
-    assert torch.equal(given_it.shift_C, fitted.shift_C) and given_it.told == fitted.told
+    assert torch.equal(given_it.shift_C, fitted.shift_C) and given_it.report == fitted.report
     if metric in ("macro_f1", "balanced_accuracy"):
         assert best > 0 and max(values) > values[0]  # there was something to find
 
@@ -127,7 +128,7 @@ def test_equal_priors_leave_nothing_to_adjust(tau):
     fitted = posthoc.logit_adjustment(found, tau=tau, metric="macro_f1")
     assert torch.equal(carried(found, fitted).argmax(1), found.logits_VC.argmax(1))
     torch.testing.assert_close(carried(found, fitted).softmax(1), found.logits_VC.softmax(1))
-    assert tau is not None or fitted.told["tau"] == 0
+    assert tau is not None or fitted.report["tau"] == 0
 
 
 def test_logit_adjustment_needs_each_class_to_have_been_drawn():
@@ -165,8 +166,8 @@ def test_tau_norm_takes_the_best_of_its_grid(metric):
     grid = [round(0.1 * k, 1) for k in range(21)]
     length = weight.norm(dim=1, keepdim=True)
     values = [scored(metric, found.target_V, found.feature_VF @ (weight / length**tau).T) for tau in grid]
-    assert fitted.told["tau"] == next(t for t, v in zip(grid, values, strict=True) if v >= max(values) - 1e-12)
-    assert fitted.told["after"] == pytest.approx(max(values)) and fitted.told["before"] == pytest.approx(values[0])
+    assert fitted.report["tau"] == next(t for t, v in zip(grid, values, strict=True) if v >= max(values) - 1e-12)
+    assert fitted.report["after"] == pytest.approx(max(values)) and fitted.report["before"] == pytest.approx(values[0])
     if metric in ("balanced_accuracy", "worst_recall"):
         assert max(values) > values[0]  # there was something to find
 
@@ -182,14 +183,14 @@ def test_tau_norm_refuses_a_head_that_is_not_linear_and_keeps_weights_of_zeros()
 @pytest.mark.parametrize(("lead", "tau"), [(3.7, 1.7), (4.3, 2.0), (4.5, 0.0)])  # log 9 is 2.197
 def test_the_grid_of_logit_adjustment_ends_at_two(lead, tau):
     found = by_hand([[9.0, 0.0], [lead, 0.0]], [0, 1], prior=(0.9, 0.1))
-    assert posthoc.logit_adjustment(found, tau=None, metric="accuracy").told["tau"] == tau
+    assert posthoc.logit_adjustment(found, tau=None, metric="accuracy").report["tau"] == tau
 
 
 @pytest.mark.parametrize(("share", "tau"), [(0.4, 1.5), (0.126, 2.0), (0.124, 0.0)])  # 8^(1-tau) has to be below
 def test_the_grid_of_tau_norm_ends_at_two(share, tau):
     weight = torch.tensor([[4.0, 0.0], [0.0, 0.5]])
     found = by_hand([[1.0, 0.01], [1.0, share]], [0, 1], weight_CF=weight)
-    assert posthoc.tau_norm(found, tau=None, metric="accuracy").told["tau"] == tau
+    assert posthoc.tau_norm(found, tau=None, metric="accuracy").report["tau"] == tau
 
 
 # nearest class mean
@@ -197,7 +198,7 @@ def test_the_grid_of_tau_norm_ends_at_two(share, tau):
 
 def test_nearest_class_mean_decides_like_nearest_centroids():
     found = with_means()
-    direction = unit(found.feature_VF).numpy()
+    direction = unit_length(found.feature_VF).numpy()
     said = carried(found, posthoc.nearest_class_mean(found)).argmax(1).numpy()
     oracle = NearestCentroid().fit(direction, found.target_V.numpy())
     assert np.array_equal(said, oracle.predict(direction))
@@ -208,9 +209,9 @@ def test_nearest_class_mean_has_usable_probabilities():
     found = with_means()
     fitted = posthoc.nearest_class_mean(found)
     logits = carried(found, fitted)
-    assert fitted.scale == pytest.approx(1 / fitted.told["temperature"]) and fitted.scale > 3
-    assert log_loss(found.target_V, logits.softmax(1)) == pytest.approx(fitted.told["after"])
-    assert fitted.told["after"] < fitted.told["before"] - 0.1
+    assert fitted.scale == pytest.approx(1 / fitted.report["temperature"]) and fitted.scale > 3
+    assert log_loss(found.target_V, logits.softmax(1)) == pytest.approx(fitted.report["after"])
+    assert fitted.report["after"] < fitted.report["before"] - 0.1
 
 
 def test_nearest_class_mean_needs_images_of_each_class():
@@ -229,17 +230,17 @@ def test_temperature_is_the_best_of_a_fine_grid_and_changes_no_decision(spread):
     grid = np.geomspace(0.02, 50, 4001)
     values = [float(cross_entropy(found.logits_VC / t, found.target_V)) for t in grid]
     best = int(np.argmin(values))
-    assert 0 < best < 4000 and fitted.told["temperature"] == pytest.approx(grid[best], rel=3e-3)
-    assert fitted.told["after"] <= min(values) + 1e-12 and fitted.told["before"] >= fitted.told["after"]
-    assert fitted.told["before"] == pytest.approx(log_loss(found.target_V, found.logits_VC.softmax(1)))
-    assert "note" not in fitted.told
+    assert 0 < best < 4000 and fitted.report["temperature"] == pytest.approx(grid[best], rel=3e-3)
+    assert fitted.report["after"] <= min(values) + 1e-12 and fitted.report["before"] >= fitted.report["after"]
+    assert fitted.report["before"] == pytest.approx(log_loss(found.target_V, found.logits_VC.softmax(1)))
+    assert "note" not in fitted.report
     assert torch.equal(carried(found, fitted).argmax(1), found.logits_VC.argmax(1))
 
 
 def test_temperature_undoes_a_scale():
     found = evidence()
-    warm = posthoc.temperature(found).told["temperature"]
-    hot = posthoc.temperature(dataclasses.replace(found, logits_VC=7 * found.logits_VC)).told["temperature"]
+    warm = posthoc.temperature(found).report["temperature"]
+    hot = posthoc.temperature(dataclasses.replace(found, logits_VC=7 * found.logits_VC)).report["temperature"]
     assert hot == pytest.approx(7 * warm, rel=1e-9)
 
 
@@ -253,9 +254,9 @@ def test_temperature_undoes_a_scale():
 )
 def test_temperature_stays_in_its_range(logits, target, expected):
     fitted = posthoc.temperature(by_hand(logits, target))
-    assert fitted.told["temperature"] == pytest.approx(expected)
-    assert ("note" in fitted.told) == (expected != 1.0)
-    assert math.isfinite(fitted.told["after"]) and fitted.told["after"] <= fitted.told["before"]
+    assert fitted.report["temperature"] == pytest.approx(expected)
+    assert ("note" in fitted.report) == (expected != 1.0)
+    assert math.isfinite(fitted.report["after"]) and fitted.report["after"] <= fitted.report["before"]
 
 
 # offsets
@@ -268,7 +269,7 @@ def test_offsets_of_two_classes_are_the_best_of_a_fine_grid(metric, seed):
     fitted = posthoc.offsets(found, **(KEYS | {"metric": metric}))
     grid = np.arange(-80, 81) * 0.05
     values = [scored(metric, found.target_V, found.logits_VC + torch.tensor([0.0, o])) for o in grid]
-    assert fitted.told["after"] == pytest.approx(max(values), abs=1e-12)
+    assert fitted.report["after"] == pytest.approx(max(values), abs=1e-12)
     assert scored(metric, found.target_V, carried(found, fitted)) == pytest.approx(max(values), abs=1e-12)
     apart = float(fitted.shift_C[1] - fitted.shift_C[0])
     smallest = min(abs(o) for o, v in zip(grid, values, strict=True) if v >= max(values) - 1e-12)
@@ -285,17 +286,17 @@ def test_offsets_never_do_worse_than_nothing(metric, count, seed):
     before = scored(metric, found.target_V, found.logits_VC)
     after = scored(metric, found.target_V, found.logits_VC + fitted.shift_C)
     assert after >= before - 1e-12
-    assert (fitted.told["before"], fitted.told["after"]) == (pytest.approx(before), pytest.approx(after))
-    assert fitted.told["offsets"] == fitted.shift_C.tolist()
+    assert (fitted.report["before"], fitted.report["after"]) == (pytest.approx(before), pytest.approx(after))
+    assert fitted.report["offsets"] == fitted.shift_C.tolist()
 
 
 def test_no_single_change_improves_on_the_offsets():
     found = evidence(count=(60, 25, 8, 15), seed=4)
     fitted = posthoc.offsets(found, **KEYS)
-    assert fitted.told["after"] > fitted.told["before"] + 0.01
+    assert fitted.report["after"] > fitted.report["before"] + 0.01
     for c, change in itertools.product(range(4), np.arange(-40, 41) * 0.05):
         moved = fitted.shift_C + change * (torch.arange(4) == c)
-        assert scored("macro_f1", found.target_V, found.logits_VC + moved) <= fitted.told["after"] + 1e-12
+        assert scored("macro_f1", found.target_V, found.logits_VC + moved) <= fitted.report["after"] + 1e-12
 
 
 @every_metric
@@ -319,7 +320,7 @@ def test_relabelling_the_classes_relabels_every_fit(metric, order):
 
 def test_a_round_climbs_and_more_rounds_never_fall():
     found = evidence(count=(60, 25, 8, 15, 30), seed=2, spread=0.7)
-    after = [posthoc.offsets(found, **(KEYS | {"rounds": n})).told["after"] for n in (1, 2, 3, 20)]
+    after = [posthoc.offsets(found, **(KEYS | {"rounds": n})).report["after"] for n in (1, 2, 3, 20)]
     assert after == sorted(after) and after[0] > scored("macro_f1", found.target_V, found.logits_VC)
 
 
@@ -344,7 +345,7 @@ def test_equal_logits_that_rounding_would_decide_the_other_way_leave_things_as_t
     logits = torch.tensor([[3, 1, 1], [4, 1, 2], [4, 1, 2]]).double() * 0.05
     found = by_hand(logits.tolist(), [1, 0, 0], prior=(0.5, 0.25, 0.25))
     fitted = posthoc.offsets(found, **(KEYS | {"metric": "accuracy"}))
-    assert fitted.told["after"] == scored("accuracy", found.target_V, found.logits_VC + fitted.shift_C) >= 2 / 3
+    assert fitted.report["after"] == scored("accuracy", found.target_V, found.logits_VC + fitted.shift_C) >= 2 / 3
 
 
 def test_decisions_are_argmax_ties_included():
@@ -352,16 +353,16 @@ def test_decisions_are_argmax_ties_included():
     logits, grid = rng.integers(-3, 4, (200, 4)).astype(float), np.arange(-3, 4.0)
     for c in range(4):
         oracle = np.stack([(logits + value * (np.arange(4) == c)).argmax(1) for value in grid])
-        assert np.array_equal(search.decisions(logits, c, grid), oracle)
+        assert np.array_equal(search.predictions_with_offset(logits, c, grid), oracle)
 
 
 def test_of_equals_the_nearest_then_the_smallest_then_the_lower():
     grid = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     rounding = 0.1 + 0.2 - 0.3
-    assert search.best(grid, np.array([0.3, 0.3, 0.3 + rounding, 0.3, 0.3]), now=1.0) == 1.0
-    assert search.best(grid, np.array([0.5, 0.2, 0.2, 0.2, 0.5]), now=1.0) == 2.0
-    assert search.best(grid, np.array([0.2, 0.2, 0.5, 0.2, 0.5]), now=1.0) == 0.0
-    assert search.best(grid, np.array([0.2, 0.5, 0.2, 0.5, 0.2]), now=0.0) == -1.0
+    assert search.best(grid, np.array([0.3, 0.3, 0.3 + rounding, 0.3, 0.3]), current=1.0) == 1.0
+    assert search.best(grid, np.array([0.5, 0.2, 0.2, 0.2, 0.5]), current=1.0) == 2.0
+    assert search.best(grid, np.array([0.2, 0.2, 0.5, 0.2, 0.5]), current=1.0) == 0.0
+    assert search.best(grid, np.array([0.2, 0.5, 0.2, 0.5, 0.2]), current=0.0) == -1.0
 
 
 # all of them
@@ -377,7 +378,7 @@ def test_a_fit_is_a_function_of_its_evidence_and_draws_nothing(name):
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
     two = FITS[name](found)
-    assert one.told == two.told and one.scale == two.scale
+    assert one.report == two.report and one.scale == two.scale
     for key in ("shift_C", "weight_CF", "mean_CF"):
         assert (getattr(one, key) is None) == (getattr(two, key) is None)
         assert getattr(one, key) is None or torch.equal(getattr(one, key), getattr(two, key))
@@ -386,31 +387,32 @@ def test_a_fit_is_a_function_of_its_evidence_and_draws_nothing(name):
 
 
 @every_fit
-def test_a_fit_is_kept_and_carried_out(name):
+def test_a_fit_is_stored_and_applied(name):
     found = with_means()
     fitted = FITS[name](found)
+    assert posthoc.to_checkpoint(fitted).keys() == {"told", "scale", "shift_C", "weight_CF", "mean_CF"}
     file = io.BytesIO()
-    torch.save(posthoc.kept(fitted), file)
+    torch.save(posthoc.to_checkpoint(fitted), file)
     file.seek(0)
-    again = posthoc.restored(torch.load(file, weights_only=True))
-    assert again.told == fitted.told
+    again = posthoc.from_checkpoint(torch.load(file, weights_only=True))
+    assert again.report == fitted.report
     assert torch.equal(carried(found, again), carried(found, fitted))
     single = carried(found, fitted, double=False)
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), carried(found, fitted), rtol=1e-4, atol=1e-3)
-    if "after" in fitted.told and fitted.told["metric"] != "nll":
-        assert scored(fitted.told["metric"], found.target_V, carried(found, fitted)) == pytest.approx(
-            fitted.told["after"]
+    if "after" in fitted.report and fitted.report["metric"] != "nll":
+        assert scored(fitted.report["metric"], found.target_V, carried(found, fitted)) == pytest.approx(
+            fitted.report["after"]
         )
 
 
 @every_fit
-def test_a_head_with_a_fit_loads_into_one_made_from_what_was_kept(name):
+def test_a_head_with_a_fit_loads_into_one_built_from_the_checkpoint(name):
     found = with_means()
     fitted = FITS[name](found)
     trained, empty = nn.Linear(6, 3), nn.Linear(6, 3)
     head = posthoc.apply(trained, fitted)
-    other = posthoc.apply(empty, posthoc.restored(posthoc.kept(fitted)))
+    other = posthoc.apply(empty, posthoc.from_checkpoint(posthoc.to_checkpoint(fitted)))
     other.load_state_dict(head.state_dict())
     feature = torch.randn(9, 6)
     assert torch.equal(other(feature), head(feature))
@@ -419,39 +421,39 @@ def test_a_head_with_a_fit_loads_into_one_made_from_what_was_kept(name):
 
 def test_what_apply_makes():
     linear = nn.Linear(6, 3)
-    assert posthoc.apply(linear, Fitted()) is linear
-    shifted = posthoc.apply(linear, Fitted(shift_C=torch.zeros(3)))
+    assert posthoc.apply(linear, FitResult()) is linear
+    shifted = posthoc.apply(linear, FitResult(shift_C=torch.zeros(3)))
     assert isinstance(shifted, AdjustedLogits) and shifted.inner is linear
     cosine = CosineClassifier(6, 3, scale=30)
-    assert posthoc.apply(cosine, Fitted(scale=2.0)).inner is cosine
-    plain = posthoc.apply(linear, Fitted(weight_CF=torch.ones(3, 6).double()))
+    assert posthoc.apply(cosine, FitResult(scale=2.0)).inner is cosine
+    plain = posthoc.apply(linear, FitResult(weight_CF=torch.ones(3, 6).double()))
     assert isinstance(plain, nn.Linear) and plain.bias is None and plain.weight.dtype == torch.float32
-    both = posthoc.apply(linear.double(), Fitted(scale=2.0, mean_CF=torch.ones(3, 6)))
+    both = posthoc.apply(linear.double(), FitResult(scale=2.0, mean_CF=torch.ones(3, 6)))
     assert isinstance(both.inner, NearestClassMean) and both.inner.mean_CF.dtype == both.scale.dtype == torch.float64
     with pytest.raises(ValueError, match="last layer is one of Linear"):
-        posthoc.apply(nn.ReLU(), Fitted(scale=2.0))
+        posthoc.apply(nn.ReLU(), FitResult(scale=2.0))
 
 
-def test_a_kept_fit_with_other_keys_is_refused():
+def test_a_stored_fit_with_other_keys_is_refused():
     with pytest.raises(ValueError, match=r"holds mean_CF, .* this one holds scale"):
-        posthoc.restored({"scale": 1.0})
+        posthoc.from_checkpoint({"scale": 1.0})
 
 
-def test_a_rehearsal_finds_what_the_model_or_the_plan_rules_out():
+def test_a_fit_that_model_or_strategy_rule_out_is_refused_before_training():
     equal = torch.full((7,), 1 / 7).double()
     for fit in FITS.values():
-        posthoc.rehearse(fit, prior_C=equal, linear=True)
+        posthoc.check_before_training(fit, prior_C=equal, linear=True)
     with pytest.raises(ValueError, match="linear last layer"):
-        posthoc.rehearse(FITS["tau_norm"], prior_C=equal, linear=False)
-    posthoc.rehearse(FITS["offsets"], prior_C=equal, linear=False)
+        posthoc.check_before_training(FITS["tau_norm"], prior_C=equal, linear=False)
+    posthoc.check_before_training(FITS["offsets"], prior_C=equal, linear=False)
     with pytest.raises(ValueError, match=r"classes \[0\] have prior 0"):
-        posthoc.rehearse(FITS["logit_adjustment"], prior_C=torch.tensor([0.0, 1.0]).double(), linear=True)
+        posthoc.check_before_training(FITS["logit_adjustment"], prior_C=torch.tensor([0.0, 1.0]).double(), linear=True)
 
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_option_is_a_fit_that_works_as_written(file):
     fit = option.read(Posthoc, yaml.safe_load(file.read_text()), "imbalance.posthoc").build()
-    assert isinstance(fit(with_means()), Fitted)
+    assert isinstance(fit(with_means()), FitResult)
 
 
 def test_the_options_are_the_fits_and_each_but_none_does_something():

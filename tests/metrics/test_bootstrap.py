@@ -272,7 +272,7 @@ def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_a_time(monkey
     case = models(0.7, 3, target, rng), models(0.5, 3, target, rng), target, 4
     at_once = difference_intervals(*case, resamples=4000)["accuracy"]
     monkeypatch.setattr(
-        bootstrapping, "_DIFFERENCE_CELLS_AT_ONCE", 30 * (100 + 6 * 16)
+        bootstrapping, "_DIFFERENCE_CELLS_PER_BLOCK", 30 * (100 + 6 * 16)
     )  # 30 at a time, 10 in the last block
     in_blocks = difference_intervals(*case, resamples=4000)["accuracy"]
     for which in WAYS:

@@ -16,7 +16,7 @@ from emoexp.metrics.classification import (
     average_precision,
     calibration_error,
     confusion,
-    flat,
+    flatten_summary,
     from_confusion,
     negative_log_likelihood,
     precision_recall_steps,
@@ -254,7 +254,7 @@ def test_a_summary_survives_strict_json_and_gives_plain_floats(case: tuple[np.nd
     probability_NC, target_N = case
     summary = summarise(probability_NC, target_N, names(probability_NC.shape[1]))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    row = flat(summary, "test")
+    row = flatten_summary(summary, "test")
     assert all(type(value) is float and math.isfinite(value) for value in row.values())
     assert ("test/recall/class_0" in row) == ("class 0" not in summary["absent"])
     assert row["test/macro_f1"] == summary["macro_f1"]
@@ -262,7 +262,7 @@ def test_a_summary_survives_strict_json_and_gives_plain_floats(case: tuple[np.nd
 
 def test_flat_carries_intervals_and_the_baseline() -> None:
     summary = summarise(np.array([[0.25, 0.75], [0.6, 0.4]]), np.array([1, 0]), ["sad", "Happy!"])
-    row = flat({**summary, "interval": {"macro_f1": (0.25, 1.0)}}, "test_clean")
+    row = flatten_summary({**summary, "interval": {"macro_f1": (0.25, 1.0)}}, "test_clean")
     assert (row["test_clean/macro_f1_low"], row["test_clean/macro_f1_high"]) == (0.25, 1.0)
     assert row["test_clean/majority/accuracy"] == 0.5
     assert row["test_clean/ap/happy"] == 1.0

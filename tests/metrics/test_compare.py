@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from emoexp.metrics import compare
-from emoexp.metrics.compare import detectable, holm, paired, smallest_p, spread, verdict
+from emoexp.metrics.compare import detectable, holm, paired_difference, smallest_p, spread, verdict
 
 # Student (1908), after Cushny and Peebles: hours of sleep gained by ten patients with each of two drugs
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -29,7 +29,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def test_students_sleep() -> None:
-    found = paired(FIRST, SECOND)
+    found = paired_difference(FIRST, SECOND)
     assert found.n == 10 and found.difference == pytest.approx(-1.58)
     assert found.difference / (found.sd / 10**0.5) == pytest.approx(-4.0621, abs=5e-5)
     assert found.p == pytest.approx(0.002833, abs=5e-7)
@@ -37,7 +37,7 @@ def test_students_sleep() -> None:
 
 
 def test_darwins_maize() -> None:
-    found = paired(MAIZE, [0] * 15)
+    found = paired_difference(MAIZE, [0] * 15)
     assert found.difference / (found.sd / 15**0.5) == pytest.approx(2.148, abs=5e-4)
     assert found.p == pytest.approx(0.0497, abs=5e-5)
 
@@ -53,7 +53,7 @@ def t_test(a: list[float], b: list[float], level: float) -> tuple[float, float, 
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=2, max_size=12), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_paired_is_the_paired_t_test_of_the_textbook(pairs: list[tuple[float, float]], level: float) -> None:
     a, b = [one for one, _ in pairs], [other for _, other in pairs]
-    found, turned = paired(a, b, level), paired(b, a, level)
+    found, turned = paired_difference(a, b, level), paired_difference(b, a, level)
     assert (turned.difference, turned.sd) == (-found.difference, found.sd)
     assert (turned.p, turned.low, turned.high) == pytest.approx((found.p, -found.high, -found.low), rel=1e-12)
     if np.std(np.subtract(a, b), ddof=1) < 1e-9:
@@ -84,7 +84,7 @@ def test_the_t_interval_of_few_seeds_covers() -> None:
 
 def test_one_seed_says_nothing_of_others() -> None:
     assert spread([0.5]) == compare.Spread(1, 0.5, None, None, None)
-    found = paired([0.5], [0.4])
+    found = paired_difference([0.5], [0.4])
     assert found == compare.Difference(1, pytest.approx(0.1), None, None, None, None, None)
     assert verdict(found.difference, found.p) == "cannot tell"
 
@@ -92,17 +92,19 @@ def test_one_seed_says_nothing_of_others() -> None:
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e7])
 def test_arms_that_differ_by_exactly_the_same(unit: float) -> None:
     same = [0.1 * unit, unit / 3, 0.7 * unit]
-    assert paired(same, same) == compare.Difference(3, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    always = paired([value + 0.1 * unit for value in same], same)  # equal but for rounding
+    assert paired_difference(same, same) == compare.Difference(3, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    always = paired_difference([value + 0.1 * unit for value in same], same)  # equal but for rounding
     assert always.p == 0.0 and always.sd == 0.0 == always.detectable
     assert always.low == pytest.approx(0.1 * unit) == always.high
-    assert paired([1e-9, 2e-9, 4e-9], [0.0, 0.0, 0.0]).p == pytest.approx(paired([1, 2, 4], [0, 0, 0]).p)
+    assert paired_difference([1e-9, 2e-9, 4e-9], [0.0, 0.0, 0.0]).p == pytest.approx(
+        paired_difference([1, 2, 4], [0, 0, 0]).p
+    )
 
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [1.0, 2.0]), ([[1.0]], [[1.0]])])
 def test_values_that_are_no_pairs_are_refused(a: list, b: list) -> None:
     with pytest.raises(ValueError, match="one value of each arm for every seed"):
-        paired(a, b)
+        paired_difference(a, b)
 
 
 def test_bad_numbers_are_named() -> None:
@@ -112,11 +114,11 @@ def test_bad_numbers_are_named() -> None:
         with pytest.raises(ValueError, match="leave out seeds that have none"):
             spread([0.5, missing])
         with pytest.raises(ValueError, match="leave out seeds that have none"):
-            paired([0.5, 0.6], [0.5, missing])
+            paired_difference([0.5, 0.6], [0.5, missing])
     with pytest.raises(ValueError, match=r"such as 0.95; got 95"):
-        paired([0.5, 0.6], [0.5, 0.5], level=95)
+        paired_difference([0.5, 0.6], [0.5, 0.5], level=95)
     with pytest.raises(ValueError, match=r"such as 0.8; got 1"):
-        paired([0.5, 0.6], [0.5, 0.5], power=1)
+        paired_difference([0.5, 0.6], [0.5, 0.5], power=1)
     with pytest.raises(ValueError, match="at least 2 pairs"):
         detectable(1.0, 1)
     with pytest.raises(ValueError, match="what was not tested"):
@@ -155,7 +157,7 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five() -> Non
 
 def test_what_chance_alone_finds_needs_no_difference() -> None:
     assert detectable(1.0, 5, 0.5, 0.5) == 0.0 == detectable(0.0, 5)
-    assert paired([0.1, 0.3], [0.2, 0.1], level=0.1).detectable == 0.0
+    assert paired_difference([0.1, 0.3], [0.2, 0.1], level=0.1).detectable == 0.0
 
 
 def test_holms_worked_example() -> None:

@@ -36,7 +36,7 @@ def test_folded_computes_the_same_without_batch_norms(architecture):
     model = lived_in(build(architecture))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     image = torch.randn(5, 1, 32, 32)
-    own = folding.folded(model, image[:2])
+    own = folding.fold_batch_norms(model, image[:2])
     assert (norms(model), norms(own)) == (NORMS[architecture], 0)
     with torch.inference_mode():
         torch.testing.assert_close(own(image).logits_BC, model(image).logits_BC, rtol=1e-4, atol=1e-5)
@@ -82,10 +82,10 @@ class Between(nn.Module):
 @pytest.mark.parametrize("kind", [Twice, Shared, Between])
 def test_what_is_no_plain_pair_stays_as_it_is(kind):
     model = lived_in(kind())
-    assert folding.folded(model, torch.randn(2, 1, 9, 9)) is model
+    assert folding.fold_batch_norms(model, torch.randn(2, 1, 9, 9)) is model
 
 
 def test_a_model_that_is_not_finite_stays_as_it_is():
     model = lived_in(build("emotion_cnn"))
     nn.init.constant_(model.classifier.bias, float("nan"))
-    assert folding.folded(model, torch.randn(2, 1, 32, 32)) is model
+    assert folding.fold_batch_norms(model, torch.randn(2, 1, 32, 32)) is model

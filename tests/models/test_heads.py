@@ -19,7 +19,7 @@ from emoexp.models.heads import (
     NearestClassMean,
     reset,
     sizes,
-    unit,
+    unit_length,
 )
 
 FEATURES, CLASSES = 5, 3
@@ -28,7 +28,7 @@ FEATURES, CLASSES = 5, 3
 def means(features: int = FEATURES, classes: int = CLASSES) -> NearestClassMean:
     """Class means of features of length 1, as a training part would leave them."""
     head = NearestClassMean(features, classes)
-    head.mean_CF.copy_(0.8 * unit(torch.randn(classes, features)))
+    head.mean_CF.copy_(0.8 * unit_length(torch.randn(classes, features)))
     return head
 
 
@@ -127,14 +127,14 @@ def test_means_are_nearest_centroids_and_differ_by_distance():
     torch.manual_seed(1)
     label = torch.arange(CLASSES).repeat(40)
     feature = torch.randn(120, FEATURES) + 2 * torch.eye(CLASSES, FEATURES)[label]
-    known = unit(feature[:60])
+    known = unit_length(feature[:60])
     head = NearestClassMean(FEATURES, CLASSES)
     head.mean_CF.copy_(torch.stack([known[label[:60] == c].mean(0) for c in range(CLASSES)]))
     oracle = NearestCentroid().fit(known.numpy(), label[:60].numpy())
     said = head(feature[60:]).argmax(1)
-    assert np.array_equal(said.numpy(), oracle.predict(unit(feature[60:]).numpy()))
+    assert np.array_equal(said.numpy(), oracle.predict(unit_length(feature[60:]).numpy()))
     assert 0 < (said != label[60:]).sum() < 40  # neither perfect nor useless: the oracle can disagree
-    squared = torch.cdist(unit(feature), head.mean_CF).square() / 2
+    squared = torch.cdist(unit_length(feature), head.mean_CF).square() / 2
     apart = head(feature) + squared
     torch.testing.assert_close(apart, apart[:, :1].expand(-1, CLASSES), rtol=0, atol=1e-5)
     assert not list(head.parameters()) and head.state_dict().keys() == {"mean_CF"}
@@ -142,8 +142,8 @@ def test_means_are_nearest_centroids_and_differ_by_distance():
 
 def test_unit_has_length_one_or_zero():
     vector = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-9, 0.0], [3e-4, 4e-4]])
-    torch.testing.assert_close(unit(vector), torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.0, 0.0], [0.6, 0.8]]))
-    assert unit(vector.bfloat16()).dtype == torch.float32 and unit(vector.double()).dtype == torch.float64
+    torch.testing.assert_close(unit_length(vector), torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.0, 0.0], [0.6, 0.8]]))
+    assert unit_length(vector.bfloat16()).dtype == torch.float32 and unit_length(vector.double()).dtype == torch.float64
 
 
 # gradients, zeros, precision
@@ -227,7 +227,7 @@ def test_every_architecture_takes_every_head_and_is_folded(architecture, kind):
     with torch.inference_mode():
         logits = network(image).logits_BC
         assert logits.shape == (5, 7) and torch.equal(logits, network.classifier(network.features(image)))
-        own = folding.folded(network, image[:2])
+        own = folding.fold_batch_norms(network, image[:2])
         torch.testing.assert_close(own(image).logits_BC, logits, rtol=1e-3, atol=1e-3)
     norms = any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
     assert (own is not network) == norms

@@ -13,7 +13,8 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
-from emoexp.config.models import Activation, Architecture
+from emoexp.config import build_model
+from emoexp.config.models import Activation, Architecture, ShallowCnn
 from emoexp.config.option import read
 from emoexp.models.cifar_resnet import BasicBlock, CifarResNet
 from emoexp.models.emotion_cnn import EmotionCNN
@@ -327,3 +328,39 @@ def test_an_exported_program_needs_torch_alone(architecture: str) -> None:
     torch.testing.assert_close(
         program.module()(image[:2]).logits_BC, network(image[:2]).logits_BC, rtol=1e-4, atol=1e-5
     )
+
+
+class PlainModule(nn.Module):
+    """A network that is no `Network`: its output has no features."""
+
+    def __init__(
+        self, *, num_classes: int, channels: int, image_size: int, activation: Callable[[], nn.Module]
+    ) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(channels * image_size**2, num_classes)
+
+    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.classifier(image_BCHW.flatten(1))
+
+
+SPEC = {"activation": option("activation", "relu"), "class_names": ["a", "b"], "channels": 1, "image_size": 8}
+NO_NETWORK = r"architecture=\w+ builds .*PlainModule, which is no subclass of emoexp.models.network.Network. Derive"
+
+
+def test_an_architecture_of_this_package_that_builds_no_network_fails_when_it_is_built(monkeypatch):
+    monkeypatch.setattr(ShallowCnn, "build", lambda self, **arguments: PlainModule(**arguments))
+    with pytest.raises(ValueError, match=NO_NETWORK):
+        build_model.build_model(SPEC | {"architecture": option("architecture", "shallow_cnn")}, [])
+
+
+def test_a_class_of_the_user_that_is_no_network_fails_when_it_is_built():
+    package = __name__.partition(".")[0]
+    architecture = {"name": "mine", "_target_": f"{__name__}.PlainModule"}
+    with pytest.raises(ValueError, match=NO_NETWORK):
+        build_model.build_model(SPEC | {"architecture": architecture}, [package])
+
+
+def test_a_class_of_the_user_that_is_a_network_is_built():
+    architecture = {"name": "mine", "_target_": "emoexp.models.shallow_cnn.ShallowCNN", "width": 2, "dense": 3}
+    model = build_model.build_model(SPEC | {"architecture": architecture}, [])
+    assert type(model) is ShallowCNN and model.classifier.in_features == 3

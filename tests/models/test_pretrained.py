@@ -100,7 +100,7 @@ def test_mobilenet_is_torchvisions_where_nothing_is_changed() -> None:
     weights = dict(zip(network.state_dict(), original.state_dict().values(), strict=True))
     network.load_state_dict(weights)
     for name, module in original.named_modules():
-        if isinstance(module, imagenet.REPLACED):
+        if isinstance(module, imagenet.REPLACEABLE):
             network.network.set_submodule(name, module)
     image = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(network(image).logits_BC, original(image))
@@ -133,7 +133,7 @@ def test_another_activation_is_warned_of(original: nn.Module, caplog: pytest.Log
     ResNet18(stem="imagenet", pretrained=True, **(COMMON | {"activation": Mish}))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and record.name == "emoexp.models.imagenet"
-    assert "learnt with ReLU and now meet Mish" in record.getMessage()
+    assert "pretrained with ReLU, and the network now has Mish" in record.getMessage()
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_arms_are_put_together_by_hand(outputs):
     compared = comparing.compare_arms(arms, arms[0], "test", 0.95, 50)
     assert {one.metric for one in compared} == set(compare.METRICS) and len(compared) == 5
     one = next(one for one in compared if one.metric == "macro_f1")
-    oracle = compare.paired(*(list(arm.values("macro_f1", "test").values()) for arm in (arms[1], arms[0])))
+    oracle = compare.paired_difference(*(list(arm.values("macro_f1", "test").values()) for arm in (arms[1], arms[0])))
     assert one.over_seeds == oracle and one.verdict == "worse" and one.holm == oracle.p  # of one comparison
     assert one.both[0] <= 1e-9 + one.images[0] < one.images[1] < 0
 

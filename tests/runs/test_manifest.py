@@ -41,6 +41,15 @@ def test_what_decides_nothing_is_no_difference(change):
     assert manifest.differences(OLDER, BEFORE | change) == []
 
 
+def test_of_data_with_the_same_content_an_older_manifest_may_lack_what_was_recorded_later():
+    older = {"data": {"content": "c" * 64, "source": "faces"}}
+    now = {"data": older["data"] | {"images": "i" * 64}}
+    assert manifest.differences(older, now) == []
+    assert manifest.differences(now, {"data": now["data"] | {"images": "j" * 64}}) != []
+    assert manifest.differences(older, {"data": now["data"] | {"content": "d" * 64}}) != []
+    assert manifest.differences({"data": {"source": "faces"}}, now) != []  # what its data were is not known
+
+
 def test_many_differences_are_counted():
     old, new = ({"data": {str(k): k * factor for k in range(1, 10)}} for factor in (1, 2))
     assert manifest.differences(old, new)[-1] == "6 more of data"

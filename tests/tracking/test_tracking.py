@@ -221,7 +221,7 @@ def test_metrics_are_those_of_the_folder(place: Path) -> None:
     run = only_run(place)
     shown = run.data.metrics
     for part in ("test", "test_clean"):
-        for key, value in classification.flat(summary, part).items():
+        for key, value in classification.flatten_summary(summary, part).items():
             assert shown[key] == pytest.approx(value, rel=1e-12), key
     assert shown["best/epoch"] == 2 and shown["best/macro_f1"] == 0.2
     assert shown["val/macro_f1"] == 0.3, "the series of epochs, not the best epoch's value"

@@ -54,18 +54,18 @@ STRATEGIES = {
     "vector scaling": {"loss": partial(losses.vector_scaling, gamma=0.2, tau=1.2, smoothing=0.1)},
     "influence": {"loss": partial(losses.influence_balanced, alpha=10.0, epsilon=0.1, detach=False, smoothing=0.0)},
     "progressive": {"share": partial(sampling.progressive, exponent=0.0)},
-    "decks": {"share": partial(sampling.power, exponent=0.0), "replacement": False},
+    "without replacement": {"share": partial(sampling.power, exponent=0.0), "replacement": False},
     "deferred": {
         "loss": partial(losses.ldam, margin=0.5, scale=1.0, smoothing=0.0),
         "weight": lambda n: 1 / n.double(),
         "mix": Mix(alpha=1.0, beta=1.0),
-        "parts": Schedule(start=0.6, late=["weights", "loss"], early=["mix"], rate=0.5),
+        "stages": Schedule(start=0.6, late=["weights", "loss"], early=["mix"], rate=0.5),
     },
     "two stages": {
         "share": partial(sampling.power, exponent=0.0),
-        "parts": Schedule(start=0.6, late=["sampling"], retrain="fresh", norms="frozen"),
+        "stages": Schedule(start=0.6, late=["sampling"], retrain="fresh", norms="frozen"),
     },
-    "statistics go on": {"parts": Schedule(start=0.3, retrain="kept")},
+    "statistics go on": {"stages": Schedule(start=0.3, retrain="kept")},
     "sharpness": {"policy": STRONG, "sharpness": Sharpness(0.05)},
     "sharpness of the tail": {"sharpness": Sharpness(0.05, torch.tensor([0.0, 1.0, 1.0])), "clip_norm": 0.5},
 }
@@ -156,7 +156,7 @@ def test_losses_of_one_formula_share_recordings():
     assert len(count) == 2
 
 
-def test_runs_of_two_parts_share_both_recordings():
+def test_runs_of_two_stages_share_both_recordings():
     count: list[str] = []
     share = cuda_graphs.CapturedSteps(record=counting(count))
     for seed in (0, 1):
@@ -199,7 +199,7 @@ def test_factors_that_have_no_state_yet_are_taken_over(retrain, optimizer):
             state.model, OPTIMIZERS[optimizer](build_training.parameter_groups(state.model, "weights"))
         )
 
-    train_setup = recipe(parts=Schedule(start=0.6, retrain=retrain), schedule=halving, epochs=3)
+    train_setup = recipe(stages=Schedule(start=0.6, retrain=retrain), schedule=halving, epochs=3)
     share = dataclasses.replace(train_setup, capture=cuda_graphs.CapturedSteps(record=recorder.record))
     whole = trained(train_setup, scaled())
     same(trained(share, scaled()), whole)  # the recording's optimizer now knows factors

@@ -118,10 +118,8 @@ def test_every_output_of_a_leaky_run_says_so(photographs, tmp_path, monkeypatch)
     assert {found[part]["protocol"] for part in ("val", "test", "val_clean", "test_clean")} == {"leaky"}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["tags"]["protocol"] == leaky_protocol.MARK and manifest["params"]["protocol"] == "leaky"
-    assert (
-        leaky_protocol.MARK in manifest["tags"]["data_notes"]
-        and "also stand in an earlier part" in manifest["tags"]["leaks"]
-    )
+    assert leaky_protocol.MARK in manifest["tags"]["data_notes"]
+    assert "have the pixels of an image in an earlier part" in manifest["tags"]["leaks"]
     for part in ("val", "test"):
         rows = list(csv.DictReader((folder / "tables" / f"{part}_per_class.csv").read_text().splitlines()))
         assert {row["protocol"] for row in rows} == {leaky_protocol.MARK}

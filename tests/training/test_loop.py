@@ -46,12 +46,12 @@ CPU = torch.device("cpu")
 
 
 def recipe(policy=Policy(), **keys) -> setup.TrainSetup:
-    """formula: a loss's, in place of a loss; parts: the column schedule; other columns; the setup's own keys."""
+    """formula: a loss's, in place of a loss; stages: the column schedule; other columns; the setup's own keys."""
     epochs = keys.get("epochs", 2)
     if formula := keys.pop("formula", None):
         keys["loss"] = lambda count, share: losses.Loss(formula)
     chosen = {name: keys.pop(name) for name in COLUMNS if name in keys}
-    columns = strategy.Columns(schedule=keys.pop("parts", strategy.ONE_STAGE), **chosen)
+    columns = strategy.Columns(schedule=keys.pop("stages", strategy.ONE_STAGE), **chosen)
     sharpness = keys.pop("sharpness", Sharpness(0.0))
     samples = TrainingSamples(
         image_NCHW=IMAGE,

@@ -1,4 +1,4 @@
-"""Facts about the files that have nothing to do with the expression and still give the class away."""
+"""Chapter on confounds: features of files and pixels that predict the class without showing the expression."""
 
 from emoexp import figures
 from emoexp.auditing.audit_data import AuditData
@@ -8,20 +8,21 @@ from emoexp.pages.page import Picture, Section
 
 
 def confounds(audit_data: AuditData) -> Chapter:
-    """How well facts of the files, and mean brightness and contrast, predict the class."""
+    """How well the headers of the files, and mean brightness and contrast, predict the class."""
     dataset, title = audit_data.dataset, "Source confounds"
-    found = checks.predictability(
-        checks.features(dataset.images, audit_data.facts),
+    results = checks.predictability(
+        checks.features(dataset.images, audit_data.file_info),
         dataset.labels,
         len(audit_data.class_names),
         group_N=dataset.identity,
     )
-    predictive = [row for row in found if row.verdict == checks.PREDICTS]
+    predictive = [row for row in results if row.verdict == checks.PREDICTS]
     sentences = [
-        f"{row.feature} predicts the class: macro-F1 {row.macro_f1:.3f} where chance has {row.chance_macro_f1:.3f}; it "
-        f"gives away {audit_data.class_names[row.gives_away]} most ({row.informedness[row.gives_away]:.2f} of 1)."
+        f"{row.feature} predicts the class: macro-F1 {row.macro_f1:.3f}, chance {row.chance_macro_f1:.3f}. "
+        f"It gives away {audit_data.class_names[row.gives_away]} most "
+        f"(informedness {row.informedness[row.gives_away]:.2f} of 1)."
         for row in predictive
-    ] or ["Nothing that was looked at predicts the class clearly better than chance."]
+    ] or ["None of the tested features predicts the class clearly better than chance."]
     rows = [
         {
             "feature": row.feature,
@@ -34,7 +35,7 @@ def confounds(audit_data: AuditData) -> Chapter:
             "gives_away": audit_data.class_names[row.gives_away],
             "how_far": float(row.informedness[row.gives_away]),
         }
-        for row in found
+        for row in results
     ]
     finding = Finding(
         "confounds", len(predictive), f"{', '.join(row.feature for row in predictive) or 'nothing'} predicts the class"
@@ -43,14 +44,19 @@ def confounds(audit_data: AuditData) -> Chapter:
     pictures = []
     if rows:
         path = figures.confound(
-            audit_data.figure("confounds"), rows, title="How well each fact alone predicts", images=len(dataset.labels)
+            audit_data.figure("confounds"),
+            rows,
+            title="How well each feature alone predicts",
+            images=len(dataset.labels),
         )
-        pictures.append(Picture(path, "Cross-validated macro-F1 of a small tree on each fact alone, beside chance."))
+        pictures.append(
+            Picture(path, "Cross-validated macro-F1 of a small decision tree on each feature alone, beside chance.")
+        )
     return Chapter(Section(title, sentences, [table], pictures), [finding], {"confounds": rows})
 
 
 _NOTE = (
-    "Cross-validated over all parts, people kept together where they are known: a small decision tree that sees "
-    "nothing else. Chance: the same with permuted labels, mean and 95th percentile. Gives away: the class told best, "
-    "and how far: its recall less the false alarms, 1 for all of it."
+    "A small decision tree that sees this feature alone, cross-validated over all parts; each known person is in one "
+    "fold. Chance: the same with permuted labels, mean and 95th percentile. gives_away: the class that is recognised "
+    "best; how_far: its informedness, which is recall minus false positive rate, 1 at best."
 )

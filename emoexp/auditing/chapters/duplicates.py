@@ -1,4 +1,4 @@
-"""Pictures that a data set holds several times: across parts, and with different labels."""
+"""Chapters on leaks between parts, and on pictures that a data set holds several times."""
 
 from typing import Any
 
@@ -13,126 +13,139 @@ from emoexp.data import leaks
 from emoexp.data.dataset import PARTS
 from emoexp.pages.page import Picture, Section
 
-LISTED = 30  # conflicts that the page lists
+MAX_LISTED = 30  # conflicts that the page lists
 
 
 def leaks_between_parts(audit_data: AuditData) -> Chapter:
-    """What val and test hold that an earlier part has shown: the same pictures, nearly the same, the same people."""
+    """Images of val and test that leak: an earlier part has the same picture, a near duplicate, or the same person."""
     dataset, names = audit_data.dataset, list(audit_data.class_names)
-    found = leaks.count(dataset, audit_data.near.group_N if audit_data.near else None)
+    leak_table = leaks.count(dataset, audit_data.near.group_N if audit_data.near else None)
     tables, sentences = [], []
-    for part, row in found.items():
+    for part, row in leak_table.items():
         columns = {"images": dataset.counts(part).tolist(), **row["per_class"]}
         rows = by_class(names, columns)
         for line in rows:
             line["share"] = sum(line.get(kind, 0) for kind in ("exact", "near")) / max(line["images"], 1)
         tables.append(table_of(f"leaks_{part}", f"Leaks into {part}", _LEAKS_NOTE, rows))
-        sentences.append(f"{part}: {leaks.sentence(row) or 'nothing leaks into it'} (n {row['n']:,}).")
+        sentences.append(f"{part}: {leaks.sentence(row) or 'no leaks'} (n {row['n']:,}).")
     if audit_data.near is None:
         sentences.append("Near duplicates were not searched (audit.near=false).")
     kinds = {"leaks": "exact", "near_leaks": "near", "people": "person"}
     findings = []
     for name, kind in kinds.items():
-        if any(kind in row for row in found.values()):
-            total = sum(row.get(kind, 0) for row in found.values())
+        if any(kind in row for row in leak_table.values()):
+            total = sum(row.get(kind, 0) for row in leak_table.values())
             findings.append(Finding(name, total, f"{total} images of val and test: {_DESCRIPTIONS[kind]}"))
     pictures = _pairs_across_parts(audit_data)
-    return Chapter(Section("Leaks between parts", sentences, tables, pictures), findings, {"leaks": found})
+    return Chapter(Section("Leaks between parts", sentences, tables, pictures), findings, {"leaks": leak_table})
 
 
 _LEAKS_NOTE = (
-    "Images of this part that an earlier part shows. exact: the same pixels; near: shifted, mirrored, re-encoded or "
-    "brightened, besides the exact ones; person: somebody who stands there too. Share: exact and near, of the class."
+    "Images of this part that leak. exact: an image of an earlier part has the same pixels; near: an image of an "
+    "earlier part is nearly the same (shifted, mirrored, re-encoded or brightened), without the exact ones; person: an "
+    "earlier part shows the same person. Share: exact and near, of the class."
 )
 _DESCRIPTIONS = {
-    "exact": "the same pixels stand in an earlier part",
-    "near": "nearly the same picture stands in an earlier part",
-    "person": "the person stands in an earlier part",
+    "exact": "the same pixels are in an earlier part",
+    "near": "a near duplicate is in an earlier part",
+    "person": "the person is in an earlier part",
 }
 
 
 def _pairs_across_parts(audit_data: AuditData) -> list[Picture]:
-    """Pictures of pairs across parts."""
+    """A figure of near duplicates across parts."""
     part = audit_data.dataset.part
     if audit_data.near is None:
         return []
     pairs = audit_data.near.pairs
-    apart = np.flatnonzero(
+    pair_M = np.flatnonzero(
         (part[pairs.first] != part[pairs.second]) & (part[pairs.first] >= 0) & (part[pairs.second] >= 0)
     )
-    return _pairs_figure(audit_data, "across", "Near duplicates across parts", apart)
+    return _pairs_figure(audit_data, "across", "Near duplicates across parts", pair_M)
 
 
-def _pairs_figure(audit_data: AuditData, name: str, title: str, chosen_M: np.ndarray) -> list[Picture]:
+def _pairs_figure(audit_data: AuditData, name: str, title: str, pair_M: np.ndarray) -> list[Picture]:
     assert audit_data.near is not None
     pairs, dataset = audit_data.near.pairs, audit_data.dataset
-    least = chosen_M[np.argsort(pairs.similarity[chosen_M], kind="stable")]
-    shown = least[np.unique(np.linspace(0, max(len(least) - 1, 0), min(len(least), audit_data.pictures)).astype(int))]
+    by_similarity_M = pair_M[np.argsort(pairs.similarity[pair_M], kind="stable")]
+    shown_M = by_similarity_M[
+        np.unique(
+            np.linspace(0, max(len(by_similarity_M) - 1, 0), min(len(by_similarity_M), audit_data.pictures)).astype(int)
+        )
+    ]
     captions = [
         f"{audit_data.caption(pairs.first[p])} | {audit_data.caption(pairs.second[p])}\n"
         f"{pairs.similarity[p]:.3f}{' mirrored' if pairs.mirrored[p] else ''}"
-        for p in shown
+        for p in shown_M
     ]
     path = figures.image_pairs(
         audit_data.figure(name),
-        dataset.images[pairs.first[shown]],
-        dataset.images[pairs.second[shown]],
+        dataset.images[pairs.first[shown_M]],
+        dataset.images[pairs.second[shown_M]],
         captions,
         title=title,
-        facts=f"{len(shown)} of {len(chosen_M):,} pairs, from the least alike to the most",
+        facts=f"{len(shown_M)} of {len(pair_M):,} pairs, from the least alike to the most",
     )
     return [Picture(path, f"{title}, with their correlation once aligned.")]
 
 
 def duplicates(audit_data: AuditData) -> Chapter:
-    """Groups of equal and of nearly equal pictures, and those whose labels contradict each other."""
+    """Groups of equal and of nearly equal pictures, and groups whose images have different labels."""
     dataset, size = audit_data.dataset, len(audit_data.class_names)
     exact_N = leaks.links(dataset, None)["exact"]
     exact = duplicate_groups.count_duplicates(exact_N, dataset.labels, dataset.part, size)
     near = None
     if audit_data.near is not None:
         near = duplicate_groups.count_duplicates(audit_data.near.group_N, dataset.labels, dataset.part, size)
-    found = {"exact": exact}
+    groups_by_kind = {"exact": exact}
     if near is not None:
-        found["exact and near"] = near
-    whole = near or exact
-    conflicts = conflict_rows(audit_data, whole.conflicts)
+        groups_by_kind["exact and near"] = near
+    largest = near or exact
+    conflicts = conflict_rows(audit_data, largest.conflicts)
     findings = [Finding("duplicates", exact.surplus, f"{exact.surplus} pictures have the pixels of another one")]
     if near:
-        spare = near.surplus - exact.surplus
-        findings.append(Finding("near_duplicates", spare, f"{spare} more are nearly another one"))
-    findings.append(Finding("conflicts", len(conflicts), f"{len(conflicts)} pictures carry different labels"))
-    surplus = by_class(audit_data.class_names, {kind: one.surplus_C.tolist() for kind, one in found.items()})
-    groups = [_group_row(kind, one) for kind, one in found.items()]
-    numbers = {"groups": groups, "surplus": surplus, "conflicts": conflicts}
-    of_each = "Of each group the first of each class stays."
+        surplus_near = near.surplus - exact.surplus
+        findings.append(
+            Finding("near_duplicates", surplus_near, f"{surplus_near} more are near duplicates of another one")
+        )
+    findings.append(Finding("conflicts", len(conflicts), f"{len(conflicts)} pictures have different labels"))
+    surplus_of = {kind: groups.surplus_C.tolist() for kind, groups in groups_by_kind.items()}
+    surplus_rows = by_class(audit_data.class_names, surplus_of)
+    group_rows = [_group_row(kind, groups) for kind, groups in groups_by_kind.items()]
+    numbers = {"groups": group_rows, "surplus": surplus_rows, "conflicts": conflicts}
+    surplus_note = "The first image of each class in a group is not counted."
     tables = [
-        table_of("duplicates", "Groups of the same picture", _GROUPS_NOTE, groups),
-        table_of("surplus", "Surplus pictures by class", of_each, surplus),
+        table_of("duplicates", "Groups of the same picture", _GROUPS_NOTE, group_rows),
+        table_of("surplus", "Surplus pictures by class", surplus_note, surplus_rows),
         table_of(
-            "conflicts", "The same picture, different labels", f"At most {LISTED}; all in the JSON.", conflicts[:LISTED]
+            "conflicts",
+            "The same picture, different labels",
+            f"At most {MAX_LISTED}; all in the JSON.",
+            conflicts[:MAX_LISTED],
         ),
     ]
-    pictures = _conflicts_figure(audit_data, whole.conflicts) + _pairs_within_a_part(audit_data)
-    return Chapter(Section("Duplicates", [f"{one.text}." for one in findings], tables, pictures), findings, numbers)
+    pictures = _conflicts_figure(audit_data, largest.conflicts) + _pairs_within_a_part(audit_data)
+    sentences = [f"{finding.text}." for finding in findings]
+    return Chapter(Section("Duplicates", sentences, tables, pictures), findings, numbers)
 
 
-def _group_row(kind: str, found: DuplicateGroups) -> dict[str, Any]:
-    row = {"kind": kind, "groups": found.groups, "images": found.images, "surplus": found.surplus}
-    row["conflicts"] = len(found.conflicts)
-    return row | {f"{first} to {second}": count for (first, second), count in found.across.items()}
+def _group_row(kind: str, groups: DuplicateGroups) -> dict[str, Any]:
+    row = {"kind": kind, "groups": groups.groups, "images": groups.images, "surplus": groups.surplus}
+    row["conflicts"] = len(groups.conflicts)
+    return row | {f"{first} to {second}": count for (first, second), count in groups.across.items()}
 
 
 _GROUPS_NOTE = (
-    "A group is two or more images that are one picture. Surplus: images less groups. Conflicts: groups with several "
-    "labels. Train to test: images of test with a relative in training, and so on."
+    "A group is two or more images of the same picture. surplus: number of images minus number of groups. conflicts: "
+    "groups with several labels. train to test: images of test in a group with an image of training, and so on."
 )
 
 
 def conflict_rows(audit_data: AuditData, conflicts: tuple[np.ndarray, ...]) -> list[dict[str, str]]:
-    """For each group its images, labels and parts; and files that the source lists with several labels."""
+    """A row for each group with its images, labels and parts, and a row for each file to which the source gives several
+    labels."""
     dataset = audit_data.dataset
-    listed = [(name, why) for name, why in dataset.left_out if why.startswith("has different labels")]
+    label_conflicts = [(name, why) for name, why in dataset.left_out if why.startswith("has different labels")]
     return [
         {
             "images": ", ".join(str(dataset.names[i]) for i in group),
@@ -140,35 +153,35 @@ def conflict_rows(audit_data: AuditData, conflicts: tuple[np.ndarray, ...]) -> l
             "parts": ", ".join(PARTS[dataset.part[i]] if dataset.part[i] >= 0 else "left out" for i in group),
         }
         for group in conflicts
-    ] + [{"images": name, "labels": why.partition(": ")[2], "parts": "left out"} for name, why in listed]
+    ] + [{"images": name, "labels": why.partition(": ")[2], "parts": "left out"} for name, why in label_conflicts]
 
 
 def _conflicts_figure(audit_data: AuditData, conflicts: tuple[np.ndarray, ...]) -> list[Picture]:
-    dataset, chosen = audit_data.dataset, []
+    dataset, pairs = audit_data.dataset, []
     for group in conflicts[: audit_data.pictures]:
         other = next(i for i in group if dataset.labels[i] != dataset.labels[group[0]])
-        chosen.append((int(group[0]), int(other)))
-    if not chosen:
+        pairs.append((int(group[0]), int(other)))
+    if not pairs:
         return []
-    left, right = np.array(chosen).T
-    captions = [f"{audit_data.caption(a)} | {audit_data.caption(b)}" for a, b in chosen]
-    facts = f"{len(chosen)} of {len(conflicts):,} groups"
+    left, right = np.array(pairs).T
+    captions = [f"{audit_data.caption(a)} | {audit_data.caption(b)}" for a, b in pairs]
+    facts = f"{len(pairs)} of {len(conflicts):,} groups"
     path = figures.image_pairs(
         audit_data.figure("conflicts"),
         dataset.images[left],
         dataset.images[right],
         captions,
-        title="One picture, different labels",
+        title="The same picture, different labels",
         facts=facts,
     )
     return [Picture(path, "The same picture with different labels.")]
 
 
 def _pairs_within_a_part(audit_data: AuditData) -> list[Picture]:
-    """Pictures of near duplicates within a part."""
+    """A figure of near duplicates within a part."""
     if audit_data.near is None:
         return []
     part, pairs = audit_data.dataset.part, audit_data.near.pairs
-    alike = np.flatnonzero(part[pairs.first] == part[pairs.second])
-    some = alike[np.isin(pairs.first[alike], audit_data.sample(pairs.first[alike], 4 * audit_data.pictures))]
-    return _pairs_figure(audit_data, "within", "Near duplicates within a part", some)
+    pair_M = np.flatnonzero(part[pairs.first] == part[pairs.second])
+    sample_M = pair_M[np.isin(pairs.first[pair_M], audit_data.sample(pairs.first[pair_M], 4 * audit_data.pictures))]
+    return _pairs_figure(audit_data, "within", "Near duplicates within a part", sample_M)

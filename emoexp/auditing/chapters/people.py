@@ -1,4 +1,4 @@
-"""Who is in the pictures, in which parts, and whether files are frames of videos."""
+"""Chapter on people: the parts in which they are, the labels of each person, and whether files are frames of videos."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from emoexp.pages.page import Section
 
 
 def people(audit_data: AuditData) -> Chapter:
-    """Who is in several parts, how well the person predicts the label, and whether files are frames of videos."""
+    """People in several parts, how well the person predicts the label, and whether files are frames of videos."""
     dataset = audit_data.dataset
     frames = checks.video_frames(dataset.names.tolist(), dataset.part, dataset.images)
     crossing = frames.crossing if frames.verdict == checks.FRAMES else 0
     sentences = [_frames_text(frames)]
-    findings = [Finding("frames", crossing, f"{crossing} pairs of neighbouring frames stand in different parts")]
+    findings = [Finding("frames", crossing, f"{crossing} pairs of neighbouring frames are in different parts")]
     numbers: dict[str, Any] = {"frames": vars(frames)}
     if dataset.identity is None or not (dataset.identity >= 0).any():
-        pattern = checks.suggested_pattern(dataset.names.tolist()) if audit_data.facts is not None else None
-        unknown = "Nothing says who is in a picture, so that nobody can be kept in one part."
+        pattern = checks.suggested_pattern(dataset.names.tolist()) if audit_data.file_info is not None else None
+        unknown = "The person in a picture is not known, so that a person cannot be kept in one part."
         sentences.insert(0, unknown + _pattern_hint(pattern))
         return Chapter(Section("People", sentences), findings, numbers | {"suggested_pattern": pattern})
     across = checks.across_parts(dataset.identity, dataset.part, dataset.labels, len(audit_data.class_names))
@@ -33,42 +33,44 @@ def people(audit_data: AuditData) -> Chapter:
             strict=True,
         )
     ]
-    table = table_of("people", "Test images of people from earlier parts", "split=identity keeps people apart.", rows)
+    table = table_of(
+        "people", "Test images of people from earlier parts", "split=identity keeps each person in one part.", rows
+    )
     single = by_person.single_label
-    one = Finding("one_label", single, f"{single} people have one label on several pictures")
+    one_label = Finding("one_label", single, f"{single} people have one label on several pictures")
     numbers |= {
         "people": {"known": across.people, "in_several_parts": across.in_several, "test_share": across.test.share}
     }
     numbers |= {"people_tell": vars(by_person), "people_per_class": rows}
     return Chapter(
-        Section("People", [*_people_text(across, by_person), *sentences], [table]), [*findings, one], numbers
+        Section("People", [*_people_text(across, by_person), *sentences], [table]), [*findings, one_label], numbers
     )
 
 
 def _people_text(across: checks.PeopleAcrossParts, by_person: checks.LabelByPerson) -> list[str]:
     return [
-        f"{across.people:,} people, {across.in_several:,} of them in several parts. Somebody known from an earlier "
-        f"part is in {100 * across.test.share:.1f} % of the test images, and in {100 * across.val.share:.1f} % of val.",
-        f"{by_person.single_label:,} of the {by_person.several:,} people with several pictures have one label on all "
-        "of them. Guessing a label from the same person's other pictures is right in "
-        f"{100 * by_person.accuracy:.1f} % of the cases (macro-F1 {by_person.macro_f1:.3f}), always saying the largest "
-        f"class in {100 * by_person.majority_accuracy:.1f} % ({by_person.majority_macro_f1:.3f}).",
+        f"{across.people:,} people, {across.in_several:,} of them in several parts. {100 * across.test.share:.1f} % of "
+        f"the test images and {100 * across.val.share:.1f} % of val show a person who is in an earlier part.",
+        f"{by_person.single_label:,} of the {by_person.several:,} people with several pictures have the same label on "
+        "all of them. A guess from the labels of the same person's other pictures is right for "
+        f"{100 * by_person.accuracy:.1f} % of the images (macro-F1 {by_person.macro_f1:.3f}), always predicting the "
+        f"largest class for {100 * by_person.majority_accuracy:.1f} % ({by_person.majority_macro_f1:.3f}).",
     ]
 
 
 def _pattern_hint(pattern: str | None) -> str:
     if pattern is None:
         return ""
-    return f" File names look as if they did: try data.identity='{pattern}' with data=folder."
+    return f" But file names seem to contain it: try data.identity='{pattern}' with data=folder."
 
 
-def _frames_text(found: checks.VideoFrames) -> str:
-    if found.verdict == checks.NO_NUMBERS:
-        return "File names do not count on: no frames of videos."
+def _frames_text(frames: checks.VideoFrames) -> str:
+    if frames.verdict == checks.NO_NUMBERS:
+        return "File names have no consecutive numbers: no frames of videos."
     sentence = (
-        f"{found.neighbours:,} pairs of files are numbered one after the other: their median correlation is "
-        f"{found.near:.2f}, that of pairs further apart {found.apart:.2f}: "
+        f"{frames.neighbours:,} pairs of files have consecutive numbers. Their median correlation is "
+        f"{frames.near:.2f}, that of pairs further apart {frames.apart:.2f}: "
     )
-    if found.verdict == checks.FRAMES:
-        return sentence + f"frames of videos, {found.crossing:,} pairs of them across parts."
-    return sentence + "merely numbered, no frames."
+    if frames.verdict == checks.FRAMES:
+        return sentence + f"they are frames of videos, and {frames.crossing:,} pairs are in different parts."
+    return sentence + "they are not frames of videos."

@@ -1,4 +1,4 @@
-"""Pictures that a data set holds several times, and whether their labels agree."""
+"""Groups of images of the same picture, and whether their labels agree."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ from emoexp.data.dataset import PARTS
 class DuplicateGroups:
     """Groups of two or more images that are the same picture.
 
-    groups: how many. images: how many they hold. surplus: how many could be removed (images less groups). surplus_C:
-    the same by class, where of each group the first image of each class stays. across: images of the later part that
-    are in one group with an image of the earlier part, by (earlier, later). conflicts: groups with several labels, as
+    groups: number of groups. images: number of images in them. surplus: images minus groups. surplus_C: for each class,
+    number of images that are not the first of their class in a group. across: number of images of the later part that
+    are in a group with an image of the earlier part, by (earlier, later). conflicts: groups with several labels, as
     indices of their images.
     """
 
@@ -26,17 +26,20 @@ class DuplicateGroups:
 
 
 def count_duplicates(group_N: np.ndarray, label_N: np.ndarray, part_N: np.ndarray, num_classes: int) -> DuplicateGroups:
-    """Count the groups, given as equal numbers. part_N: positions in PARTS, -1 for images that are in no part."""
+    """Count groups and their images.
+
+    group_N: equal for images of one group. part_N: positions in PARTS, -1: in no part.
+    """
     size_G = np.bincount(group_N)
     repeated_N = size_G[group_N] > 1
-    within = np.unique(group_N * num_classes + label_N, return_index=True)[1]
-    spare_N = np.ones(len(group_N), bool)
-    spare_N[within] = False
+    first_of_class = np.unique(group_N * num_classes + label_N, return_index=True)[1]
+    surplus_N = np.ones(len(group_N), bool)
+    surplus_N[first_of_class] = False
     return DuplicateGroups(
         groups=int((size_G > 1).sum()),
         images=int(repeated_N.sum()),
         surplus=int((size_G[size_G > 1] - 1).sum()),
-        surplus_C=np.bincount(label_N[spare_N], minlength=num_classes),
+        surplus_C=np.bincount(label_N[surplus_N], minlength=num_classes),
         across={
             (PARTS[first], PARTS[second]): _across(group_N, part_N, first, second)
             for first in range(len(PARTS))

@@ -1,17 +1,17 @@
-"""Pictures that stand out by themselves: blank, nearly blank, smaller than they are used, much longer than wide."""
+"""Unusual pictures: blank, nearly blank, smaller than they are used, or much longer than wide."""
 
 import numpy as np
 
 from emoexp.data import images
 
-BLANK, NEARLY = 1.0, 15.0  # standard deviation of grey levels, 0..255, below which a picture is blank or nearly so
-LONG = 2.0  # ratio of the sides from which the crop takes away half of a picture or more
+BLANK, NEARLY_BLANK = 1.0, 15.0  # standard deviations of grey levels (0..255): a picture below one is (nearly) blank
+LONG = 2.0  # ratio of the sides at which the crop removes half of a picture
 
 
 def blank(image_NCHW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices of blank images and of nearly blank ones."""
     deviation_N = images.contrast(image_NCHW)
-    return np.flatnonzero(deviation_N < BLANK), np.flatnonzero((deviation_N >= BLANK) & (deviation_N < NEARLY))
+    return np.flatnonzero(deviation_N < BLANK), np.flatnonzero((deviation_N >= BLANK) & (deviation_N < NEARLY_BLANK))
 
 
 def enlarged(width_N: np.ndarray, height_N: np.ndarray, image_size: int) -> np.ndarray:
@@ -27,12 +27,12 @@ def elongated(width_N: np.ndarray, height_N: np.ndarray) -> np.ndarray:
 
 
 def other_sizes(width_N: np.ndarray, height_N: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
-    """The commonest size in files, and the indices of files of another one, where nine in ten have that size.
+    """The most common size of files, and the indices of files of another size if nine in ten files have that size.
 
-    Where sizes are mixed there is no wrong one: the indices are empty.
+    If fewer have it, sizes are mixed, no size counts as unusual, and the indices are empty.
     """
     sizes, size_N, count = np.unique(np.stack([width_N, height_N], 1), axis=0, return_inverse=True, return_counts=True)
     usual = int(count.argmax())
     width, height = (int(side) for side in sizes[usual])
-    few = count[usual] >= 0.9 * len(width_N)
-    return (width, height), np.flatnonzero(size_N.ravel() != usual) if few else np.empty(0, np.int64)
+    has_usual_size = count[usual] >= 0.9 * len(width_N)
+    return (width, height), np.flatnonzero(size_N.ravel() != usual) if has_usual_size else np.empty(0, np.int64)

@@ -1,16 +1,15 @@
-"""Drawn faces: a stand-in for photographs that needs no download and whose truth is known.
+"""Drawn faces: synthetic images that replace photographs, need no download and whose true emotion is known.
 
-A face is a person (shape, spacing, tones, hair), a pose, a light and the facial actions of an emotion, drawn
-at weak to full intensity, then partly hidden, blurred and noisy. Some labels of training and validation are
-exchanged. Nobody should take a result on these for a result on photographs; they are there so that everything
-can be tried and tested at once.
+A face is drawn from a person (shape, spacing, tones, hair), a pose, a light, and the facial actions of an emotion at
+weak to full intensity. Then it is partly hidden, blurred, and noise is added. Some labels of training and validation
+are swapped. The faces are there to try and test the package at once; results on them say little about photographs.
 """
 
 import numpy as np
 
-from emoexp.data import cache as packed
+from emoexp.data import cache as pixel_cache
 from emoexp.data.dataset import PARTS, Source, digests
-from emoexp.data.mapped import Room
+from emoexp.data.mapped import Allocator
 from emoexp.data.readers import drawing, facial_actions, traits
 
 TRAINING_COUNTS = (
@@ -22,7 +21,7 @@ TRAINING_COUNTS = (
     3171,
     4965,
 )  # FER2013's, in the order of facial_actions.CLASS_NAMES
-_CHUNK = 32  # images drawn at once: their fields fit into a core's cache
+_CHUNK = 32  # images that are drawn at a time, so that their arrays fit into a core's cache
 _TINTS = np.array([[1.0, 0.86, 0.76], [1.0, 0.92, 0.86], [0.95, 0.97, 1.0], [1.0, 1.0, 1.0]], dtype=np.float32)
 
 
@@ -61,11 +60,11 @@ def load(
     assert image_size >= 16 and len(intensity) == 2
     per_part = class_counts(size, test_per_class, val, imbalance_ratio)
 
-    def build(room: Room) -> Source:
+    def build(allocate: Allocator) -> Source:
         random = np.random.Generator(np.random.Philox(seed))
         return _draw(per_part, image_size, channels, label_noise, intensity, images_per_person, nuisance, random)
 
-    return packed.cached(cache, "faces", request, "drawn", build)
+    return pixel_cache.load_or_build(cache, "faces", request, "drawn", build)
 
 
 def _draw(
@@ -79,15 +78,15 @@ def _draw(
     random: np.random.Generator,
 ) -> Source:
     """The set that `load` describes, with `count_PC` images of each part and class."""
-    drawn = np.repeat(np.tile(np.arange(7), 3), count_PC.ravel())
+    emotion = np.repeat(np.tile(np.arange(7), 3), count_PC.ravel())
     part = np.repeat(np.arange(3), count_PC.sum(1)).astype(np.int8)
     person = _people_of(part, images_per_person, random)
-    numbers = _parameters(drawn, person, intensity, nuisance, random)
-    labels = drawn.copy()
+    numbers = _parameters(emotion, person, intensity, nuisance, random)
+    labels = emotion.copy()
     for p in range(2):
-        labels[part == p] = _exchange(drawn[part == p], label_noise, random)
+        labels[part == p] = _swap_labels(emotion[part == p], label_noise, random)
     images = _render(numbers, image_size, channels, random)
-    return _source(images, labels, drawn, part, person)
+    return _source(images, labels, emotion, part, person)
 
 
 def class_counts(size: int, test_per_class: int, val: float, imbalance_ratio: float | None) -> np.ndarray:
@@ -98,10 +97,10 @@ def class_counts(size: int, test_per_class: int, val: float, imbalance_ratio: fl
         weight = float(imbalance_ratio) ** (-rank / (len(weight) - 1))
     rest = size - test_per_class * len(weight)
     exact = weight / weight.sum() * max(rest, 0)
-    both = np.floor(exact).astype(np.int64)
-    both[np.argsort(both - exact, kind="stable")[: max(rest, 0) - both.sum()]] += 1
-    held = np.maximum(np.round(both * val).astype(np.int64), 1)
-    counts = np.stack([both - held, held, np.full(len(both), test_per_class)])
+    train_val_C = np.floor(exact).astype(np.int64)
+    train_val_C[np.argsort(train_val_C - exact, kind="stable")[: max(rest, 0) - train_val_C.sum()]] += 1
+    val_C = np.maximum(np.round(train_val_C * val).astype(np.int64), 1)
+    counts = np.stack([train_val_C - val_C, val_C, np.full(len(train_val_C), test_per_class)])
     if counts.min() < 1:
         part, emotion = np.argwhere(counts < 1)[0]
         raise ValueError(
@@ -117,9 +116,9 @@ def _people_of(part: np.ndarray, images_per_person: float, random: np.random.Gen
     person = np.zeros(len(part), dtype=np.int64)
     first = 0
     for p in range(len(PARTS)):
-        where = np.flatnonzero(part == p)
-        number = max(1, round(len(where) / images_per_person))
-        person[where] = first + random.integers(number, size=len(where))
+        image_index = np.flatnonzero(part == p)
+        number = max(1, round(len(image_index) / images_per_person))
+        person[image_index] = first + random.integers(number, size=len(image_index))
         first += number
     return np.unique(person, return_inverse=True)[1].astype(np.int64)
 
@@ -132,12 +131,14 @@ def _parameters(
     random: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """All numbers that the drawing needs, float32 N×1×1 each."""
-    who = {name: trait[person] for name, trait in traits.people(int(person.max()) + 1, random).items()}
-    moved = facial_actions.draw(emotion, float(intensity[0]), float(intensity[1]), random)
-    drawn = who | traits.pictures(len(emotion), nuisance, random) | traits.damage(len(emotion), nuisance, random)
-    drawn |= {f"au{unit}": value for unit, value in moved.items()}
-    drawn["jaw"] = np.minimum(0.45 * drawn["au26"] + 0.8 * drawn["au27"], 1)
-    return {name: value.astype(np.float32)[:, None, None] for name, value in drawn.items()}
+    person_traits = {name: trait[person] for name, trait in traits.people(int(person.max()) + 1, random).items()}
+    intensity_of = facial_actions.draw(emotion, float(intensity[0]), float(intensity[1]), random)
+    parameters = (
+        person_traits | traits.pictures(len(emotion), nuisance, random) | traits.damage(len(emotion), nuisance, random)
+    )
+    parameters |= {f"au{unit}": value for unit, value in intensity_of.items()}
+    parameters["jaw"] = np.minimum(0.45 * parameters["au26"] + 0.8 * parameters["au27"], 1)
+    return {name: value.astype(np.float32)[:, None, None] for name, value in parameters.items()}
 
 
 def _render(numbers: dict[str, np.ndarray], image_size: int, channels: int, random: np.random.Generator) -> np.ndarray:
@@ -173,11 +174,11 @@ def _soften(grey: np.ndarray, amount: np.ndarray, axis: int) -> np.ndarray:
     return grey + (before + after - 2 * grey) * (amount * np.float32(0.25))
 
 
-def _exchange(emotion: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    """Exchange the labels of a share of the images among themselves: they are wrong, and class sizes stay.
+def _swap_labels(emotion: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    """Swap the labels of a share of the images with each other: they become wrong, and class sizes stay the same.
 
-    A class that makes up more than half of the chosen images keeps some right labels: there are no others to
-    give.
+    If more than half of these images are of one class, some of them keep their right label: there are not enough
+    labels of other classes.
     """
     chosen = random.permutation(len(emotion))[: round(share * len(emotion))]
     label = emotion[random.permutation(chosen)]
@@ -191,20 +192,22 @@ def _exchange(emotion: np.ndarray, share: float, random: np.random.Generator) ->
     return noisy
 
 
-def _source(images: np.ndarray, labels: np.ndarray, drawn: np.ndarray, part: np.ndarray, person: np.ndarray) -> Source:
+def _source(
+    images: np.ndarray, labels: np.ndarray, emotion: np.ndarray, part: np.ndarray, person: np.ndarray
+) -> Source:
     order = np.lexsort((np.arange(len(labels)), labels, part))
-    shown = [f"{PARTS[part[i]]}/{i:05d} drawn as {facial_actions.CLASS_NAMES[drawn[i]]}" for i in order]
-    wrong = int((labels != drawn).sum())
+    names = [f"{PARTS[part[i]]}/{i:05d} drawn as {facial_actions.CLASS_NAMES[emotion[i]]}" for i in order]
+    num_wrong = int((labels != emotion).sum())
     notes = (
-        "drawn faces, a stand-in for photographs",
-        f"{wrong} labels of training and validation are wrong on purpose",
+        "drawn faces, not photographs",
+        f"{num_wrong} labels of training and validation are wrong on purpose",
     )
     return Source(
         name="faces",
         images=images[order],
         labels=labels[order].astype(np.int64),
         class_names=facial_actions.CLASS_NAMES,
-        names=np.array(shown),
+        names=np.array(names),
         part=part[order],
         identity=person[order],
         digest=digests(images[order]),

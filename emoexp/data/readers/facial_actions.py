@@ -45,8 +45,8 @@ def draw(label: np.ndarray, lowest: float, highest: float, random: np.random.Gen
     """Intensities of every action unit for each image, float64 N.
 
     An image shows one variant of its emotion's prototype, at an overall intensity between `lowest` and
-    `highest`; each action is stronger or weaker by up to a third, one in ten is missing, and faint actions
-    that belong to no emotion are mixed in, as on any living face.
+    `highest`. Each action is stronger or weaker by up to a third, and one in ten is missing. Weak actions that do not
+    belong to the emotion are added, as on a real face.
     """
     size = len(label)
     pattern = np.zeros((len(CLASS_NAMES), 2, len(ACTIONS)))
@@ -57,7 +57,7 @@ def draw(label: np.ndarray, lowest: float, highest: float, random: np.random.Gen
     chosen = pattern[label, (random.random(size) < 0.4).astype(np.int64)]
     overall = lowest + (highest - lowest) * random.random((size, 1))
     jitter = 1 + (random.random((size, len(ACTIONS))) * 2 - 1) / 3
-    shown = random.random((size, len(ACTIONS))) >= 0.1
-    stray = 0.35 * random.random((size, len(ACTIONS))) * (random.random((size, len(ACTIONS))) < 0.12)
-    intensity = np.clip(chosen * overall * jitter * shown + stray, 0, 1)
+    active = random.random((size, len(ACTIONS))) >= 0.1
+    unrelated = 0.35 * random.random((size, len(ACTIONS))) * (random.random((size, len(ACTIONS))) < 0.12)
+    intensity = np.clip(chosen * overall * jitter * active + unrelated, 0, 1)
     return {action: intensity[:, column] for column, action in enumerate(ACTIONS)}

@@ -1,7 +1,7 @@
-"""facial_expressions: 13,682 faces of github.com/muxspace/facial_expressions (Apache-2.0), with their mess.
+"""facial_expressions: 13,682 faces of github.com/muxspace/facial_expressions (Apache-2.0).
 
-Most are photographs of Labeled Faces in the Wild, the rest (most of disgust and sadness) are of a few actors.
-Labels came from an emotion service, not from people. Who is in a picture stands in its name:
+Most are photographs of Labeled Faces in the Wild. The rest, which includes most of disgust and sadness, shows a few
+actors. The labels came from an emotion service, not from people. The name of a file is the person and a number:
 `George_W_Bush_0001.jpg`.
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from emoexp.data import archive, images, table
-from emoexp.data import cache as packed
+from emoexp.data import cache as pixel_cache
 from emoexp.data.archive import Tree
 from emoexp.data.dataset import Source
-from emoexp.data.mapped import Room
+from emoexp.data.mapped import Allocator
 
 CLASS_NAMES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 COUNTS = np.array([6864, 5693, 367, 268, 252, 208, 21, 9])  # distinct images of each class in the whole set
@@ -34,8 +34,11 @@ _WHAT = "the facial_expressions set (data/legend.csv and images/, or an archive 
 
 @dataclass(frozen=True)
 class Legend:
-    """What legend.csv says: each image's label (position in CLASS_NAMES), the different labels of images that have
-    several, and notes on what was repaired."""
+    """The content of legend.csv.
+
+    label: each image's label, a position in CLASS_NAMES. conflicts: images with several labels, and these labels.
+    notes: sentences on what was repaired.
+    """
 
     label: dict[str, int]
     conflicts: dict[str, list[str]]
@@ -45,61 +48,63 @@ class Legend:
 def load(*, image_size: int, channels: int, cache: str | None, root: str, on_corrupt: str) -> Source:
     """Read the images that legend.csv labels, with identities from their names.
 
-    Labels count whatever their case; an image listed twice counts once; one with two different labels is left
-    out, since nothing says which is right; images without a label are left out. All of it is counted in the
-    notes. Every image of somebody whose name ends in a number has that name as its identity; the few others
-    are of unknown people.
+    Upper and lower case of labels do not matter. An image that is listed twice counts once. An image with two
+    different labels is left out, because nothing says which one is right, and so is an image without a label. The
+    notes count all of these. The identity of an image is the name of its file without the number at its end; the few
+    files without a number show unknown people.
 
     Args:
-        root: the folder that holds data/legend.csv and images/ (itself or a folder below), or an archive of
-            it.
+        root: a folder that holds data/legend.csv and images/, directly or in a folder below, or an archive of it.
         on_corrupt: "refuse" missing and unreadable images or "drop" them with a note.
 
     Raises:
-        ValueError: for a missing root or legend, a row or label that is not understood (with its line), and
-            missing or unreadable images.
+        ValueError: a missing root or legend, a row or label that is not understood (with its line), and missing or
+            unreadable images.
     """
-    path = archive.existing(root, "facial_expressions", _WHAT)
+    path = archive.existing_path(root, "facial_expressions", _WHAT)
     request = {"image_size": image_size, "channels": channels, "on_corrupt": on_corrupt}
 
-    def build(room: Room) -> Source:
+    def build(allocate: Allocator) -> Source:
         with archive.open_tree(path) as tree:
-            return _read(tree, image_size, channels, on_corrupt, room)
+            return _read(tree, image_size, channels, on_corrupt, allocate)
 
-    return packed.cached(cache, "facial_expressions", request, archive.stamp(path), build)
+    return pixel_cache.load_or_build(cache, "facial_expressions", request, archive.stamp(path), build)
 
 
 def identities(names: list[str]) -> np.ndarray:
     """A number for each person, from file names like `Somebody_0001.jpg`; -1 for names of another form."""
-    found = [_PERSON.match(name.rsplit("/", 1)[-1]) for name in names]
-    people = {person: number for number, person in enumerate(sorted({match[1] for match in found if match}))}
-    return np.array([people[match[1]] if match else -1 for match in found], dtype=np.int64)
+    matches = [_PERSON.match(name.rsplit("/", 1)[-1]) for name in names]
+    people = {person: number for number, person in enumerate(sorted({match[1] for match in matches if match}))}
+    return np.array([people[match[1]] if match else -1 for match in matches], dtype=np.int64)
 
 
-def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str, room: Room) -> Source:
-    name = _legend_of(tree)
+def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str, allocate: Allocator) -> Source:
+    name = _find_legend(tree)
     legend = parse(tree.read(name, table.MAX_BYTES), name)
-    folder = _images_of(tree, name)
-    wanted = [folder + image for image in sorted(legend.label)]
-    held = set(tree.names)
+    folder = _find_image_folder(tree, name)
+    image_names = [folder + image for image in sorted(legend.label)]
+    tree_names = set(tree.names)
     decoded = images.decode_all(
-        wanted,
-        tree.each([image for image in wanted if image in held], images.MAX_BYTES),
+        image_names,
+        tree.read_many([image for image in image_names if image in tree_names], images.MAX_BYTES),
         image_size,
         channels,
         on_corrupt,
-        room,
+        allocate,
     )
-    names = [wanted[index] for index in decoded.kept]
-    labelled = {folder + image for image in legend.conflicts}
-    spare = sorted(image for image in held - set(wanted) if image.startswith(folder) and images.is_image(image))
+    names = [image_names[index] for index in decoded.index]
+    conflicting = {folder + image for image in legend.conflicts}
+    unlabelled = sorted(
+        image for image in tree_names - set(image_names) if image.startswith(folder) and images.is_image(image)
+    )
     left_out = [
-        (folder + image, f"has different labels: {', '.join(said)}") for image, said in legend.conflicts.items()
+        (folder + image, f"has different labels: {', '.join(label_names)}")
+        for image, label_names in legend.conflicts.items()
     ]
-    left_out += [*decoded.bad, *((image, "has no label") for image in spare if image not in labelled)]
+    left_out += [*decoded.unusable, *((image, "has no label") for image in unlabelled if image not in conflicting)]
     notes = [*legend.notes, *decoded.notes]
-    if spare:
-        notes.append(f"{len(spare)} images without a usable label are left out")
+    if unlabelled:
+        notes.append(f"{len(unlabelled)} images without a usable label are left out")
     notes.append("labels were given by an emotion service, not by people")
     return Source(
         name="facial_expressions",
@@ -115,21 +120,21 @@ def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str, room: Roo
     )
 
 
-def _legend_of(tree: Tree) -> str:
-    found = [name for name in tree.names if name.rsplit("/", 1)[-1].casefold() == _LEGEND]
-    if len(found) != 1:
-        came = f"{len(found)} of them: {', '.join(found[:3])}" if found else "none"
+def _find_legend(tree: Tree) -> str:
+    legends = [name for name in tree.names if name.rsplit("/", 1)[-1].casefold() == _LEGEND]
+    if len(legends) != 1:
+        number_found = f"{len(legends)} of them: {', '.join(legends[:3])}" if legends else "none"
         raise ValueError(
-            f"data=facial_expressions looks for one {_LEGEND} in {tree.root.absolute()} and finds {came}; "
+            f"data=facial_expressions looks for one {_LEGEND} in {tree.root.absolute()} and finds {number_found}; "
             f"expected {_WHAT}"
         )
-    return found[0]
+    return legends[0]
 
 
-def _images_of(tree: Tree, legend: str) -> str:
-    """The folder of the images, with its slash: `images` beside the legend or beside the legend's folder."""
-    here = posixpath.dirname(legend)
-    for parent in (posixpath.dirname(here), here):
+def _find_image_folder(tree: Tree, legend: str) -> str:
+    """The folder of the images, with a slash at its end: `images` beside the legend or beside the legend's folder."""
+    legend_folder = posixpath.dirname(legend)
+    for parent in (posixpath.dirname(legend_folder), legend_folder):
         folder = posixpath.join(parent, "images") + "/"
         if any(name.startswith(folder) for name in tree.names):
             return folder
@@ -140,34 +145,34 @@ def parse(data: bytes, name: str) -> Legend:
     """Labels from the bytes of a legend.csv (columns image and emotion, in any order and among others).
 
     Raises:
-        ValueError: with the line, for what is not understood.
+        ValueError: a row or label that is not understood, with its line.
     """
     labels: dict[str, set[int]] = {}
-    repeats = cased = 0
+    num_repeated = num_normalised = 0
     for where, image, emotion in _rows(data, name):
-        known = _ALIASES.get(emotion.strip().casefold(), emotion.strip().casefold())
-        if known not in CLASS_NAMES:
+        label_name = _ALIASES.get(emotion.strip().casefold(), emotion.strip().casefold())
+        if label_name not in CLASS_NAMES:
             raise ValueError(f"{where}: label {emotion!r} is not known; known are {', '.join(CLASS_NAMES)}")
-        if archive.climbs(image):
+        if archive.leads_outside(image):
             raise ValueError(f"{where}: image {image!r} leads out of the images' folder")
-        cased += emotion != known
-        repeats += image in labels
-        labels.setdefault(image, set()).add(CLASS_NAMES.index(known))
+        num_normalised += emotion != label_name
+        num_repeated += image in labels
+        labels.setdefault(image, set()).add(CLASS_NAMES.index(label_name))
     if not labels:
         raise ValueError(f"{name} lists no image")
     conflicts = {
-        image: [CLASS_NAMES[label] for label in sorted(given)]
-        for image, given in sorted(labels.items())
-        if len(given) > 1
+        image: [CLASS_NAMES[label] for label in sorted(label_set)]
+        for image, label_set in sorted(labels.items())
+        if len(label_set) > 1
     }
     notes = []
-    if cased:
-        notes.append(f"{cased} labels are written differently (upper case, blanks, synonyms) and were merged")
-    if repeats:
-        notes.append(f"{repeats} repeated rows of {name} were merged")
+    if num_normalised:
+        notes.append(f"{num_normalised} labels are written differently (upper case, blanks, synonyms) and were merged")
+    if num_repeated:
+        notes.append(f"{num_repeated} repeated rows of {name} were merged")
     if conflicts:
         notes.append(f"{len(conflicts)} images carry different labels and are left out: {', '.join([*conflicts][:5])}")
-    usable = {image: given.pop() for image, given in labels.items() if len(given) == 1}
+    usable = {image: label_set.pop() for image, label_set in labels.items() if len(label_set) == 1}
     return Legend(usable, conflicts, tuple(notes))
 
 

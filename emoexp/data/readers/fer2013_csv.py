@@ -6,7 +6,7 @@ from emoexp.data import images, table
 from emoexp.data.archive import Tree
 
 _SIDE = 48
-_KNOWN = ("fer2013.csv", "icml_face_data.csv")
+_USUAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _VALUES = {str(value): value for value in range(256)}
 _USAGES = {"training": 0, "publictest": 1, "privatetest": 2}
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...], tuple[tuple[str, str], ...]]
@@ -16,12 +16,12 @@ def csv_file(tree: Tree) -> str | None:
     """The name of the CSV file to read, None where there is none.
 
     Raises:
-        ValueError: where several might be meant.
+        ValueError: there are several, and none has a usual name.
     """
     tables = [name for name in tree.names if name.casefold().endswith((".csv", ".csv.gz"))]
-    for known in _KNOWN:
+    for usual_name in _USUAL_NAMES:
         for name in tables:
-            if name.casefold().rsplit("/", 1)[-1].removesuffix(".gz") == known:
+            if name.casefold().rsplit("/", 1)[-1].removesuffix(".gz") == usual_name:
                 return name
     if len(tables) > 1 and not any(images.is_image(name) for name in tree.names):
         raise ValueError(f"{tree.root} holds {', '.join(tables)}; point data.root to the one to read")
@@ -29,19 +29,18 @@ def csv_file(tree: Tree) -> str | None:
 
 
 def read_csv(tree: Tree, name: str, on_corrupt: str) -> Columns:
-    """Pixels (uint8 N×1×48×48), labels, usage (0 Training, 1 PublicTest, 2 PrivateTest), row names, notes, and rows
-    that were left out with the reason.
+    """Pixels (uint8 N×1×48×48), labels, usage (0 Training, 1 PublicTest, 2 PrivateTest), names of the rows, notes, and
+    name and reason of each row that was left out.
 
-    A table without a Usage column is taken as Training as a whole, with a note.
+    Without a Usage column all rows count as Training, and a note says so.
 
     Raises:
-        ValueError: with file and line for a header or label that is not understood; lists rows with wrong
-            pixels.
+        ValueError: a header or label that is not understood, with file and line; or rows with wrong pixels, as a list.
     """
     rows = table.read(tree.read(name, table.MAX_BYTES), name)
     column = _header(next(rows)[1], name)
-    kept: list[tuple[int, bytes, int, str]] = []
-    bad: list[tuple[str, str]] = []
+    good_rows: list[tuple[int, bytes, int, str]] = []
+    unusable: list[tuple[str, str]] = []
     for where, row in rows:
         if len(row) <= max(column.values()):
             raise ValueError(f"{where}: {len(row)} fields, expected {max(column.values()) + 1}")
@@ -49,21 +48,23 @@ def read_csv(tree: Tree, name: str, on_corrupt: str) -> Columns:
         usage = _usage(row[column["usage"]], where) if "usage" in column else 0
         pixels = _pixels(row[column["pixels"]])
         if isinstance(pixels, str):
-            bad.append((where, pixels))
+            unusable.append((where, pixels))
         else:
-            kept.append((label, pixels, usage, where))
-    if not kept and not bad:
+            good_rows.append((label, pixels, usage, where))
+    if not good_rows and not unusable:
         raise ValueError(f"{name} holds a header and no rows")
-    notes = images.report_bad([f"{where}: {why}" for where, why in bad], len(kept) + len(bad), on_corrupt)
+    notes = images.report_unusable(
+        [f"{where}: {why}" for where, why in unusable], len(good_rows) + len(unusable), on_corrupt
+    )
     if "usage" not in column:
         notes += (f"{name} has no Usage column: all of it is taken as Training",)
-    labels, packed, usages, places = zip(*kept, strict=True)
+    labels, packed, usages, row_names = zip(*good_rows, strict=True)
     pixels_N1HW = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(-1, 1, _SIDE, _SIDE)
-    return pixels_N1HW, np.array(labels), np.array(usages), np.array(places), notes, tuple(bad)
+    return pixels_N1HW, np.array(labels), np.array(usages), np.array(row_names), notes, tuple(unusable)
 
 
 def _header(titles: list[str], name: str) -> dict[str, int]:
-    """Where each column stands."""
+    """Position of each column."""
     column: dict[str, int] = {title: titles.index(title) for title in ("emotion", "pixels", "usage") if title in titles}
     if "emotion" not in column and "pixels" in column:
         raise ValueError(f"{name} has pixels but no emotion column: images without labels train nothing")

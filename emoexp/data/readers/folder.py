@@ -1,4 +1,4 @@
-"""Images of one's own: a folder a class, with or without folders for training, validation and test above."""
+"""The user's own images: one folder for each class, directly or inside folders for training, validation and test."""
 
 import re
 from pathlib import PurePosixPath
@@ -6,27 +6,27 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from emoexp.data import archive, images
-from emoexp.data import cache as packed
+from emoexp.data import cache as pixel_cache
 from emoexp.data.archive import Tree
 from emoexp.data.dataset import PARTS, Source
-from emoexp.data.mapped import Room
+from emoexp.data.mapped import Allocator
 
 _PART_FOLDERS = {
     "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2,
 }  # fmt: skip
-_WHAT = "images, one folder a class, or train, val and test folders of such (or an archive of these)"
+_WHAT = "images in one folder for each class, or in such folders inside train, val and test (or an archive of these)"
 
 
 def load(
     *, image_size: int, channels: int, cache: str | None, root: str, identity: str | None, on_corrupt: str
 ) -> Source:
-    """Read root/<class>/<images> or root/{train,val,test}/<class>/<images>, to any depth below the class.
+    """Read root/<class>/<images> or root/{train,val,test}/<class>/<images>; a class folder may hold folders.
 
-    Classes are the folders' names in natural order: digits by their value, letters without regard to case.
+    Classes are the folders' names in natural order: numbers by their value, letters without regard to case.
 
     Args:
-        root: a folder or an archive. Folders above that hold nothing but one folder are passed through.
-        identity: a regular expression with one group, searched for in the file name; its group names the
+        root: a folder or an archive. If it holds nothing but one folder, that folder is taken as the root, and so on.
+        identity: a regular expression with one group, which is searched for in the file name; the group is the
             person.
         on_corrupt: "refuse" unreadable images or "drop" them with a note.
 
@@ -34,27 +34,27 @@ def load(
         ValueError: for a missing root, another layout, a class folder without images, and
             unreadable images.
     """
-    path = archive.existing(root, "folder", _WHAT)
+    path = archive.existing_path(root, "folder", _WHAT)
     pattern = _pattern(identity)
     request = {"image_size": image_size, "channels": channels, "identity": identity, "on_corrupt": on_corrupt}
 
-    def build(room: Room) -> Source:
+    def build(allocate: Allocator) -> Source:
         with archive.open_tree(path) as tree:
-            return _read(tree, image_size, channels, pattern, on_corrupt, room)
+            return _read(tree, image_size, channels, pattern, on_corrupt, allocate)
 
-    return packed.cached(cache, "folder", request, archive.stamp(path), build)
+    return pixel_cache.load_or_build(cache, "folder", request, archive.stamp(path), build)
 
 
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """A sorting key: numbers inside a name by their value, letters without regard to case."""
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """A sorting key that compares numbers inside a name by their value, letters without regard to case."""
     pieces = re.findall(r"\d+|\D+", name)
     return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece.casefold()) for piece in pieces], name
 
 
 def people(names: list[str], pattern: re.Pattern[str]) -> np.ndarray:
-    """A number for each person, from the pattern's group in the file names; -1 where it is not found."""
-    found = [pattern.search(PurePosixPath(name).name) for name in names]
-    person = [match[1] if match else None for match in found]
+    """A number for each person, from the pattern's group in the file names; -1 where the pattern does not match."""
+    matches = [pattern.search(PurePosixPath(name).name) for name in names]
+    person = [match[1] if match else None for match in matches]
     number = {name: index for index, name in enumerate(sorted({name for name in person if name is not None}))}
     return np.array([-1 if name is None else number[name] for name in person], dtype=np.int64)
 
@@ -66,20 +66,22 @@ def _pattern(identity: str | None) -> re.Pattern[str] | None:
 
 
 def _read(
-    tree: Tree, image_size: int, channels: int, pattern: re.Pattern[str] | None, on_corrupt: str, room: Room
+    tree: Tree, image_size: int, channels: int, pattern: re.Pattern[str] | None, on_corrupt: str, allocate: Allocator
 ) -> Source:
-    found = [name for name in tree.names if images.is_image(name)]
-    if not found:
+    image_names = [name for name in tree.names if images.is_image(name)]
+    if not image_names:
         raise ValueError(f"{tree.root.absolute()} holds no image; data=folder looks for {_WHAT}")
-    above, part_of = _layout(tree, found)
-    classes = _classes(tree, found, above, part_of)
-    decoded = images.decode_all(found, tree.each(found, images.MAX_BYTES), image_size, channels, on_corrupt, room)
-    names = [found[index] for index in decoded.kept]
-    folders = [name.split("/")[above:] for name in names]
-    notes = [*decoded.notes, *_other_files(tree, found)]
+    depth, part_of = _layout(tree, image_names)
+    classes = _classes(tree, image_names, depth, part_of)
+    decoded = images.decode_all(
+        image_names, tree.read_many(image_names, images.MAX_BYTES), image_size, channels, on_corrupt, allocate
+    )
+    names = [image_names[index] for index in decoded.index]
+    folders = [name.split("/")[depth:] for name in names]
+    notes = [*decoded.notes, *_other_files(tree, image_names)]
     identity = None if pattern is None else people(names, pattern)
     if identity is not None and (identity < 0).any():
-        notes.append(f"data.identity matches no part of {(identity < 0).sum()} file names: people unknown")
+        notes.append(f"data.identity does not match {(identity < 0).sum()} file names: people unknown")
     return Source(
         name="folder",
         images=decoded.pixels,
@@ -90,65 +92,73 @@ def _read(
         identity=identity,
         digest=decoded.digest,
         notes=tuple(notes),
-        left_out=decoded.bad,
+        left_out=decoded.unusable,
     )
 
 
-def _layout(tree: Tree, found: list[str]) -> tuple[int, dict[str, int]]:
-    """How many folders lie above the classes or parts, and the part that each part folder stands for."""
-    parents = [name.split("/")[:-1] for name in found]
-    above = 0
+def _layout(tree: Tree, image_names: list[str]) -> tuple[int, dict[str, int]]:
+    """The number of folders above the classes or parts, and the part of each part folder."""
+    parents = [name.split("/")[:-1] for name in image_names]
+    depth = 0
     while True:
-        level = {folders[above] if len(folders) > above else "" for folders in parents}
+        level = {folders[depth] if len(folders) > depth else "" for folders in parents}
         if "" in level:
             raise ValueError(
                 f"{tree.root.absolute()} holds images outside of class folders; data=folder looks for {_WHAT}"
             )
         part_of = {name: _PART_FOLDERS[name.casefold()] for name in level if name.casefold() in _PART_FOLDERS}
         if part_of and len(part_of) < len(level):
-            others = ", ".join(sorted(level - set(part_of))[:5])
+            other_folders = ", ".join(sorted(level - set(part_of))[:5])
             raise ValueError(
-                f"{tree.root.absolute()} holds {others} beside {', '.join(sorted(part_of))}: "
+                f"{tree.root.absolute()} holds {other_folders} beside {', '.join(sorted(part_of))}: "
                 "are these classes or parts?"
             )
         if part_of:
-            _check_part_folders(tree, parents, above, part_of)
-            return above, part_of
-        if len(level) > 1 or any(len(folders) == above + 1 for folders in parents):
-            return above, {}
-        above += 1
+            _check_part_folders(tree, parents, depth, part_of)
+            return depth, part_of
+        if len(level) > 1 or any(len(folders) == depth + 1 for folders in parents):
+            return depth, {}
+        depth += 1
 
 
-def _check_part_folders(tree: Tree, parents: list[list[str]], above: int, part_of: dict[str, int]) -> None:
+def _check_part_folders(tree: Tree, parents: list[list[str]], depth: int, part_of: dict[str, int]) -> None:
     for part, number in ((PARTS[number], number) for number in range(len(PARTS))):
-        twice = sorted(name for name, value in part_of.items() if value == number)
-        if len(twice) > 1:
-            raise ValueError(f"{tree.root.absolute()} holds several folders for {part}: {', '.join(twice)}")
-    loose = next((folders for folders in parents if len(folders) == above + 1), None)
-    if loose:
-        raise ValueError(f"{tree.root.absolute()} holds images in {'/'.join(loose)} itself, outside of class folders")
-
-
-def _classes(tree: Tree, found: list[str], above: int, part_of: dict[str, int]) -> list[str]:
-    level = above + 1 if part_of else above
-    classes = {name.split("/")[level] for name in found}
-    alike = sorted(name for name in classes if sum(other.casefold() == name.casefold() for other in classes) > 1)
-    if alike:
-        raise ValueError(f"{tree.root.absolute()} holds class folders that differ in case only: {', '.join(alike)}")
-    filled = {tuple(name.split("/")[: level + 1]) for name in found}
-    prefix = found[0].split("/")[:above]
-    empty = [f for f in (tuple(name.split("/")) for name in tree.folders) if len(f) == level + 1 and f not in filled]
-    wanted = sorted("/".join(f) for f in empty if list(f[:above]) == prefix and (not part_of or f[above] in part_of))
-    if wanted:
+        same_part = sorted(name for name, value in part_of.items() if value == number)
+        if len(same_part) > 1:
+            raise ValueError(f"{tree.root.absolute()} holds several folders for {part}: {', '.join(same_part)}")
+    part_folder = next((folders for folders in parents if len(folders) == depth + 1), None)
+    if part_folder:
         raise ValueError(
-            f"{tree.root.absolute()} holds class folders without any image: {', '.join(wanted[:10])}; "
+            f"{tree.root.absolute()} holds images in {'/'.join(part_folder)} itself, outside of class folders"
+        )
+
+
+def _classes(tree: Tree, image_names: list[str], depth: int, part_of: dict[str, int]) -> list[str]:
+    level = depth + 1 if part_of else depth
+    classes = {name.split("/")[level] for name in image_names}
+    same_letters = sorted(name for name in classes if sum(other.casefold() == name.casefold() for other in classes) > 1)
+    if same_letters:
+        raise ValueError(
+            f"{tree.root.absolute()} holds class folders that differ in case only: {', '.join(same_letters)}"
+        )
+    filled_folders = {tuple(name.split("/")[: level + 1]) for name in image_names}
+    root_folders = tuple(image_names[0].split("/")[:depth])
+    empty_folders = []
+    for name in sorted(tree.folders):
+        folders = tuple(name.split("/"))
+        is_class = len(folders) == level + 1 and folders[:depth] == root_folders
+        if is_class and folders not in filled_folders and (not part_of or folders[depth] in part_of):
+            empty_folders.append(name)
+    if empty_folders:
+        raise ValueError(
+            f"{tree.root.absolute()} holds class folders without any image: {', '.join(empty_folders[:10])}; "
             "remove or fill them"
         )
-    return sorted(classes, key=natural)
+    return sorted(classes, key=natural_key)
 
 
-def _other_files(tree: Tree, found: list[str]) -> list[str]:
-    other = sorted(set(tree.names) - set(found))
+def _other_files(tree: Tree, image_names: list[str]) -> list[str]:
+    other = sorted(set(tree.names) - set(image_names))
     if not other:
         return []
-    return [f"{len(other)} files that are no images by their suffix are left out, such as {', '.join(other[:3])}"]
+    return [f"{len(other)} files without an image's suffix are left out, such as {', '.join(other[:3])}"]

@@ -1,4 +1,4 @@
-"""What drawn faces vary in besides emotion: the person's traits, and the pose and light of one picture."""
+"""Parameters of drawn faces besides the emotion: the traits of a person, and the pose and light of a picture."""
 
 import numpy as np
 
@@ -26,39 +26,45 @@ HIDING = ("hide_top", "hide_left", "hide_high", "hide_wide")
 
 def people(number: int, random: np.random.Generator) -> dict[str, np.ndarray]:
     """Traits of a number of people, float64 P each. Some are bald, some wear a beard or glasses."""
-    drawn = {name: low + (high - low) * random.random(number) for name, (low, high) in TRAITS.items()}
-    drawn["has_hair"] = (drawn["has_hair"] > 0.08).astype(np.float64)
-    drawn["beard"] = np.where(drawn["beard"] > 0.82, (drawn["beard"] - 0.6) * 2, 0)
-    drawn["glasses"] = (drawn["glasses"] > 0.88).astype(np.float64)
-    drawn["brow_tone"] = drawn["hair_tone"] * 0.6
-    drawn["hair_length"] = np.where(drawn["hair_length"] > 0.5, drawn["hair_length"], 0)
-    return drawn
+    trait_of = {name: low + (high - low) * random.random(number) for name, (low, high) in TRAITS.items()}
+    trait_of["has_hair"] = (trait_of["has_hair"] > 0.08).astype(np.float64)
+    trait_of["beard"] = np.where(trait_of["beard"] > 0.82, (trait_of["beard"] - 0.6) * 2, 0)
+    trait_of["glasses"] = (trait_of["glasses"] > 0.88).astype(np.float64)
+    trait_of["brow_tone"] = trait_of["hair_tone"] * 0.6
+    trait_of["hair_length"] = np.where(trait_of["hair_length"] > 0.5, trait_of["hair_length"], 0)
+    return trait_of
 
 
 def pictures(size: int, nuisance: float, random: np.random.Generator) -> dict[str, np.ndarray]:
     """Pose and light of a number of pictures, float64 N each.
 
-    nuisance scales how far they stray from a passport photograph.
+    nuisance scales how much they differ from a passport photograph.
     """
-    drawn = {name: nuisance * (low + (high - low) * random.random(size)) for name, (low, high) in POSES.items()}
-    roll = drawn.pop("roll")
-    drawn |= {"cos": np.cos(roll), "sin": np.sin(roll)}
-    drawn["zoom"] = 1 + drawn.pop("enlarge")
-    drawn["contrast"] = np.maximum(0.9 + drawn.pop("weaken"), 0.2)
-    drawn["background"] = random.random(size)
-    drawn["nose_side"] = np.where(drawn["light_x"] > 0, -1.0, 1.0)
-    drawn["teeth"] = np.where(random.random(size) < 0.3, 0.6, 0.0)
-    drawn["blink"] = np.where(random.random(size) < 0.04 * nuisance, 0.15, 1.0)
-    return drawn
+    parameter_of = {name: nuisance * (low + (high - low) * random.random(size)) for name, (low, high) in POSES.items()}
+    roll = parameter_of.pop("roll")
+    parameter_of |= {"cos": np.cos(roll), "sin": np.sin(roll)}
+    parameter_of["zoom"] = 1 + parameter_of.pop("enlarge")
+    parameter_of["contrast"] = np.maximum(0.9 + parameter_of.pop("weaken"), 0.2)
+    parameter_of["background"] = random.random(size)
+    parameter_of["nose_side"] = np.where(parameter_of["light_x"] > 0, -1.0, 1.0)
+    parameter_of["teeth"] = np.where(random.random(size) < 0.3, 0.6, 0.0)
+    parameter_of["blink"] = np.where(random.random(size) < 0.04 * nuisance, 0.15, 1.0)
+    return parameter_of
 
 
 def damage(size: int, nuisance: float, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """What spoils a number of pictures, float64 N each: a box in front of one face in seven, blur, and noise.
+    """Damage of a number of pictures, float64 N each: a box in front of one face in seven, blur, and noise.
 
     The box's HIDING are shares of the side, blur is a share of a full 1-2-1 filter, noise a half-width.
     """
-    drawn = {"hide": (random.random(size) < nuisance / 7).astype(np.float64)}
-    drawn |= {name: random.random(size) for name in (*HIDING, "hide_tone", "blur", "noise")}
-    drawn["hide_high"], drawn["hide_wide"] = 0.1 + 0.3 * drawn["hide_high"], 0.1 + 0.3 * drawn["hide_wide"]
-    drawn["blur"], drawn["noise"] = np.minimum(drawn["blur"] * nuisance, 1), drawn["noise"] * 0.06 * nuisance
-    return drawn
+    parameter_of = {"hide": (random.random(size) < nuisance / 7).astype(np.float64)}
+    parameter_of |= {name: random.random(size) for name in (*HIDING, "hide_tone", "blur", "noise")}
+    parameter_of["hide_high"], parameter_of["hide_wide"] = (
+        0.1 + 0.3 * parameter_of["hide_high"],
+        0.1 + 0.3 * parameter_of["hide_wide"],
+    )
+    parameter_of["blur"], parameter_of["noise"] = (
+        np.minimum(parameter_of["blur"] * nuisance, 1),
+        parameter_of["noise"] * 0.06 * nuisance,
+    )
+    return parameter_of

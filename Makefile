@@ -23,7 +23,7 @@ train: setup  ## train on the built-in data: ARGS="imbalance=sampler activation=
 	$(BIN)/python -m emoexp.train $(ARGS)
 
 test: setup  ## the tests, in minutes
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: setup  ## the tests that take long
 	$(BIN)/python -m pytest -m slow

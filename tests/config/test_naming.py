@@ -20,7 +20,8 @@ def strategy(*overrides: str) -> str:
 
 @pytest.mark.parametrize("row", options.listed("imbalance"))
 def test_rows_are_called_by_their_names(row):
-    assert strategy(f"imbalance={row}") == row
+    experiment, _ = checked(f"imbalance={row}")  # every row composes, and its values are valid
+    assert naming.strategy(experiment.imbalance) == experiment.imbalance.name == row
 
 
 @pytest.mark.parametrize(

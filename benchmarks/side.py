@@ -75,7 +75,7 @@ class Side:
     def look(self) -> None:
         """An epoch's images, transformed and normalised, and nothing done with them."""
         plan = self.setup.plan_epoch(self.state)
-        for position in plan.batches():
+        for position in plan.positions():
             self.batch(plan.samples, position.rows)
 
     def batch(self, samples: EpochSamples, rows: Rows) -> tuple[Tensor, Target]:

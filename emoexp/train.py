@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from emoexp import cli
 
 
+# pkg://emoexp.conf is the folder conf/: pyproject.toml gives it this name
 @hydra.main(version_base="1.3", config_path="pkg://emoexp.conf", config_name="train")
 def job(composed: DictConfig) -> None:
     """Check one configuration, composed by Hydra, then train it."""

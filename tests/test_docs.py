@@ -18,6 +18,7 @@ from composing import checked, composed, planned
 from PIL import Image
 
 from emoexp import cli, report
+from emoexp.config import options
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -43,6 +44,18 @@ def page(name: str) -> str:
 
 
 COMMANDS = list(dict.fromkeys(command for name in PAGES for command in commands(page(name))))
+
+
+def test_every_row_and_option_of_a_strategy_stands_in_the_docs():
+    rows, methods = options.listed("imbalance"), page("docs/methods.md")
+    own = {"none", "augment", "sampler", "weighted_loss"}  # and every combination of them
+    named = {word for line in methods.splitlines() if line.startswith("| `") for word in re.findall(r"`(\w+)`", line)}
+    assert {row for row in rows if row not in named and not re.fullmatch(f"({'|'.join(own)}|_)+", row)} == set()
+    assert f"{len(rows)} named" in page("README.md")
+    columns = methods.partition("```text")[2].partition("```")[0]
+    for column in ("copies", "sampling", "weights", "loss", "schedule", "mix", "posthoc"):
+        listed = columns.partition(f"imbalance/{column}=")[2].partition("imbalance/")[0]
+        assert set(options.listed(f"imbalance/{column}")) <= set(re.findall(r"\w+", listed)), column
 
 
 def test_commands_stand_in_fences_of_known_languages():

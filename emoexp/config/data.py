@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from emoexp.config import options
-from emoexp.config.fields import BelowOne, Count, Length, Node, Part, Range, Seed, Share
+from emoexp.config.fields import BelowOne, Count, InsideShare, Length, Node, Range, Seed, Share
 from emoexp.config.option import Option, Own, Values, read_values
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Faces(DataSource):
 
     size: Count
     test_per_class: Count
-    val: Part
+    val: InsideShare
     imbalance_ratio: Annotated[float, Range(least=1)] | None
     label_noise: BelowOne
     intensity: Annotated[list[Share], Length(2, 2)]
@@ -230,8 +230,8 @@ class Parts(Split):
     """conf/split/stratified.yaml and identity.yaml"""
 
     mode: Literal["official", "stratified", "identity"]
-    val: Part
-    test: Part
+    val: InsideShare
+    test: InsideShare
 
     def check(self, path: str) -> None:
         """Something is left for training."""

@@ -69,7 +69,7 @@ Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(least=0)]
 Share = Annotated[float, Range(least=0, most=1)]
 BelowOne = Annotated[float, Range(least=0, below=1)]
-Part = Annotated[float, Range(above=0, below=1)]  # a share that leaves something on either side
+InsideShare = Annotated[float, Range(above=0, below=1)]  # a share that leaves something on either side
 Exponent = Annotated[float, Range(least=-4, most=4)]  # of class counts; beyond, powers grow out of all bounds
 Count = Annotated[int, Range(least=1)]
 Seed = Annotated[int, Range(least=0, below=2**63)]

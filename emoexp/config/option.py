@@ -1,4 +1,4 @@
-"""What an option of a group is: its values, typed and checked, and `build`, which makes of them what training uses.
+"""An option of a group holds typed, checked values; its `build` turns them into an object that training uses.
 
 A node of a configuration is read by the class that its name stands for; every group lists its classes. A class of
 somebody's own, behind a `_target_` that the command line allows, is an option too.
@@ -90,7 +90,8 @@ def read(base: type[T], node: Any, path: str, allow: Sequence[str] = (), *, kept
         ValueError: names the key, what is allowed and what came.
     """
     if not isinstance(node, Mapping):
-        raise ValueError(f"{path} is an option, a node with a name; it is {shown(node)}")
+        choice = f"; an option is chosen by {base.folder}={shown(node)}" if "/" in base.folder else ""
+        raise ValueError(f"{path} is an option, a node with a name; it is {shown(node)}{choice}")
     if "name" not in node:
         raise ValueError(f"{path}: the option's file has no name; its first key is name: <name of the file>")
     name, target = str(node["name"]), node.get("_target_")
@@ -103,7 +104,8 @@ def read(base: type[T], node: Any, path: str, allow: Sequence[str] = (), *, kept
         near = difflib.get_close_matches(name, base.known, n=1)
         raise ValueError(
             f"{path}={name} is none of {', '.join(base.known)}"
-            + (f"; did you mean {near[0]}?" if near else "; a class of your own is named by _target_ in its file")
+            + (f"; did you mean {near[0]}?" if near else "")
+            + "; a new option needs a class here, or in its file a _target_ that names a class of your own"
         )
     if known is not None:
         raise ValueError(

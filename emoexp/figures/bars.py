@@ -23,12 +23,12 @@ def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What tra
     if not rows:
         raise ValueError("the figure of the ledger needs at least one class, got none")
     names, place_C = printable([str(row["class"]) for row in rows]), np.arange(len(rows))
-    image_C, copy_C, draw_C = (column(rows, key) for key in ("images", "copies", "draws"))
-    images, copies, draws = (round(float(np.nansum(value_C))) for value_C in (image_C, copy_C, draw_C))
+    original_C, copy_C, draw_C = (column(rows, key) for key in ("images", "copies", "draws"))
+    images, copies, draws = (round(float(np.nansum(value_C))) for value_C in (original_C, copy_C, draw_C))
     facts = f"n = {images:,} training images + {copies:,} copies · {draws:,} draws an epoch"
     with saved_figure(path, 10.6, 1.2 + 0.46 * len(rows), title, facts) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
-        _holdings(left, place_C, image_C, copy_C, draw_C)
+        _holdings(left, place_C, original_C, copy_C, draw_C)
         _priors(right, place_C, *(column(rows, key) for key in ("prior", "effective_prior", "weight")))
         left.set_yticks(place_C, names)
         left.set_ylim(len(rows) - 0.4, -0.6)
@@ -39,14 +39,14 @@ def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What tra
     return path
 
 
-def _holdings(axes: Axes, place_C: np.ndarray, image_C: np.ndarray, copy_C: np.ndarray, draw_C: np.ndarray) -> None:
-    axes.barh(place_C, image_C, 0.62, color=BLUE, label="images")
-    axes.barh(place_C, copy_C, 0.62, left=image_C, color=SKY, label="copies")
+def _holdings(axes: Axes, place_C: np.ndarray, original_C: np.ndarray, copy_C: np.ndarray, draw_C: np.ndarray) -> None:
+    axes.barh(place_C, original_C, 0.62, color=BLUE, label="images")
+    axes.barh(place_C, copy_C, 0.62, left=original_C, color=SKY, label="copies")
     axes.plot(draw_C, place_C, "|", markersize=13, markeredgewidth=2.2, color=VERMILION, label="draws an epoch")
-    end_C = np.fmax(image_C + copy_C, draw_C)
+    end_C = np.fmax(original_C + copy_C, draw_C)
     text = [
         f"{image:,.0f}" + (f" + {copy:,.0f}" if copy else "") + f" → {draw:,.0f}"
-        for image, copy, draw in zip(image_C, copy_C, draw_C, strict=True)
+        for image, copy, draw in zip(original_C, copy_C, draw_C, strict=True)
     ]
     _write_beside(axes, place_C, end_C, text, room=1.36)
     axes.set_xlabel("images + copies → draws")

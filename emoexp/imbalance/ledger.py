@@ -1,7 +1,8 @@
 """The ledger: for each class and epoch the prior that training aims at, whatever mixture of columns is in use.
 
-Training that meets labels in shares q, weighs them by w in the loss and adds a to the logits there (logit adjustment)
-aims at a prior proportional to q·w/e^a: the network does not learn what the loss adds. The ledger shows every factor.
+q: a class's share of the labels; w: its weight in the loss; a: what the loss adds to its logit (logit adjustment).
+Training then aims at a prior proportional to q·w/e^a: the network does not learn what the loss adds. The ledger shows
+every factor.
 What favours rare classes and cannot be written as a prior is named in words, as a heuristic.
 """
 
@@ -17,7 +18,7 @@ OVER_CORRECTION_THRESHOLD = 1.05  # from this ratio of a rarer class's effective
 
 
 def periods(strategy: Strategy) -> list[tuple[int, int, EpochStrategy]]:
-    """Runs of epochs in which the strategy does the same: first and last epoch, from 1, and what it does."""
+    """Successive epochs in which the strategy does the same: first and last epoch, from 1, and what it does."""
     result: list[tuple[int, int, EpochStrategy]] = []
     for number, epoch in enumerate(strategy.per_epoch, 1):
         if result and _equal(result[-1][2], epoch):
@@ -28,7 +29,7 @@ def periods(strategy: Strategy) -> list[tuple[int, int, EpochStrategy]]:
 
 
 def _equal(one: EpochStrategy, other: EpochStrategy) -> bool:
-    same = ("mix", "without_replacement", "second_stage")
+    same = ("mix", "classes_take_turns", "second_stage")
     if any(getattr(one, name) != getattr(other, name) for name in same) or one.loss.heuristic != other.loss.heuristic:
         return False
     pairs = [(getattr(one, name), getattr(other, name)) for name in ("share_C", "exposure_C", "weight_C")]
@@ -46,7 +47,7 @@ def rows(strategy: Strategy, class_names: Sequence[str]) -> list[dict[str, float
     the logits, less its mean over classes; only where it adds anything. prior: share of the originals. effective_prior:
     what training aims at. correction: effective prior over prior, 1 where nothing is corrected.
     """
-    prior_C = strategy.image_C.double() / strategy.image_C.sum()
+    prior_C = strategy.original_C.double() / strategy.original_C.sum()
     epochs = strategy.per_epoch[strategy.second_stage_start :]
     share_C, exposure_C = (_mean([getattr(epoch, name) for epoch in epochs]) for name in ("share_C", "exposure_C"))
     weight_C = _mean([epoch.exposure_C * epoch.weight_C for epoch in epochs]) / exposure_C.clamp(min=1e-300)
@@ -59,8 +60,8 @@ def rows(strategy: Strategy, class_names: Sequence[str]) -> list[dict[str, float
         table.append(
             {
                 "class": name,
-                "images": int(strategy.image_C[c]),
-                "copies": count - int(strategy.image_C[c]),
+                "images": int(strategy.original_C[c]),
+                "copies": count - int(strategy.original_C[c]),
                 "draws": round(float(share_C[c]) * strategy.epoch_size, 2),
                 "unique": round(float(unique_C[c]), 2),
                 **({"exposure": round(float(exposure_C[c]), 6)} if any(epoch.mix for epoch in epochs) else {}),
@@ -87,7 +88,7 @@ def _shift(epoch: EpochStrategy) -> Tensor:
 def _unique(strategy: Strategy, epoch: EpochStrategy) -> Tensor:
     """Expected number of different items of each class among an epoch's draws."""
     draws_C, count_C = epoch.share_C * strategy.epoch_size, strategy.count_C.double()
-    if epoch.without_replacement:
+    if epoch.classes_take_turns:
         pairs = zip(draws_C, count_C, strict=True)
         return torch.stack([sampling.expected_unique(draws, count) for draws, count in pairs])
     if sampling.is_natural(epoch.share_C, strategy.count_C):
@@ -107,13 +108,13 @@ def over_correction(strategy: Strategy) -> float:
 
     At most 1 for every single strategy; inverse sampling with inverse weights gives n_max/n_min.
     """
-    return max(over_correction_of(effective_prior(epoch), strategy.image_C) for _, _, epoch in periods(strategy))
+    return max(over_correction_of(effective_prior(epoch), strategy.original_C) for _, _, epoch in periods(strategy))
 
 
-def over_correction_of(prior_C: Tensor, image_C: Tensor) -> float:
+def over_correction_of(prior_C: Tensor, original_C: Tensor) -> float:
     """The largest ratio of the prior of a class to that of another with at least as many originals."""
-    present = image_C > 0
-    prior, image = prior_C[present], image_C[present]
+    present = original_C > 0
+    prior, image = prior_C[present], original_C[present]
     ratio = prior[:, None] / prior[None, :]
     return float(torch.where(image[:, None] <= image[None, :], ratio, 0.0).max())
 
@@ -122,18 +123,18 @@ def warning(strategy: Strategy, class_names: Sequence[str]) -> str | None:
     """The sentence that names a double correction, or one that goes too far by itself; None where there is neither."""
 
     def factor_in(period: tuple[int, int, EpochStrategy]) -> float:
-        return over_correction_of(effective_prior(period[2]), strategy.image_C)
+        return over_correction_of(effective_prior(period[2]), strategy.original_C)
 
     first, last, epoch = worst = max(periods(strategy), key=factor_in)
     factor = factor_in(worst)
     if factor <= OVER_CORRECTION_THRESHOLD:
         return None
     prior_C = effective_prior(epoch)
-    highest, lowest = int(prior_C.argmax()), int(torch.where(strategy.image_C > 0, prior_C, 2.0).argmin())
-    names = [f"{class_names[c]} ({int(strategy.image_C[c])} images)" for c in (highest, lowest)]
+    highest, lowest = int(prior_C.argmax()), int(torch.where(strategy.original_C > 0, prior_C, 2.0).argmin())
+    names = [f"{class_names[c]} ({int(strategy.original_C[c])} images)" for c in (highest, lowest)]
     epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
     when = "" if (first, last) == (1, len(strategy.per_epoch)) else f" in {epochs}"
-    single = [over_correction_of(prior_C, strategy.image_C) for prior_C in _single_priors(epoch, strategy.count_C)]
+    single = [over_correction_of(prior_C, strategy.original_C) for prior_C in _single_priors(epoch, strategy.count_C)]
     double = len(single) > 1 and factor > OVER_CORRECTION_THRESHOLD * max(single)
     each_is_fine = double and max(single) <= OVER_CORRECTION_THRESHOLD
     return (
@@ -173,7 +174,7 @@ def timeline(strategy: Strategy) -> list[dict[str, object]]:
             "weight": epoch.weight_C.tolist(),
             "shift": _shift(epoch).tolist(),
             "effective_prior": effective_prior(epoch).tolist(),
-            "over_correction": over_correction_of(effective_prior(epoch), strategy.image_C),
+            "over_correction": over_correction_of(effective_prior(epoch), strategy.original_C),
             "mixing": epoch.mix is not None,
             "loss": epoch.loss.heuristic,
         }

@@ -20,15 +20,15 @@ from torch.nn import functional
 class Constants:
     """What a formula may know of the classes: float32 tensors of C values on the device of the logits.
 
-    count_C: images of each class in the pool. share_C: the class's share of the labels that training meets. weight_C:
-    the class's weight, with a mean sample weight of 1. The others are set by the loss, None where they would change
-    nothing: scale_C multiplies the logits, shift_C is added to them, margin_C is subtracted from the target's logit;
-    smoothing_C is the share of the target that samples of a class give to all classes alike; focus (one value) is the
-    exponent of focal losses.
+    count_C: images of each class in the pool. exposure_C: the class's share of the labels that training meets.
+    weight_C: the class's weight, with a mean sample weight of 1. The others are set by the loss, None where they would
+    change nothing: scale_C multiplies the logits, shift_C is added to them, margin_C is subtracted from the target's
+    logit; smoothing_C is the share of the target that samples of a class give to all classes alike; focus (one value)
+    is the exponent of focal losses.
     """
 
     count_C: Tensor
-    share_C: Tensor
+    exposure_C: Tensor
     weight_C: Tensor
     scale_C: Tensor | None = None
     shift_C: Tensor | None = None
@@ -46,8 +46,8 @@ class Loss:
     """A formula and the constants that the loss sets, float64, named as in `Constants`.
 
     shift_C: a log-prior that is added to the logits in training, so that the network itself does not learn it; the
-    ledger takes it into account. heuristic: what else favours rare classes and cannot be written as a prior, in words;
-    empty where nothing does.
+    ledger takes it into account. heuristic: in words, what else decides which classes or samples count more and is no
+    prior; empty where nothing does.
     """
 
     formula: Formula
@@ -58,10 +58,10 @@ class Loss:
     smoothing_C: Tensor | None = None
     focus: Tensor | None = None
 
-    def constants(self, count_C: Tensor, share_C: Tensor, weight_C: Tensor, device: torch.device) -> Constants:
+    def constants(self, count_C: Tensor, exposure_C: Tensor, weight_C: Tensor, device: torch.device) -> Constants:
         """All constants, as the formula takes them."""
         values = {name: getattr(self, name) for name in CONSTANT_NAMES}
-        values |= {"count_C": count_C, "share_C": share_C, "weight_C": weight_C}
+        values |= {"count_C": count_C, "exposure_C": exposure_C, "weight_C": weight_C}
         return Constants(**{name: value.float().to(device) for name, value in values.items() if value is not None})
 
 
@@ -161,31 +161,31 @@ def _complement(log_p: Tensor) -> Tensor:
 # The options of conf/imbalance/loss: functions of int64 counts and float64 shares of C classes.
 
 
-def cross_entropy(count_C: Tensor, share_C: Tensor, *, smoothing: float) -> Loss:
+def cross_entropy(count_C: Tensor, exposure_C: Tensor, *, smoothing: float) -> Loss:
     """Softmax cross-entropy. `smoothing` in [0, 1) moves that share of the target to all classes alike."""
     return Loss(softmax, smoothing_C=_equal_smoothing(count_C, smoothing))
 
 
-def focal(count_C: Tensor, share_C: Tensor, *, gamma: float, smoothing: float) -> Loss:
+def focal(count_C: Tensor, exposure_C: Tensor, *, gamma: float, smoothing: float) -> Loss:
     """Softmax focal loss -(1-p)^gamma·log p: Lin et al., ICCV 2017 (arXiv 1708.02002), equation 4, for one target of
     many. A gamma of 0 is cross-entropy."""
     return Loss(softmax, _focal_heuristic(gamma), smoothing_C=_equal_smoothing(count_C, smoothing), focus=_focus(gamma))
 
 
-def focal_ovr(count_C: Tensor, share_C: Tensor, *, gamma: float, smoothing: float) -> Loss:
+def focal_ovr(count_C: Tensor, exposure_C: Tensor, *, gamma: float, smoothing: float) -> Loss:
     """Sigmoid focal loss of each class against the rest, summed: Lin et al., ICCV 2017, as Cui et al., CVPR 2019 (arXiv
     1901.05555), section 4.3, train it."""
     smoothing_C = _equal_smoothing(count_C, smoothing)
     return Loss(one_vs_rest, _focal_heuristic(gamma), smoothing_C=smoothing_C, focus=_focus(gamma))
 
 
-def squared_hinge(count_C: Tensor, share_C: Tensor, *, margin: float, smoothing: float) -> Loss:
+def squared_hinge(count_C: Tensor, exposure_C: Tensor, *, margin: float, smoothing: float) -> Loss:
     """Squared hinge of each class against the rest (L2-SVM): Tang, 2013 (arXiv 1306.0239)."""
     smoothing_C = _equal_smoothing(count_C, smoothing)
     return Loss(hinge, margin_C=torch.full((len(count_C),), margin, dtype=torch.float64), smoothing_C=smoothing_C)
 
 
-def ldam(count_C: Tensor, share_C: Tensor, *, margin: float, scale: float, smoothing: float) -> Loss:
+def ldam(count_C: Tensor, exposure_C: Tensor, *, margin: float, scale: float, smoothing: float) -> Loss:
     """Label-distribution-aware margins: Cao et al., NeurIPS 2019 (arXiv 1906.07413), equations 12 and 13.
 
     The target's logit is lowered by scale·margin·(n_min/n_c)^(1/4). `margin` is a cosine. `scale` is the factor by
@@ -197,7 +197,7 @@ def ldam(count_C: Tensor, share_C: Tensor, *, margin: float, scale: float, smoot
     return Loss(softmax, heuristic, margin_C=margin_C, smoothing_C=_equal_smoothing(count_C, smoothing))
 
 
-def vector_scaling(count_C: Tensor, share_C: Tensor, *, gamma: float, tau: float, smoothing: float) -> Loss:
+def vector_scaling(count_C: Tensor, exposure_C: Tensor, *, gamma: float, tau: float, smoothing: float) -> Loss:
     """Logits (n_c/n_max)^gamma·z + tau·log of the prior: Kini et al., NeurIPS 2021 (arXiv 2103.01550).
 
     The prior is the share of the labels that training meets, after sampling and mixing. gamma 0 is the logit-adjusted
@@ -209,12 +209,12 @@ def vector_scaling(count_C: Tensor, share_C: Tensor, *, gamma: float, tau: float
         softmax,
         "logits of rare classes are scaled down in training" if gamma else "",
         scale_C=ratio**gamma if gamma else None,
-        shift_C=tau * share_C.log() if tau else None,
+        shift_C=tau * exposure_C.log() if tau else None,
         smoothing_C=_equal_smoothing(count_C, smoothing),
     )
 
 
-def label_aware_smoothing(count_C: Tensor, share_C: Tensor, *, frequent: float, rare: float, shape: str) -> Loss:
+def label_aware_smoothing(count_C: Tensor, exposure_C: Tensor, *, frequent: float, rare: float, shape: str) -> Loss:
     """Label smoothing by class: Zhong et al., CVPR 2021 (arXiv 2104.00466), section 3.2.
 
     frequent, rare: smoothing of the largest and of the smallest class. shape: concave, linear or convex, how smoothing
@@ -229,7 +229,7 @@ def label_aware_smoothing(count_C: Tensor, share_C: Tensor, *, frequent: float, 
 
 
 def influence_balanced(
-    count_C: Tensor, share_C: Tensor, *, alpha: float, epsilon: float, detach: bool, smoothing: float
+    count_C: Tensor, exposure_C: Tensor, *, alpha: float, epsilon: float, detach: bool, smoothing: float
 ) -> Loss:
     """Cross-entropy divided by each sample's influence: Park et al., ICCV 2021 (arXiv 2110.02444), equations 5 and 6.
 

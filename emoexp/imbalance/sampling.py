@@ -10,7 +10,7 @@ from torch import Tensor
 from emoexp import rng
 
 
-def uniform(count_C: Tensor, progress: float = 0.0) -> Tensor:
+def natural(count_C: Tensor, progress: float = 0.0) -> Tensor:
     """Every image once an epoch, without replacement: a class's share of the draws is its share of the images."""
     return power(count_C, exponent=1.0)
 
@@ -36,16 +36,16 @@ def effective_number(count_C: Tensor, progress: float = 0.0, *, beta: float) -> 
 
 def progressive(count_C: Tensor, progress: float, *, exponent: float) -> Tensor:
     """From natural shares to those of `power`, linearly over the run: Kang et al., ICLR 2020, equation 2."""
-    return (1 - progress) * uniform(count_C) + progress * power(count_C, exponent=exponent)
+    return (1 - progress) * natural(count_C) + progress * power(count_C, exponent=exponent)
 
 
 def repeat_factor(count_C: Tensor, progress: float = 0.0, *, threshold: float | None) -> Tensor:
     """Class shares n_c·max(1, √(threshold/p_c)), with p_c the share of the images: Gupta et al., CVPR 2019 (LVIS, arXiv
     1908.03195), appendix. threshold: in 0..1; None is 1/classes, as LVIS's 0.001 is about 1/1230 for its 1230 classes.
     """
-    natural = uniform(count_C)
+    natural_C = natural(count_C)
     threshold = 1 / len(count_C) if threshold is None else threshold
-    share = natural * (threshold / natural.clamp(min=1e-12)).sqrt().clamp(min=1)
+    share = natural_C * (threshold / natural_C.clamp(min=1e-12)).sqrt().clamp(min=1)
     return share / share.sum()
 
 

@@ -18,7 +18,8 @@ ONE_STAGE = Schedule()
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a strategy, as functions of class counts. A column that is left out does nothing.
+    """The columns of a strategy that act during training, as functions of class counts; posthoc acts after it. A
+    column that is left out does nothing.
 
     target: images that each class should have, copies included, from the counts of originals. share: share of each
     class in the draws, from the counts of the pool and the progress of the run (0..1). weight: of each class, from the
@@ -28,7 +29,7 @@ class Columns:
     """
 
     target: Callable[[Tensor], Tensor] = copies.none
-    share: Callable[[Tensor, float], Tensor] = sampling.uniform
+    share: Callable[[Tensor, float], Tensor] = sampling.natural
     weight: Callable[[Tensor], Tensor] = weights.none
     loss: Callable[[Tensor, Tensor], Loss] = CROSS_ENTROPY
     schedule: Schedule = ONE_STAGE
@@ -39,8 +40,9 @@ class Columns:
         """What the strategy does in an epoch (from 0) of a run of `epochs`, given the counts of the pool."""
         start, progress = self.schedule.second_stage_start(epochs), (epoch + 0.5) / epochs  # the middle of the epoch
         second = epoch >= start > 0
+        # one stage alone does what a second stage does: columns in `late` act, those in `early` do not
         active = {column: self.schedule.is_active(column, second=second or start == 0) for column in TIMED}
-        share_C = (self.share if active["sampling"] else sampling.uniform)(count_C, progress)
+        share_C = (self.share if active["sampling"] else sampling.natural)(count_C, progress)
         mix = self.mix if self.mix and active["mix"] and self.mix.is_active(progress) else None
         exposure_C = mix.exposure(count_C, share_C) if mix else share_C
         weight_C = weights.normalise((self.weight if active["weights"] else weights.none)(count_C), exposure_C)
@@ -51,7 +53,7 @@ class Columns:
             weight_C=weight_C,
             loss=loss,
             mix=mix,
-            without_replacement=active["sampling"] and not self.replacement,
+            classes_take_turns=active["sampling"] and not self.replacement,
             second_stage=second,
         )
 
@@ -62,7 +64,7 @@ class EpochStrategy:
 
     share_C: share of the draws. exposure_C: share of the labels that training meets; it differs from share_C only
     where images are mixed. weight_C: weight in the loss, with a mean sample weight of 1. mix: how images are mixed,
-    None where they are not. without_replacement: whether classes take turns, and all images of a class are drawn before
+    None where they are not. classes_take_turns: whether classes take turns, and all images of a class are drawn before
     one is drawn again.
     second_stage: whether the epoch belongs to the second stage of a two-stage schedule.
     """
@@ -72,7 +74,7 @@ class EpochStrategy:
     weight_C: Tensor
     loss: Loss
     mix: Mix | None
-    without_replacement: bool
+    classes_take_turns: bool
     second_stage: bool
 
 
@@ -81,14 +83,14 @@ class Strategy:
     """A strategy applied to one training part.
 
     parent_P, copy_P, label_P: int64, of each item of the pool its original, the number of the copy (0: the original
-    itself) and its class. image_C: int64, originals of each class. count_C: int64, items of each class, copies
+    itself) and its class. original_C: int64, originals of each class. count_C: int64, items of each class, copies
     included. per_epoch: what is done in each epoch. epoch_size: draws in an epoch.
     """
 
     parent_P: Tensor
     copy_P: Tensor
     label_P: Tensor
-    image_C: Tensor
+    original_C: Tensor
     count_C: Tensor
     columns: Columns
     per_epoch: tuple[EpochStrategy, ...]
@@ -108,7 +110,7 @@ class Strategy:
     def order(self, epoch: int, seed: int) -> Tensor:
         """Items of the pool that an epoch draws, in their order (int64)."""
         epoch_strategy = self.epoch(epoch)
-        if not epoch_strategy.without_replacement:
+        if not epoch_strategy.classes_take_turns:
             return sampling.order(self.label_P, epoch_strategy.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
         class_E = sampling.class_sequence(epoch_strategy.share_C, size=self.epoch_size, seed=seed, epoch=epoch)
         return sampling.without_replacement(self.label_P, class_E, self._drawn_before(epoch, seed), seed=seed)
@@ -118,7 +120,7 @@ class Strategy:
         start = max((known for one_seed, known in self._drawn if one_seed == seed and known <= epoch), default=0)
         drawn_C = self._drawn.get((seed, start), torch.zeros_like(self.count_C))
         for number in range(start, epoch):
-            if (earlier := self.epoch(number)).without_replacement:
+            if (earlier := self.epoch(number)).classes_take_turns:
                 class_E = sampling.class_sequence(earlier.share_C, size=self.epoch_size, seed=seed, epoch=number)
                 drawn_C = drawn_C + torch.bincount(class_E, minlength=len(drawn_C))
             self._drawn[seed, number + 1] = drawn_C
@@ -144,8 +146,8 @@ def build(
     Raises:
         ValueError: a mix that mixes in no epoch.
     """
-    image_C = torch.bincount(label_N, minlength=num_classes)
-    parent_P, copy_P = copies.build_pool(label_N, columns.target(image_C), seed=seed)
+    original_C = torch.bincount(label_N, minlength=num_classes)
+    parent_P, copy_P = copies.build_pool(label_N, columns.target(original_C), seed=seed)
     label_P = label_N[parent_P]
     count_C = torch.bincount(label_P, minlength=num_classes)
     size = {"pool": len(label_P), "originals": len(label_N)}.get(str(epoch_size), epoch_size)
@@ -155,4 +157,4 @@ def build(
         raise ValueError(
             f"imbalance.mix mixes in none of the {epochs} epochs: lower imbalance.mix.edge, or take mix=none"
         )
-    return Strategy(parent_P, copy_P, label_P, image_C, count_C, columns, per_epoch, size)
+    return Strategy(parent_P, copy_P, label_P, original_C, count_C, columns, per_epoch, size)

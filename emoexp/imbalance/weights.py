@@ -22,8 +22,8 @@ def effective_number(count_C: Tensor, *, beta: float) -> Tensor:
     return 1 / effective_counts(count_C, beta)
 
 
-def normalise(weight_C: Tensor, share_C: Tensor) -> Tensor:
+def normalise(weight_C: Tensor, exposure_C: Tensor) -> Tensor:
     """Weights scaled so that the mean over samples, sum of share·weight, is 1: otherwise weights would also change the
-    step size. 0 where a class is never drawn. share_C: of the labels that training meets."""
-    weight_C = torch.where(share_C > 0, weight_C, 0.0)
-    return weight_C / (share_C * weight_C).sum()
+    step size. 0 where a class is never drawn. exposure_C: of the labels that training meets."""
+    weight_C = torch.where(exposure_C > 0, weight_C, 0.0)
+    return weight_C / (exposure_C * weight_C).sum()

@@ -21,7 +21,7 @@ from emoexp.runs.tables import table
 log = logging.getLogger("emoexp")
 
 
-def evaluate(plain: Node) -> dict[str, Any]:
+def evaluate(options: Node) -> dict[str, Any]:
     """Evaluate the model of a run on a part of other data. Like training, it writes metrics, predictions, tables and
     figures.
 
@@ -31,12 +31,12 @@ def evaluate(plain: Node) -> dict[str, Any]:
         The metrics, which are also written to <run>/evaluations/<data>-<part>-<hash>/metrics.json.
     """
     logging_to_stdout()
-    trained = load(plain["run"], plain["device"], plain["threads"], plain["cache"], plain["allow"])
-    source, index = part_of(plain, trained)
-    label_C = match_classes(source.class_names, trained.spec["class_names"], plain["classes"] or {})
+    trained = load(options["run"], options["device"], options["threads"], options["cache"], options["allow"])
+    source, index = part_of(options, trained)
+    label_C = match_classes(source.class_names, trained.spec["class_names"], options["classes"] or {})
     seen = np.load(trained.folder / "seen.npy") if (trained.folder / "seen.npy").is_file() else np.array([], "S32")
     predictions = results.Predictions(
-        part=plain["part"],
+        part=options["part"],
         probability_NC=trained.probabilities(source.images, index),
         target_N=label_C[source.labels[index]],
         clean_N=~np.isin(source.digest[index], seen),
@@ -48,10 +48,10 @@ def evaluate(plain: Node) -> dict[str, Any]:
         leaky=trained.spec.get("protocol") == "leaky",
     )
     metrics = {
-        plain["part"]: results.summary(predictions, clean=False),
-        f"{plain['part']}_clean": results.summary(predictions, clean=True),
+        options["part"]: results.summary(predictions, clean=False),
+        f"{options['part']}_clean": results.summary(predictions, clean=True),
     }
-    folder = trained.folder / "evaluations" / f"{source.name}-{plain['part']}-{images_hash(source, index, label_C)}"
+    folder = trained.folder / "evaluations" / f"{source.name}-{options['part']}-{images_hash(source, index, label_C)}"
     write_evaluation(folder, predictions, metrics)
     return metrics
 
@@ -73,27 +73,27 @@ def images_hash(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:
     return hashlib.sha256(pixels + label_C.tobytes()).hexdigest()[:8]
 
 
-def part_of(plain: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
+def part_of(options: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
     """The images, loaded with size and channels of the model, and the indices of the requested part."""
     spec = trained.spec
-    cache = build_data.folder_of(plain["cache"])
-    source: Source = plain["data"].build(image_size=spec["image_size"], channels=spec["channels"], cache=cache)
+    cache = build_data.folder_of(options["cache"])
+    source: Source = options["data"].build(image_size=spec["image_size"], channels=spec["channels"], cache=cache)
     for note in source.notes:
         log.info("data   %s", note)
-    if plain["part"] == "all":
+    if options["part"] == "all":
         return source, np.arange(len(source.labels))
-    if plain["part"] not in PARTS:
-        raise ValueError(f"part is train, val, test or all; it is {plain['part']}")
-    index = np.flatnonzero(source.part == PARTS.index(plain["part"]))
+    if options["part"] not in PARTS:
+        raise ValueError(f"part is train, val, test or all; it is {options['part']}")
+    index = np.flatnonzero(source.part == PARTS.index(options["part"]))
     config = yaml.safe_load((trained.folder / "config.yaml").read_text())
-    split: Split = plain.get("split") or option.read(Split, config["split"], "split", plain["allow"], kept=True)
-    if plain["part"] != "train" and len(index) and split.keeps_parts(source):
+    split: Split = options.get("split") or option.read(Split, config["split"], "split", options["allow"], kept=True)
+    if options["part"] != "train" and len(index) and split.keeps_parts(source):
         return source, index  # no split is needed, so that the set may lack the other parts
-    long_tail: LongTail = plain["data"].long_tail
-    if config["data"]["name"] == plain["data"].name:  # the same data as the run's: with the long tail of the run
+    long_tail: LongTail = options["data"].long_tail
+    if config["data"]["name"] == options["data"].name:  # the same data as the run's: with the long tail of the run
         long_tail = LongTail.kept(config["data"])
     dataset = build_data.with_long_tail(split.build(source), long_tail)
-    return dataset, dataset.where(plain["part"])
+    return dataset, dataset.where(options["part"])
 
 
 def match_classes(data_classes: tuple[str, ...], model_classes: list[str], model_name_of: dict[str, str]) -> np.ndarray:

@@ -27,8 +27,8 @@ class TrainedModel:
 
     def probabilities(self, image_MCHW: np.ndarray, index_N: np.ndarray) -> np.ndarray:
         """Class probabilities N×C (float32) of the rows `index_N` of uint8 images."""
-        scale = Normalisation(self.spec["mean"], self.spec["std"])
-        images = predict.batches(torch.from_numpy(image_MCHW), torch.from_numpy(index_N), scale, self.device)
+        normalisation = Normalisation(self.spec["mean"], self.spec["std"])
+        images = predict.batches(torch.from_numpy(image_MCHW), torch.from_numpy(index_N), normalisation, self.device)
         return predict.probabilities(predict.logits(self.model, images, self.spec["precision"])).astype(np.float32)
 
 

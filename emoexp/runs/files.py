@@ -57,7 +57,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Replace a .jsonl file by rows, one a line. NaN and infinities become null. Raises as `write_bytes`."""
-    lines = [json.dumps({key: finite(value) for key, value in row.items()}) for row in rows]
+    lines = [json.dumps({key: finite_or_none(value) for key, value in row.items()}) for row in rows]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -126,7 +126,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def finite(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
     """NaN and infinities as None, which JSON can hold."""
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
@@ -137,7 +137,7 @@ def json_values(value: Any) -> Any:
         return {str(key): json_values(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [json_values(inner) for inner in value]
-    return finite(value.item() if isinstance(value, np.generic) else value)
+    return finite_or_none(value.item() if isinstance(value, np.generic) else value)
 
 
 # ---- locks

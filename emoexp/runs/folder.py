@@ -84,8 +84,8 @@ def open_run(outputs: Path, name: str, manifest: dict[str, Any], config: dict[st
         log.warning("%s was started with different %s", folders(outputs, name)[-1], "; ".join(changes))
         log.warning("starting anew in %s; resume=force would go on with the other", run_folder)
     run_folder.mkdir(parents=True, exist_ok=True)
-    with files.lock(run_folder / "lock", wait=False) as is_held:
-        if not is_held:
+    with files.lock(run_folder / "lock", wait=False) as we_hold_it:
+        if not we_hold_it:
             raise RunInUse(f"another process is training {run_folder}; wait for it, or choose another seed or outputs")
         files.remove_partial(run_folder)
         run = Run(run_folder)
@@ -101,8 +101,8 @@ def open_run(outputs: Path, name: str, manifest: dict[str, Any], config: dict[st
 
 
 def folder_for(outputs: Path, name: str, manifest: dict[str, Any], resume: str) -> tuple[Path, list[str]]:
-    """The folder in which a run continues or starts. Where it starts because the last run of its name differs: also in
-    what that one differs."""
+    """The folder in which a run continues or starts, and, where a new folder is needed because the last run of that
+    name differs, the differences."""
     existing = folders(outputs, name)
     if resume == "force" and existing:
         return existing[-1], []
@@ -183,17 +183,17 @@ def is_finished(run_folder: Path) -> bool:
 
 def is_alive(run_folder: Path) -> bool:
     """Whether a process holds the lock of a run or a sweep."""
-    with files.lock(run_folder / "lock", wait=False) as is_free:
-        return not is_free
+    with files.lock(run_folder / "lock", wait=False) as we_hold_it:
+        return not we_hold_it
 
 
 def close_if_dead(run_folder: Path) -> bool:
     """Write KILLED into the status.json of a run that says RUNNING and whose process is gone; whether it was so."""
     if files.read_json(run_folder / "status.json").get("status") != "RUNNING":
         return False
-    with files.lock(run_folder / "lock", wait=False) as is_free:
+    with files.lock(run_folder / "lock", wait=False) as we_hold_it:
         status = files.read_json(run_folder / "status.json")  # again: it may have ended before we held the lock
-        if not is_free or status.get("status") != "RUNNING":
+        if not we_hold_it or status.get("status") != "RUNNING":
             return False
         paths = [run_folder / name for name in ("status.json", "history.jsonl", "times.jsonl", "last.pt")]
         last_write = max(path.stat().st_mtime for path in paths if path.exists())

@@ -60,6 +60,7 @@ class Transformation:
 
     def then(self, second: "Transformation") -> "Transformation":
         """This transformation, followed by the second one."""
+        # the maps go from output to input coordinates, so that the second one is applied first
         first, last = _square(self.affine_B23), _square(second.affine_B23)
         return Transformation(
             (first @ last)[:, :2],

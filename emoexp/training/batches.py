@@ -59,7 +59,7 @@ class Target:
     other_B: Tensor | None = None
     share_B: Tensor | None = None
 
-    def correct(self, logits_BC: Tensor) -> Tensor:
+    def count_correct(self, logits_BC: Tensor) -> Tensor:
         """The number of right predictions. For a mixed image the share of the predicted class in its label counts."""
         predicted_B = logits_BC.argmax(1)
         right_B = predicted_B == self.label_B

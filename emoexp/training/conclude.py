@@ -14,7 +14,7 @@ from emoexp.inference import predict, results
 from emoexp.inference.export import export_program
 from emoexp.models.network import Network
 from emoexp.runs import checkpoint
-from emoexp.runs.files import finite
+from emoexp.runs.files import finite_or_none
 from emoexp.runs.folder import Run
 from emoexp.runs.tables import table
 from emoexp.training import leaky_protocol, posthoc_fit
@@ -38,7 +38,9 @@ def conclude(
     best.pop("posthoc", None)  # written by an earlier call that was interrupted
     model = build_model.trained_model(best, machine.allow)
     model = model.to(setup.step_setup.device).to(memory_format=torch.channels_last)
-    metrics: dict[str, Any] = {"best": {key: finite(value) for key, value in history[best["epoch"] - 1].items()}}
+    metrics: dict[str, Any] = {
+        "best": {key: finite_or_none(value) for key, value in history[best["epoch"] - 1].items()}
+    }
     if fitted := posthoc_fit.fit(run, experiment, machine, setup, model, best, data):
         metrics["posthoc"] = fitted
     metrics["epochs"] = len(history)

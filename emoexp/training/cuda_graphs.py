@@ -161,7 +161,7 @@ class _Recording:
         while len(self.variants) > MAX_RECORDINGS:
             del self.variants[next(iter(self.variants))]
         static.fill(state, plan)
-        size_S = [batch.rows.stop - batch.rows.start for batch in plan.batches()]  # type: ignore[union-attr]
+        size_S = [batch.rows.stop - batch.rows.start for batch in plan.positions()]  # type: ignore[union-attr]
         for size in dict.fromkeys(size_S):  # here, because recording draws random numbers: a step seeds them after this
             if size not in static.replay:
                 static.replay[size] = self._record(step_setup, static, size, options)

@@ -65,9 +65,9 @@ def train_epoch(setup: TrainSetup, state: TrainState, stop: Callable[[int, int],
     state.sums = state.sums or zero_sums(setup.step_setup.device)
     stages.begin_epoch(setup, state, plan)
     take_step = step if setup.capture is None else setup.capture.step_function(setup.step_setup, state, plan)
-    for batch in plan.batches(start=state.step):
+    for position in plan.positions(start=state.step):
         rng.reseed(setup.seed, "dropout", state.epoch, state.step)
-        take_step(setup.step_setup, state, plan, batch)
+        take_step(setup.step_setup, state, plan, position)
         state.step += 1
         if stop(state.step, len(plan)):
             raise_if_not_finite(setup, state, plan)

@@ -48,7 +48,7 @@ class TrainState:
             "epoch": self.epoch,
             "step": self.step,
             "history": self.history,
-            "running": self.sums,
+            "running": self.sums,  # the sums of the epoch; the key is older than their name
         }
 
     def restore(self, payload: dict[str, Any], device: torch.device) -> None:
@@ -103,8 +103,8 @@ class EpochPlan:
         """Number of steps."""
         return len(self.progress_S)
 
-    def batches(self, start: int = 0) -> "Iterator[BatchPosition]":
-        """The batches of all steps from `start` on, as Python numbers."""
+    def positions(self, start: int = 0) -> "Iterator[BatchPosition]":
+        """The positions of the batches of all steps from `start` on, as Python numbers."""
         steps = zip(self.progress_S.tolist(), self.rate_SG.tolist(), strict=True)
         for step, (progress, rates) in enumerate(steps):
             if step >= start:
@@ -138,15 +138,17 @@ def zero_sums(device: torch.device) -> dict[str, Tensor]:
     return sums | {"bad_step": torch.tensor(-1, device=device)}
 
 
-def step(step_setup: StepSetup, state: TrainState, plan: EpochPlan, batch: BatchPosition) -> None:
+def step(step_setup: StepSetup, state: TrainState, plan: EpochPlan, position: BatchPosition) -> None:
     """Train on one batch.
 
-    With a fused optimizer the host never waits for the device. Within an epoch only `batch` differs from step to step,
-    so that a step can be captured and replayed. Where a loss or gradient is not finite, this step and all later ones of
-    the epoch leave the weights as they are.
+    With a fused optimizer the host never waits for the device. Within an epoch only `position` differs from step to
+    step, so that a step can be captured and replayed. Where a loss or gradient is not finite, this step and all later
+    ones of the epoch leave the weights as they are.
     """
     device = step_setup.device
-    image_BCHW, target = load_batch(step_setup.image_NCHW, step_setup.normalisation, device, plan.samples, batch.rows)
+    image_BCHW, target = load_batch(
+        step_setup.image_NCHW, step_setup.normalisation, device, plan.samples, position.rows
+    )
 
     def forward() -> Output:
         with torch.autocast(device.type, torch.bfloat16, enabled=step_setup.precision == "bf16"):
@@ -154,7 +156,7 @@ def step(step_setup: StepSetup, state: TrainState, plan: EpochPlan, batch: Batch
         return output
 
     def loss_of(output: Output, factor_C: Tensor | None = None) -> Tensor:
-        return mean_loss(plan.loss, plan.constants, output, target, batch.progress, factor_C)
+        return mean_loss(plan.loss, plan.constants, output, target, position.progress, factor_C)
 
     state.optimizer.zero_grad()
     trainable = [p for group in state.optimizer.param_groups for p in group["params"] if p.requires_grad]
@@ -173,12 +175,12 @@ def step(step_setup: StepSetup, state: TrainState, plan: EpochPlan, batch: Batch
         nn.utils.clip_grads_with_norm_(trainable, step_setup.clip_norm, norm)
 
     sums, finite = state.sums, torch.isfinite(loss.detach() + norm)
-    sums["bad_step"].copy_(torch.where((sums["bad_step"] < 0) & ~finite, batch.step, sums["bad_step"]))
-    set_learning_rates(state.optimizer, batch.rates)
+    sums["bad_step"].copy_(torch.where((sums["bad_step"] < 0) & ~finite, position.step, sums["bad_step"]))
+    set_learning_rates(state.optimizer, position.rates)
     if not must_skip_update(state.optimizer, sums["bad_step"]):
         state.optimizer.step()
     sums["loss"] += loss.detach() * len(image_BCHW)
-    sums["correct"] += target.correct(output.logits_BC.detach())
+    sums["correct"] += target.count_correct(output.logits_BC.detach())
     sums["seen"] += len(image_BCHW)
 
 
@@ -192,7 +194,8 @@ def mean_loss(
 ) -> Tensor:
     """The mean over a batch of each sample's loss times the weight of its class.
 
-    A mixed image has two labels; its loss is the sum of both labels' weighted losses, each times the label's share.
+    torch's CrossEntropyLoss(weight=...) divides by the sum of the batch's weights instead. A mixed image has two
+    labels; its loss is the sum of both labels' weighted losses, each times the label's share.
     factor_C: a further factor for each class; None: 1.
     """
     weight_C = constants.weight_C if factor_C is None else constants.weight_C * factor_C

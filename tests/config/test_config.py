@@ -62,6 +62,7 @@ def test_every_option_says_what_it_is(group, option):
 @pytest.mark.parametrize(
     ("override", "told"),
     [
+        ("imbalance.loss=focal", "it is focal; an option is chosen by imbalance/loss=focal"),
         ("epochs=0", "epochs is a whole number from 1 on; it is 0"),
         ("epochs=many", "epochs is a whole number from 1 on; it is many"),
         ("batch_size=1", "batch_size is a whole number from 2 on; it is 1"),

@@ -73,7 +73,10 @@ stands_in_the_plan = options_of("copies", "sampling", "mix", "schedule", "weight
 
 def keeps(table: dict[Option, str], column: str, name: str, kept: bool) -> None:
     """A rule is kept, or the option is named with a reason; and none is named that keeps it."""
-    assert kept != ((column, name) in table), table.get((column, name), "the rule is broken")
+    reason = table.get((column, name))
+    (title,) = (key for key, value in globals().items() if value is table)
+    assert kept or reason, f"({column!r}, {name!r}) breaks this rule: mend it, or name it with a reason in {title}"
+    assert not kept or reason is None, f"({column!r}, {name!r}) keeps this rule, and {title} says: {reason}"
 
 
 def row_keeps(table: dict[Option, str], name: str, kept: bool) -> None:
@@ -287,7 +290,7 @@ def slopes(loss: Any, logits_BC: Tensor, target: Tensor, count: tuple[int, ...])
 
 def permutes(columns: Any) -> None:
     one, other = plan(columns, COUNT), plan(columns, MOVED)
-    assert torch.equal(other.image_C, one.image_C[ORDER]) and torch.equal(other.count_C, one.count_C[ORDER])
+    assert torch.equal(other.original_C, one.original_C[ORDER]) and torch.equal(other.count_C, one.count_C[ORDER])
     for here, there in zip(one.per_epoch, other.per_epoch, strict=True):
         for field in ("share_C", "exposure_C", "weight_C"):
             torch.testing.assert_close(getattr(there, field), getattr(here, field)[ORDER], rtol=1e-12, atol=0)

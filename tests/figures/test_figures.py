@@ -69,13 +69,13 @@ def draw_mistakes(path: Path, num_classes: int) -> Path:
 
 
 def ledger_rows(num_classes: int) -> list[dict[str, Any]]:
-    image_C = np.array(COUNTS[num_classes], dtype=np.float64)
-    prior_C, effective_C = image_C / image_C.sum(), np.full(num_classes, 1 / num_classes)
+    original_C = np.array(COUNTS[num_classes], dtype=np.float64)
+    prior_C, effective_C = original_C / original_C.sum(), np.full(num_classes, 1 / num_classes)
     return [
         {
             "class": name,
-            "images": int(image_C[c]),
-            "copies": int(3 * image_C[c]) if c else 0,
+            "images": int(original_C[c]),
+            "copies": int(3 * original_C[c]) if c else 0,
             "draws": 100.0,
             "unique": 10.0,
             "weight": 1.25,

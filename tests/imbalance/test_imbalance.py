@@ -28,7 +28,7 @@ def labels(count: torch.Tensor) -> torch.Tensor:
     return torch.repeat_interleave(torch.arange(len(count)), count)
 
 
-def plan(count=N, target=copies.none, share=sampling.uniform, weight=weights.none, epoch_size="pool", seed=0, **others):
+def plan(count=N, target=copies.none, share=sampling.natural, weight=weights.none, epoch_size="pool", seed=0, **others):
     epochs = others.pop("epochs", 1)
     columns = Columns(target=target, share=share, weight=weight, **others)
     return build(labels(count), len(count), columns, epochs=epochs, epoch_size=epoch_size, seed=seed)
@@ -86,9 +86,9 @@ def test_the_pool_holds_originals_and_copies(counts, seed):
 
 def test_shares_by_hand():
     np.testing.assert_allclose(sampling.power(N, exponent=0.5), [0.703414, 0.222439, 0.074146], atol=1e-6)
-    np.testing.assert_allclose(sampling.uniform(N), [0.9, 0.09, 0.01])
+    np.testing.assert_allclose(sampling.natural(N), [0.9, 0.09, 0.01])
     np.testing.assert_allclose(inverse_share(N), [1 / 3] * 3)
-    np.testing.assert_allclose(sampling.effective_number(N, beta=0.0), sampling.uniform(N))
+    np.testing.assert_allclose(sampling.effective_number(N, beta=0.0), sampling.natural(N))
     np.testing.assert_allclose(sampling.effective_number(N, beta=1 - 1e-9), [1 / 3] * 3, atol=1e-6)
     assert inverse_share(torch.tensor([5, 0, 2])).tolist() == [0.5, 0.0, 0.5]
 
@@ -99,9 +99,9 @@ def test_effective_number_by_hand():
 
 def test_natural_order_draws_each_item_once():
     label = labels(N)
-    order = sampling.order(label, sampling.uniform(N), size=100, seed=0, epoch=0)
+    order = sampling.order(label, sampling.natural(N), size=100, seed=0, epoch=0)
     assert torch.equal(order.sort().values, torch.arange(100))
-    twice = sampling.order(label, sampling.uniform(N), size=250, seed=0, epoch=0)
+    twice = sampling.order(label, sampling.natural(N), size=250, seed=0, epoch=0)
     assert torch.bincount(twice).max() == 3 and torch.bincount(twice).min() == 2
     assert torch.equal(twice[:100], order)
 
@@ -129,10 +129,10 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 
 def test_weights_by_hand():
-    balanced = weights.normalise(inverse_weight(N), sampling.uniform(N))
+    balanced = weights.normalise(inverse_weight(N), sampling.natural(N))
     np.testing.assert_allclose(balanced, [0.370370, 3.703704, 33.333333], atol=1e-6)
     np.testing.assert_allclose(balanced, compute_class_weight("balanced", classes=np.arange(3), y=labels(N).numpy()))
-    root = weights.normalise(weights.power(N, exponent=0.5), sampling.uniform(N))
+    root = weights.normalise(weights.power(N, exponent=0.5), sampling.natural(N))
     np.testing.assert_allclose(root, [0.781572, 2.471546, 7.414639], atol=1e-6)
     raw = weights.effective_number(torch.tensor([1, 2, 3]), beta=0.9)
     np.testing.assert_allclose(raw / raw.sum() * 3, [1.582847, 0.833077, 0.584076], atol=1e-6)
@@ -157,14 +157,14 @@ def test_effective_number_of_long_tailed_cifar():
 
 
 @pytest.mark.parametrize("weight", [inverse_weight, weights.none, lambda n: weights.effective_number(n, beta=0.99)])
-@pytest.mark.parametrize("share", [sampling.uniform, inverse_share])
+@pytest.mark.parametrize("share", [sampling.natural, inverse_share])
 def test_mean_sample_weight_is_one(weight, share):
     assert float((share(FER) * weights.normalise(weight(FER), share(FER))).sum()) == pytest.approx(1)
 
 
 def test_a_class_that_is_never_drawn_weighs_nothing():
     count = torch.tensor([5, 0, 2])
-    assert weights.normalise(inverse_weight(count), sampling.uniform(count))[1] == 0
+    assert weights.normalise(inverse_weight(count), sampling.natural(count))[1] == 0
 
 
 # losses
@@ -241,12 +241,12 @@ def test_loss_gradients(name):
 # ledger
 
 ROWS = {
-    "none": (copies.none, sampling.uniform, weights.none),
-    "augment": (cap4, sampling.uniform, weights.none),
+    "none": (copies.none, sampling.natural, weights.none),
+    "augment": (cap4, sampling.natural, weights.none),
     "sampler": (copies.none, inverse_share, weights.none),
-    "weighted_loss": (copies.none, sampling.uniform, inverse_weight),
+    "weighted_loss": (copies.none, sampling.natural, inverse_weight),
     "augment_sampler": (cap4, inverse_share, weights.none),
-    "augment_weighted_loss": (cap4, sampling.uniform, inverse_weight),
+    "augment_weighted_loss": (cap4, sampling.natural, inverse_weight),
     "sampler_weighted_loss": (copies.none, inverse_share, inverse_weight),
     "augment_sampler_weighted_loss": (cap4, inverse_share, inverse_weight),
 }

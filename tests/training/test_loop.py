@@ -126,7 +126,7 @@ def test_an_epoch_is_the_loop_written_out():
 def test_no_image_is_left_out_and_none_stands_alone(size, steps, last):
     train_setup = recipe(batch_size=size)
     order, plan = train_setup.samples.order(0), train_setup.plan_epoch(fresh())
-    parts = [order[position.rows] for position in plan.batches()]
+    parts = [order[position.rows] for position in plan.positions()]
     assert len(parts) == steps and len(parts[-1]) == last
     assert torch.equal(torch.cat(parts), order)
 
@@ -339,10 +339,10 @@ def test_a_step_sees_its_own_rows_of_the_epoch():
         return load_batch(IMAGE, train_setup.step_setup.normalisation, CPU, plan.samples, rows)
 
     image, target = batch(slice(None))
-    pieces = [batch(position.rows) for position in plan.batches()]
+    pieces = [batch(position.rows) for position in plan.positions()]
     assert torch.equal(torch.cat([piece for piece, _ in pieces]), image)
     assert torch.equal(torch.cat([its.label_B for _, its in pieces]), target.label_B)
-    for position in plan.batches():
+    for position in plan.positions():
         assert torch.equal(train_setup.samples.originals(1, position.rows), plan.samples.index_E[position.rows])
 
 

@@ -39,7 +39,7 @@ class Uniform(Sampling):
         """See Sampling."""
         from emoexp.imbalance import sampling
 
-        return sampling.uniform
+        return sampling.natural
 
 
 @dataclass(frozen=True, kw_only=True)

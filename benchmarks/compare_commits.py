@@ -10,7 +10,8 @@ configuration is run by `python -m emoexp.train` in a process of its own, on the
 
 Compared are the names of the run folders, history.jsonl, metrics.json, ledger.json, the arrays in predictions/, and the
 tensors of best.pt and last.pt. Then AFTER's evaluate, predict and report are asked about what BEFORE has trained, and
-have to answer as BEFORE's do. A table says what came out; the exit code is 1 where anything differs or fails.
+have to answer as BEFORE's do; and a run that BEFORE began is ended by AFTER. A table says what came out; the exit code
+is 1 where anything differs or fails.
 
 --work keeps what is finished, by the commit's full hash: a second call runs only what is missing. Delete the folder and
 call `git worktree prune` to be rid of it. About six minutes a commit on one core.
@@ -333,6 +334,21 @@ def resumed(checkout: Checkout) -> list[Path]:
     return checkout.runs(folder)
 
 
+def taken_over(before: Checkout, after: Checkout) -> list[Path]:
+    """A run that was killed by one commit and is continued to its end by another."""
+    folder = after.folder / f"of_{before.commit[:12]}" / "taken_over"
+    with kept(folder, RESUMED) as missing:
+        if missing:
+            interrupt(before, folder, signal.SIGKILL)
+            continued = time.time()
+            after.run(folder, "train", *RESUMED)
+            runs = sorted((folder / "outputs").iterdir())
+            first = json.loads((runs[0] / "times.jsonl").read_text().splitlines()[0])
+            if len(runs) > 1 or first["ended"] >= continued:
+                raise Failed("the run began anew in place of going on")
+    return sorted((folder / "outputs").iterdir())
+
+
 def interrupt(checkout: Checkout, folder: Path, how: signal.Signals) -> None:
     """Start or continue a training, and end its process after the first checkpoint that it writes."""
 
@@ -566,6 +582,8 @@ class Comparison:
         with self.guarded("not interrupted"):
             before = trained(self.before, "not_interrupted", RESUMED)
             self.of_runs("not interrupted", before, trained(self.after, "not_interrupted", RESUMED))
+        with self.guarded("begun by BEFORE, ended by AFTER"):
+            self.of_runs("begun by BEFORE, ended by AFTER", before, taken_over(self.before, self.after))
 
     def sweep(self) -> None:
         """The cells of a sweep, and what AFTER's report says of BEFORE's."""

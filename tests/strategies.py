@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from emoexp.config import build_strategy, build_training, options, schema
+from emoexp.config.best_model import BestModel
 from emoexp.config.fields import kinds
 from emoexp.config.imbalance import Imbalance
 from emoexp.config.naming import COLUMNS
@@ -165,7 +166,8 @@ def fitted(
     model = copy.deepcopy(model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", lambda *ignored: None)
-        posthoc_fit.fit(SimpleNamespace(folder=Path()), made, base()[1], recipe, model, {"epoch": epoch}, images)
+        best = BestModel({}, epoch, {}, None)
+        posthoc_fit.fit(SimpleNamespace(folder=Path()), made, base()[1], recipe, model, best, images)
     return model
 
 

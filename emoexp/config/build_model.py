@@ -1,11 +1,14 @@
 """Builds a network from a configuration, or from a checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
-from emoexp.config import option
+from emoexp.config import best_model, option
+from emoexp.config.best_model import BestModel
+from emoexp.config.fields import Node
 from emoexp.config.models import Activation, Architecture, Head
 from emoexp.config.schema import Experiment
 from emoexp.data.dataset import Dataset
@@ -53,15 +56,17 @@ def fresh_model(experiment: Experiment, num_classes: int) -> Network:
     return with_head(model, experiment.imbalance.head())
 
 
-def build_model(spec: dict[str, Any], allow: list[str]) -> Network:
+def build_model(spec: Node, allow: Sequence[str]) -> Network:
     """The network that a checkpoint's specification describes, with new random weights.
 
     Raises:
         ValueError: an unknown option, a wrong value, a class that `allow` does not name, or an architecture that builds
             something that is no `Network`.
     """
-    activation = option.read(Activation, spec["activation"], "activation", allow, kept=True)
-    architecture = option.read(Architecture, spec["architecture"], "architecture", allow, kept=True)
+    activation = option.read(Activation, spec["activation"], "activation", allow, from_run_folder=True)
+    architecture = option.read(Architecture, spec["architecture"], "architecture", allow, from_run_folder=True)
+    if "pretrained" in architecture.plain():
+        architecture = architecture.having(pretrained=False)  # its weights are in the file
     model = _build_network(
         architecture,
         num_classes=len(spec["class_names"]),
@@ -97,16 +102,18 @@ def with_head(model: Network, head: Head) -> Network:
     return model
 
 
-def trained_model(best: dict[str, Any], allow: list[str]) -> Network:
-    """The network of a best.pt with its weights, and with what was fitted after training."""
-    model = build_model(spec_of(best), allow)
-    model.load_state_dict(best["model"])
-    if "posthoc" in best:
-        model.classifier = posthoc.apply(model.classifier, posthoc.from_checkpoint(best["posthoc"]))
+def trained_model(best: BestModel, allow: Sequence[str]) -> Network:
+    """The network of a best.pt with its weights, and with what was fitted after training.
+
+    Raises:
+        ValueError: as `build_model`, or weights that do not fit the network.
+    """
+    if best.spec["architecture"]["name"] in Architecture.known:
+        with torch.device("meta"):  # shapes without memory: a stranger's specification may ask for any size
+            best_model.check_shapes(build_model(best.spec, allow).state_dict(), best.weights)
+    model = build_model(best.spec, allow)
+    best_model.check_shapes(model.state_dict(), best.weights)
+    model.load_state_dict(best.weights)
+    if best.fit is not None:
+        model.classifier = posthoc.apply(model.classifier, best.fit)
     return model
-
-
-def spec_of(best: dict[str, Any]) -> dict[str, Any]:
-    """The specification of the network in a best.pt; runs of version 0.1 called it card."""
-    spec: dict[str, Any] = best["model_spec"] if "model_spec" in best else best["card"]
-    return spec

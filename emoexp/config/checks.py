@@ -6,7 +6,6 @@ from typing import Any, TypeVar, get_args
 from omegaconf import DictConfig, OmegaConf
 
 from emoexp.config import option
-from emoexp.config.build import check_targets
 from emoexp.config.fields import Node, accepted, check_keys, kinds
 from emoexp.config.option import Values
 from emoexp.config.schema import BASES, Experiment, Machine, Sweep
@@ -24,7 +23,6 @@ def checked(config: DictConfig) -> tuple[Experiment, Machine]:
     """
     node = _plain(config)
     accepted("allow", list[str], node["allow"])
-    check_targets(node, node["allow"])
     check_keys("", "train", node, [*kinds(Experiment), *kinds(Machine), *kinds(Sweep), *CHOICES])
     experiment, machine = _root(Experiment, node), _root(Machine, node)
     experiment.check_choices(node.get("experiment"))
@@ -53,7 +51,6 @@ def plain(config: DictConfig) -> Node:
         raise ValueError(f"{missing[0]} has to be given: {missing[0]}=...")
     values = _plain(config)
     allow = accepted("allow", list[str], values.get("allow", []))
-    check_targets(values, allow)
     for path in GROUPS:
         if values.get(path) is not None:
             values[path] = option.read(BASES[path], values[path], path, allow)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from emoexp.config import options
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import BelowOne, Count, InsideShare, Length, Node, Range, Seed, Share
 from emoexp.config.option import Option, Own, Values, read_values
 
@@ -184,10 +185,16 @@ class Folder(DataSource):
         )
 
 
+READERS = ("faces", "facial_expressions", "fer2013", "folder")  # modules
+
+
 @dataclass(frozen=True, kw_only=True)
 class OwnData(Own, DataSource):
     """A source of somebody's own."""
 
+    homes: ClassVar[Homes] = ours(
+        "data.readers.faces", "data.readers.facial_expressions", "data.readers.fer2013", "data.readers.folder"
+    )
     taken: ClassVar[tuple[str, ...]] = ("long_tail", "leaks")
 
     long_tail: LongTail = NO_TAIL
@@ -304,6 +311,7 @@ class KFold(Split):
 class OwnSplit(Own, Split):
     """A split of somebody's own."""
 
+    homes: ClassVar[Homes] = ours("data.splits")
     seed: Seed = 0
 
     def build(self, source: "Source") -> "Dataset":
@@ -371,6 +379,8 @@ class Transformations(Augmentation):
 @dataclass(frozen=True, kw_only=True)
 class OwnAugmentation(Own, Augmentation):
     """Transformations of somebody's own."""
+
+    homes: ClassVar[Homes] = ours("training.augment")
 
     def build(self) -> "Policy":
         """See Augmentation."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import BelowOne, Count, Length, NotNegative, Range, accepted, check_keys
 from emoexp.config.option import Option, Own
 
@@ -108,6 +109,7 @@ class Swish(Activation):
 class OwnActivation(Own, Activation):
     """An activation of torch's, or of somebody's own."""
 
+    homes: ClassVar[Homes] = {"torch.nn": "torch.nn.modules.activation", **ours("models.mish")}
     factory: ClassVar[bool] = True
 
     def build(self) -> "Activations":
@@ -323,9 +325,14 @@ class VggA(Architecture):
         )
 
 
+NETWORKS = ("cifar_resnet", "emotion_cnn", "mobilenet_v3_small", "resnet18", "shallow_cnn", "vgg_a")  # modules
+
+
 @dataclass(frozen=True, kw_only=True)
 class OwnArchitecture(Own, Architecture):
     """A network of somebody's own."""
+
+    homes: ClassVar[Homes] = ours(*(f"models.{name}" for name in NETWORKS))
 
     def build(self, *, num_classes: int, channels: int, image_size: int, activation: "Activations") -> "Network":
         """See Architecture."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import BelowOne, Length, NotNegative, Positive, Range, Share
 from emoexp.config.option import Option, Own
 
@@ -118,6 +119,7 @@ class Sgd(Optimizer):
 class OwnOptimizer(Own, Optimizer):
     """An optimizer of torch's, or of somebody's own."""
 
+    homes: ClassVar[Homes] = {"torch.optim": "torch.optim"}
     taken: ClassVar[tuple[str, ...]] = ("decay", "rho", "tail")
     factory: ClassVar[bool] = True
 
@@ -230,6 +232,7 @@ class Steps(Scheduler):
 class OwnScheduler(Own, Scheduler):
     """A schedule of somebody's own."""
 
+    homes: ClassVar[Homes] = ours("training.lr_schedules")
     factory: ClassVar[bool] = True
 
     def build(self) -> "Schedule":

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar, get_args
 
 from emoexp.config import options
-from emoexp.config.build import check_kept, check_targets, instantiate
+from emoexp.config.build import Homes, build_object, check_own_node
 from emoexp.config.fields import Node, accepted, check_keys, kinds, shown
 
-OLD_TARGETS = {  # of options that torch builds, as files and run folders of earlier versions name them
+OLD_TARGETS = {  # of options that torch builds, as run folders of earlier versions name them
     "activation": {"elu": "ELU", "gelu": "GELU", "leaky_relu": "LeakyReLU", "relu": "ReLU", "swish": "SiLU"},
     "optimizer": {"adam": "Adam", "adamw": "AdamW", "sam": "AdamW", "sam_tail": "AdamW", "sgd": "SGD"},
 }
@@ -58,11 +58,13 @@ class Own(Option):
     """An option that a class or function of somebody's own makes.
 
     node: as it was written. allow: the packages that it may come from. taken: keys that are ours, not its target's.
-    factory: whether its target is called later, with more arguments, so that the node needs `_partial_: true`.
+    factory: whether its target is called later, with more arguments, so that the node needs `_partial_: true`. homes:
+    modules whose things the group may name without `allow`; see `emoexp.config.build`.
     """
 
     taken: ClassVar[tuple[str, ...]] = ()
     factory: ClassVar[bool] = False
+    homes: ClassVar[Homes] = {}
 
     node: Node
     allow: tuple[str, ...]
@@ -74,17 +76,17 @@ class Own(Option):
     def made(self, **extra: Any) -> Any:
         """What the target makes of the node's keys and of `extra`."""
         keys = {key: value for key, value in self.node.items() if key not in self.taken}
-        return instantiate(keys, list(self.allow), **extra)
+        return build_object(keys, self.allow, self.homes, **extra)
 
 
 T = TypeVar("T", bound=Option)
 
 
-def read(base: type[T], node: Any, path: str, allow: Sequence[str] = (), *, kept: bool = False) -> T:
+def read(base: type[T], node: Any, path: str, allow: Sequence[str] = (), *, from_run_folder: bool = False) -> T:
     """A node of a group as the option that it stands for. A key that it lacks has the value of the option's file.
 
-    base: the group's class. path: where the node stands, for messages. allow: packages of the user's own. kept: the
-    node comes from a run folder, of which nothing is built but our own options and what `allow` names.
+    base: the group's class. path: where the node stands, for messages. allow: packages of the user's own.
+    from_run_folder: the node comes from a run folder, which may be a stranger's; see `check_own_node`.
 
     Raises:
         ValueError: names the key, what is allowed and what came.
@@ -96,10 +98,10 @@ def read(base: type[T], node: Any, path: str, allow: Sequence[str] = (), *, kept
         raise ValueError(f"{path}: the option's file has no name; its first key is name: <name of the file>")
     name, target = str(node["name"]), node.get("_target_")
     known = base.known.get(name)
-    if known is not None and (target is None or _was_ours(base, name, str(target))):
+    if known is not None and (target is None or (from_run_folder and _was_ours(base, name, str(target)))):
         values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
         # the group lists options of its own kind alone
-        return read_values(known, values, path, allow, kept=kept, what=f"{path}={name}")  # type: ignore[return-value]
+        return read_values(known, values, path, allow, from_run_folder=from_run_folder, what=f"{path}={name}")  # type: ignore[return-value]
     if target is None:
         near = difflib.get_close_matches(name, base.known, n=1)
         raise ValueError(
@@ -109,11 +111,12 @@ def read(base: type[T], node: Any, path: str, allow: Sequence[str] = (), *, kept
         )
     if known is not None:
         raise ValueError(
-            f"{path}._target_ is {target}, but {path}={name} is built by this package; give a class of your own a file "
-            "and a name of its own"
+            f"{path}._target_ is {target}, but {path}={name} is built by this package. Take _target_ out, or give a "
+            "class of your own a file and a name of its own"
         )
-    (check_kept if kept else check_targets)(dict(node), list(allow), path)
-    return _own(base.own, dict(node), path, tuple(allow))  # type: ignore[return-value]  # as above
+    untyped = {key: value for key, value in node.items() if key not in base.own.taken}
+    check_own_node(untyped, path, allow, base.own.homes, from_run_folder=from_run_folder)
+    return _own(base.own, dict(node), path, tuple(allow), from_run_folder)  # type: ignore[return-value]  # as above
 
 
 def _was_ours(base: type[Option], name: str, target: str) -> bool:
@@ -124,11 +127,15 @@ def _was_ours(base: type[Option], name: str, target: str) -> bool:
     )
 
 
-def _own(own: type[Own], node: Node, path: str, allow: tuple[str, ...]) -> Own:
+def _own(own: type[Own], node: Node, path: str, allow: tuple[str, ...], from_run_folder: bool) -> Own:
     if own.factory and node.get("_partial_") is not True:
         raise ValueError(f"{path}={node['name']}: the option's file needs _partial_: true")
     hints = {key: kind for key, kind in kinds(own).items() if key not in ("name", "node", "allow")}
-    values = {key: value(kind, node[key], f"{path}.{key}", allow, False) for key, kind in hints.items() if key in node}
+    values = {
+        key: value(kind, node[key], f"{path}.{key}", allow, from_run_folder)
+        for key, kind in hints.items()
+        if key in node
+    }
     made = own(name=str(node["name"]), node=node, allow=allow, **values)
     made.check(path)
     return made
@@ -138,7 +145,7 @@ V = TypeVar("V", bound=Values)
 
 
 def read_values(
-    of: type[V], node: Any, path: str, allow: Sequence[str] = (), *, kept: bool = False, what: str = ""
+    of: type[V], node: Any, path: str, allow: Sequence[str] = (), *, from_run_folder: bool = False, what: str = ""
 ) -> V:
     """A node as typed values; see `read`. what: how messages call the node, its path by default."""
     hints = kinds(of)
@@ -154,19 +161,19 @@ def read_values(
         given = node.get(key, usual.get(key))
         if isinstance(given, Mapping) and isinstance(usual.get(key), Mapping):
             given = {**usual[key], **given}
-        values[key] = value(kind, given, f"{prefix}{key}", allow, kept)
+        values[key] = value(kind, given, f"{prefix}{key}", allow, from_run_folder)
     made = of(**values)
     made.check(path)
     return made
 
 
-def value(kind: Any, given: Any, key: str, allow: Sequence[str] = (), kept: bool = False) -> Any:
+def value(kind: Any, given: Any, key: str, allow: Sequence[str] = (), from_run_folder: bool = False) -> Any:
     """What a field of a kind holds where a configuration gives this."""
     for one in (kind, *get_args(kind)):
         if isinstance(one, type) and issubclass(one, Values) and (given is not None or one is kind):
             if issubclass(one, Option):
-                return read(one, given, key, allow, kept=kept)
-            return read_values(one, given, key, allow, kept=kept)
+                return read(one, given, key, allow, from_run_folder=from_run_folder)
+            return read_values(one, given, key, allow, from_run_folder=from_run_folder)
     return accepted(key, kind, given)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from emoexp.config.data import Augmentation, DataSource, Split
-from emoexp.config.fields import Count, Length, Node, Positive, Range, Seed
+from emoexp.config.fields import Count, ImageSize, Length, Node, Positive, Range, Seed
 from emoexp.config.imbalance import Copies, Imbalance, Loss, Mix, Posthoc, Sampling, Schedule, Weights
 from emoexp.config.models import Activation, Architecture
 from emoexp.config.optimizers import Optimizer, Scheduler
@@ -53,7 +53,7 @@ class Experiment(Values):
     seed: Seed = 0
     epochs: Count = 15
     batch_size: Annotated[int, Range(least=2)] = 128
-    image_size: Annotated[int, Range(least=8)] = 48
+    image_size: ImageSize = 48
     channels: Literal[1, 3] = 1
     monitor: Monitor = "val/macro_f1"
     patience: Count | None = 10

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import Length, Range
 from emoexp.config.option import Option, Own
 
@@ -84,6 +85,7 @@ class Mlflow(Tracking):
 class OwnTracking(Own, Tracking):
     """Settings under a name of somebody's own."""
 
+    homes: ClassVar[Homes] = ours("tracking.settings")
     log_model: bool = False
 
     @property

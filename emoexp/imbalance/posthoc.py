@@ -180,9 +180,16 @@ def apply(classifier: Head, result: FitResult) -> Head:
     """The last layer that a fit asks for, around or in place of `classifier`, on its device and in its dtype.
 
     Raises:
-        ValueError: a classifier that is no head.
+        ValueError: a classifier that is no head, or a fit for another number of classes or features.
     """
     features, classes = heads.sizes(classifier)
+    for name, shape in (("shift_C", [classes]), ("weight_CF", [classes, features]), ("mean_CF", [classes, features])):
+        tensor = getattr(result, name)
+        if tensor is not None and list(tensor.shape) != shape:
+            raise ValueError(
+                f"posthoc.{name} has the shape {list(tensor.shape)}; for {classes} classes and {features} features it "
+                f"is {shape}"
+            )
     like = next(iter(classifier.state_dict().values()))
     if result.weight_CF is not None:
         linear = nn.utils.skip_init(nn.Linear, features, classes, bias=False)  # so that no random number is drawn

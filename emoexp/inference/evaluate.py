@@ -86,7 +86,9 @@ def part_of(options: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
         raise ValueError(f"part is train, val, test or all; it is {options['part']}")
     index = np.flatnonzero(source.part == PARTS.index(options["part"]))
     config = yaml.safe_load((trained.folder / "config.yaml").read_text())
-    split: Split = options.get("split") or option.read(Split, config["split"], "split", options["allow"], kept=True)
+    split: Split = options.get("split") or option.read(
+        Split, config["split"], "split", options["allow"], from_run_folder=True
+    )
     if options["part"] != "train" and len(index) and split.keeps_parts(source):
         return source, index  # no split is needed, so that the set may lack the other parts
     long_tail: LongTail = options["data"].long_tail

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from emoexp.config import build_model
+from emoexp.config import best_model, build_model
 from emoexp.data.normalisation import Normalisation
 from emoexp.inference import predict
 from emoexp.models import mish
 from emoexp.models.network import Network
-from emoexp.runs import checkpoint
+from emoexp.runs import files
 from emoexp.runs import machine as machines
 
 
@@ -44,11 +44,13 @@ def load(run: str, device: str, threads: int | None, cache: str | None, allow: l
             sorted(path.parent.name for path in folder.parent.glob("*/best.pt"))[:8] if folder.parent.is_dir() else []
         )
         raise ValueError(f"run={run} holds no best.pt; run folders beside it: {', '.join(other_runs) or 'none'}")
-    best = checkpoint.load(folder / "best.pt")
+    files.refuse_links(folder)
+    best = best_model.read(folder / "best.pt", allow)
     torch_device = machines.choose(device)
-    machines.prepare(torch_device, threads, build_model.spec_of(best)["precision"], deterministic=False)
+    machines.prepare(torch_device, threads, best.spec["precision"], deterministic=False)
     mish.prepare(cache)
-    model = build_model.trained_model(best, allow)
-    return TrainedModel(
-        folder, build_model.spec_of(best), model.to(torch_device).to(memory_format=torch.channels_last), torch_device
-    )
+    try:
+        model = build_model.trained_model(best, allow)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'best.pt'}: {error}") from error
+    return TrainedModel(folder, best.spec, model.to(torch_device).to(memory_format=torch.channels_last), torch_device)

@@ -6,9 +6,11 @@ the operating system releases it when the process ends, whatever the reason.
 """
 
 import fcntl
+import io
 import json
 import os
 import re
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -66,6 +68,13 @@ def write_yaml(path: Path, content: Any) -> None:
     write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Replace an .npy file. Raises as `write_bytes`."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
+
+
 def move_into_place(temporary: Path, path: Path) -> None:
     """Rename a finished temporary file of the same file system, after its content is on the disk."""
     _force_to_disk(temporary)
@@ -83,10 +92,26 @@ def _force_to_disk(path: Path) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Delete the temporary files that a process left in a folder when it was killed in the middle of a write."""
-    for path in folder.glob(".*.tmp"):
+    """Delete the temporary files that a process left in a folder, or below it, when it was killed while it wrote."""
+    for path in folder.rglob(".*.tmp"):
         if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
             path.unlink(missing_ok=True)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder with anything but plain files and folders in it or below it, since it may be a stranger's: a
+    link leads to files elsewhere, and a pipe or a device is read without an end.
+
+    Raises:
+        ValueError: names the first such path.
+    """
+    for root, folder_names, file_names in os.walk(folder):
+        for name in sorted([*folder_names, *file_names]):
+            path = Path(root, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "no plain file"
+                raise ValueError(f"{path} is {kind}; a run's folder holds plain files and folders. Remove it")
 
 
 # ---- reading

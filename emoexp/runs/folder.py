@@ -84,6 +84,7 @@ def open_run(outputs: Path, name: str, manifest: dict[str, Any], config: dict[st
         log.warning("%s was started with different %s", folders(outputs, name)[-1], "; ".join(changes))
         log.warning("starting anew in %s; resume=force would go on with the other", run_folder)
     run_folder.mkdir(parents=True, exist_ok=True)
+    files.refuse_links(run_folder)
     with files.lock(run_folder / "lock", wait=False) as we_hold_it:
         if not we_hold_it:
             raise RunInUse(f"another process is training {run_folder}; wait for it, or choose another seed or outputs")

@@ -1,5 +1,6 @@
 """The end of a run: the best epoch's model on validation and, once, on test."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from emoexp.config import build_model
+from emoexp.config import best_model, build_model
 from emoexp.config.schema import Experiment, Machine
 from emoexp.data.dataset import Dataset
 from emoexp.inference import predict, results
 from emoexp.inference.export import export_program
 from emoexp.models.network import Network
-from emoexp.runs import checkpoint
 from emoexp.runs.files import finite_or_none
 from emoexp.runs.folder import Run
 from emoexp.runs.tables import table
@@ -34,13 +34,11 @@ def conclude(
     Returns:
         The content of metrics.json.
     """
-    best = checkpoint.load(run.folder / "best.pt")
-    best.pop("posthoc", None)  # written by an earlier call that was interrupted
+    best = best_model.read(run.folder / "best.pt", machine.allow)
+    best = dataclasses.replace(best, fit=None)  # an earlier call that was interrupted has written one
     model = build_model.trained_model(best, machine.allow)
     model = model.to(setup.step_setup.device).to(memory_format=torch.channels_last)
-    metrics: dict[str, Any] = {
-        "best": {key: finite_or_none(value) for key, value in history[best["epoch"] - 1].items()}
-    }
+    metrics: dict[str, Any] = {"best": {key: finite_or_none(value) for key, value in history[best.epoch - 1].items()}}
     if fitted := posthoc_fit.fit(run, experiment, machine, setup, model, best, data):
         metrics["posthoc"] = fitted
     metrics["epochs"] = len(history)
@@ -56,7 +54,7 @@ def conclude(
         log.info("%-6s %s", part, results.headline(metrics[part]))
     log.info("clean  %s", results.headline(metrics["test_clean"]))
     with run.timed("figures"):
-        draw(run, history, data, best["epoch"])
+        draw(run, history, data, best.epoch)
     log.info("test, per class:\n%s", table(results.per_class(metrics["test"], metrics["test_clean"])))
     return metrics
 
@@ -112,8 +110,7 @@ def predict_part(model: Network, setup: TrainSetup, data: Dataset, part: str) ->
 
 def export(run: Run, machine: Machine) -> None:
     """Write the best model as model.pt2, an exported program that runs without this package; MLflow gets it too."""
-    best = checkpoint.load(run.folder / "best.pt")
-    spec = build_model.spec_of(best)
-    if spec["activation"]["name"] == "mish":  # the same function, in the form that torch can export
-        spec["activation"]["kernel"] = "native"
-    export_program(run.folder / "model.pt2", build_model.trained_model(best, machine.allow), spec)
+    best = best_model.read(run.folder / "best.pt", machine.allow)
+    if best.spec["activation"]["name"] == "mish":  # the same function, in the form that torch can export
+        best.spec["activation"]["kernel"] = "native"
+    export_program(run.folder / "model.pt2", build_model.trained_model(best, machine.allow), best.spec)

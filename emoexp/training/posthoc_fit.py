@@ -1,11 +1,13 @@
 """Fits a strategy's post-hoc column to a finished model, on the validation part, and saves it beside the weights."""
 
+import dataclasses
 import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from emoexp.config.best_model import BestModel
 from emoexp.config.schema import Experiment, Machine
 from emoexp.data.dataset import Dataset
 from emoexp.imbalance import ledger, posthoc
@@ -26,7 +28,7 @@ def fit(
     machine: Machine,
     setup: TrainSetup,
     model: Network,
-    best: dict[str, Any],
+    best: BestModel,
     data: Dataset,
 ) -> dict[str, Any]:
     """Fit the strategy's post-hoc column, change the model's last layer, and keep the fit in best.pt.
@@ -39,10 +41,10 @@ def fit(
     column = experiment.imbalance.posthoc
     if column.name == "none":
         return {}
-    prior_C = ledger.effective_prior(setup.samples.strategy.per_epoch[best["epoch"] - 1])
+    prior_C = ledger.effective_prior(setup.samples.strategy.per_epoch[best.epoch - 1])
     result = column.build()(evidence(model, setup, data, prior_C))
     model.classifier = posthoc.apply(model.classifier, result)
-    checkpoint.save(run.folder / "best.pt", best | {"posthoc": posthoc.to_checkpoint(result)})
+    checkpoint.save(run.folder / "best.pt", dataclasses.replace(best, fit=result).payload())
     report = {"name": column.name, **result.report}
     numbers = [f"{key} {value:.3g}" for key, value in report.items() if isinstance(value, float)]
     log.info("fitted %s on validation (%s): %s", column.name, report.get("metric", ""), ", ".join(numbers))

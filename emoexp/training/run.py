@@ -18,7 +18,7 @@ from emoexp.imbalance import ledger
 from emoexp.imbalance.strategy import Strategy
 from emoexp.inference import results
 from emoexp.models import mish
-from emoexp.runs import checkpoint
+from emoexp.runs import checkpoint, files
 from emoexp.runs import machine as machines
 from emoexp.runs.files import json_values
 from emoexp.runs.folder import Run, open_run
@@ -127,7 +127,8 @@ def prepare_training(
     """Write leaks and ledger, build setup and state, and load the last checkpoint if there is one."""
     log.info("run    %s", run.folder)
     record_leaks(run, data, near_duplicates.load(data, build_data.folder_of(machine.cache)))
-    np.save(run.folder / "seen.npy", np.concatenate([data.digest[data.where(part)] for part in ("train", "val")]))
+    seen = np.concatenate([data.digest[data.where(part)] for part in ("train", "val")])
+    files.write_array(run.folder / "seen.npy", seen)
     record_ledger(run, strategy, data, build_strategy.heuristics(experiment, strategy))
     setup = build_training.train_setup(experiment, machine, data, strategy, resident(data.images, device), device)
     state = build_training.initial_state(experiment, data, device)

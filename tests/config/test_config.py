@@ -260,49 +260,91 @@ def test_every_experiment_composes_and_is_valid(experiment):
     assert checked(f"experiment={experiment}")[0].epochs >= 1
 
 
+OF_OTHERS = [
+    "os.system",
+    "torch.load",
+    "torch.hub.load",
+    "builtins.eval",
+    "emoexpert.x",
+    "emoexp",
+    "os",
+    "emoexp.rng;os.system",
+]
+NEVER = [  # what lies in emoexp or torch and is no option of any group
+    *OF_OTHERS,
+    "emoexp.train.job",
+    "emoexp.models.compiler.library",
+    "emoexp.models.mish.torch.load",
+    "emoexp.runs.files.write_json",
+    "emoexp.config.build.build_object",
+    "emoexp.runs.checkpoint.torch.utils.collect_env.run",
+    "torch.nn.utils.clip_grad_norm_",
+    "torch.nn.modules.module.torch.load",
+    "torch.optim.lr_scheduler.StepLR",
+]
+
+
+@pytest.mark.parametrize("target", NEVER)
+@pytest.mark.parametrize("group", schema.BASES)
+def test_a_group_builds_nothing_but_its_own(group, target):
+    node = {"name": "mine", "_target_": target, "_partial_": True, "lr": 0.1}
+    with pytest.raises(ValueError, match=r"_target_ is .*; here may be built: .* add allow=\["):
+        option.read(schema.BASES[group], node, group)
+
+
+@pytest.mark.parametrize("target", OF_OTHERS)
+def test_a_target_on_the_command_line_is_refused(target):
+    with pytest.raises(ValueError, match=r"activation\._target_ is .* but activation=mish is built by this package"):
+        checked(f"+activation._target_='{target}'")
+
+
+MINE = {"name": "mine", "_target_": "json.dumps", "_partial_": True}
+
+
 @pytest.mark.parametrize(
-    "target",
+    ("below", "told"),
     [
-        "os.system",
-        "torch.load",
-        "torch.hub.load",
-        "builtins.eval",
-        "emoexpert.x",
-        "emoexp",
-        "os",
-        "emoexp.rng;os.system",
+        ({"a": {"_target_": "os.system"}}, "activation.a._target_ is os.system; here may be built: nothing without"),
+        ({"a": [{"b": {"_target_": "torch.nn.ReLU"}}]}, "activation.a[0].b._target_ is torch.nn.ReLU"),
+        ({"_args_": ["x"]}, "activation._args_[0] is a key that nothing reads"),
+        ({"a": {"_recursive_": False}}, "activation.a._recursive_ is a key that nothing reads"),
+        ({"a": "${oc.env:HOME}"}, "activation.a is a plain value; it is ${oc.env:HOME}"),
     ],
 )
-@pytest.mark.parametrize("place", ["+activation._target_", "+imbalance.loss._target_", "+activation.deep.er._target_"])
-def test_targets_outside_the_allowed_packages_are_refused(place, target):
-    with pytest.raises(ValueError, match="may be built"):
-        checked(f"{place}='{target}'")
+def test_what_stands_below_a_target_is_checked_too(below, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        option.read(Activation, MINE | below, "activation", ["json"])
 
 
-def test_targets_in_lists_are_seen():
-    with pytest.raises(ValueError, match="may be built"):
-        checked("+activation.parts=[{_target_: os.system}]")
-
-
-def test_commands_are_no_targets():
-    with pytest.raises(ValueError, match="which is a command"):
-        checked("+activation._target_=emoexp.train.main")
+def test_a_run_folder_has_nothing_built_below_an_option():
+    node = MINE | {"a": {"_target_": "json.loads"}}
+    assert option.read(Activation, node, "activation", ["json"]).plain() == node
+    with pytest.raises(ValueError, match=re.escape("activation.a._target_: below an option that a run folder holds")):
+        option.read(Activation, node, "activation", ["json"], from_run_folder=True)
 
 
 def test_an_alias_of_something_else_is_refused():
-    with pytest.raises(ValueError, match="stands for something of"):
-        build.instantiate({"_target_": "emoexp.runs.files.os.mkdir"}, [])
+    homes = build.ours("runs.files")
+    with pytest.raises(ValueError, match="stands for something of no module"):
+        build.build_object({"_target_": "emoexp.runs.files.fcntl"}, [], homes)
+    with pytest.raises(ValueError, match="stands for something of contextlib"):
+        build.build_object({"_target_": "emoexp.runs.files.contextmanager"}, [], homes)
+    with pytest.raises(ValueError, match=re.escape("here may be built: emoexp.runs.files")):
+        build.build_object({"_target_": "emoexp.runs.files.os.mkdir"}, [], homes)
 
 
 def test_a_package_of_ones_own_is_let_in_by_name():
+    node = {"_target_": "json.dumps", "obj": [1, {"_target_": "json.loads", "s": "[2]"}]}
     with pytest.raises(ValueError, match=re.escape("add allow=[json]")):
-        build.instantiate({"_target_": "json.dumps"}, [])
-    assert build.instantiate({"_target_": "json.dumps", "obj": [1]}, ["json"]) == "[1]"
+        build.build_object(node, [], {})
+    assert build.build_object(node, ["json"], {}) == "[1, [2]]"
 
 
 def test_a_target_that_is_not_there():
-    with pytest.raises(ValueError, match=r"emoexp\.rng\.nothing cannot be found"):
-        build.instantiate({"_target_": "emoexp.rng.nothing"}, [])
+    with pytest.raises(ValueError, match=r"json\.nothing cannot be found"):
+        build.build_object({"_target_": "json.nothing"}, ["json"], {})
+    with pytest.raises(ValueError, match=r"json\.dumps does not take these keys: missing a required argument: 'obj'"):
+        build.build_object({"_target_": "json.dumps"}, ["json"], {})
 
 
 OWN = {"name": "hard", "_target_": "torch.nn.Hardtanh", "_partial_": True, "max_val": 2.0}
@@ -350,10 +392,10 @@ OLD = {"name": "emotion_cnn", "_target_": "emoexp.networks.EmotionCNN", "widths"
 
 
 def test_a_run_folder_of_an_earlier_version_is_read_by_its_names():
-    made = option.read(Architecture, OLD, "architecture", kept=True)
+    made = option.read(Architecture, OLD, "architecture", from_run_folder=True)
     assert (made.widths, made.conv_dropout, made.dropout) == ([4, 8], 0.0, 0.5)  # keys that it lacks: the file's
     relu = {"name": "relu", "_target_": "torch.nn.ReLU", "_partial_": True}
-    assert option.read(Activation, relu, "activation", kept=True).build() is torch.nn.ReLU
+    assert option.read(Activation, relu, "activation", from_run_folder=True).build() is torch.nn.ReLU
 
 
 @pytest.mark.parametrize(
@@ -361,13 +403,19 @@ def test_a_run_folder_of_an_earlier_version_is_read_by_its_names():
     [
         ({**OLD, "widths": [-4]}, "architecture.widths is a list of 1 or more whole numbers from 1 on; it is [-4]"),
         ({**OLD, "depth": 3}, "architecture.depth is no key of architecture=emotion_cnn"),
-        ({**OLD, "name": "mine"}, "_target_ is emoexp.networks.EmotionCNN, which a run folder may not have built"),
-        ({"name": "mine", "_target_": "os.system"}, "add allow=[os]"),
-        ({"name": "mine", "_target_": "torch.nn.utils.clip_grad_norm_"}, "which a run folder may not have built"),
-        ({"name": "mine", "_target_": "torch.optim.SGD"}, "which a run folder may not have built"),
         (
-            {"name": "mine", "deep": [{"er": {"_target_": "emoexp.rng.reseed"}}], "_target_": "torch.nn.ReLU"},
-            "emoexp.rng",
+            {**OLD, "name": "mine"},
+            "architecture._target_ is emoexp.networks.EmotionCNN; here may be built: emoexp.models",
+        ),
+        ({"name": "mine", "_target_": "os.system"}, "add allow=[os]"),
+        ({"name": "mine", "_target_": "torch.optim.SGD"}, "add allow=[torch]"),
+        (
+            {
+                "name": "mine",
+                "deep": [{"er": {"_target_": "emoexp.rng.reseed"}}],
+                "_target_": "emoexp.models.vgg_a.VggA",
+            },
+            "architecture.deep[0].er._target_: below an option that a run folder holds nothing is built",
         ),
         ({"name": "mine"}, "architecture=mine is none of emotion_cnn"),
         ("text", "architecture is an option, a node with a name; it is text"),
@@ -375,20 +423,20 @@ def test_a_run_folder_of_an_earlier_version_is_read_by_its_names():
 )
 def test_what_a_run_folder_may_not_hold(node, told):
     with pytest.raises(ValueError, match=re.escape(told)):
-        option.read(Architecture, node, "architecture", kept=True)
+        option.read(Architecture, node, "architecture", from_run_folder=True)
 
 
 def test_a_run_folder_may_name_a_layer_or_network_that_takes_plain_values():
-    assert option.read(Activation, OWN, "activation", kept=True).build()().max_val == 2.0
+    assert option.read(Activation, OWN, "activation", from_run_folder=True).build()().max_val == 2.0
     node = {"name": "narrow", "_target_": "emoexp.models.emotion_cnn.EmotionCNN", "widths": [2], "dense": 3}
-    made = option.read(Architecture, node, "architecture", kept=True)
+    made = option.read(Architecture, node, "architecture", from_run_folder=True)
     model = made.build(num_classes=2, channels=1, image_size=8, activation=torch.nn.ReLU)
     assert model.classifier.in_features == 3
 
 
 def test_a_run_folder_may_name_what_the_command_line_allows():
     node = {"name": "mine", "_target_": "torch_like.nets.Mine", "width": 3}
-    assert option.read(Architecture, node, "architecture", ["torch_like"], kept=True).plain() == node
+    assert option.read(Architecture, node, "architecture", ["torch_like"], from_run_folder=True).plain() == node
 
 
 @pytest.mark.parametrize(

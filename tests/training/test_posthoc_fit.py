@@ -1,5 +1,6 @@
 """What is fitted after training goes wherever the model goes: results, checkpoint, evaluation, exported program."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,10 +9,9 @@ import pytest
 import torch
 from composing import composed, tiny
 
-from emoexp.config import build_data, build_model, checks
+from emoexp.config import best_model, build_data, build_model, checks
 from emoexp.inference import evaluate
 from emoexp.models import heads
-from emoexp.runs import checkpoint
 from emoexp.training import run as training
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -51,9 +51,9 @@ def test_a_fit_stands_in_the_results(fitted):
 def test_it_is_the_trained_model_that_was_fitted(fitted):
     """Without the fit, best.pt is what training left, and the fit changes what it says."""
     name, folder = fitted
-    best = checkpoint.load(folder / "best.pt")
+    best = best_model.read(folder / "best.pt")
     with_fit = build_model.trained_model(best, []).eval()
-    bare = build_model.trained_model({key: value for key, value in best.items() if key != "posthoc"}, []).eval()
+    bare = build_model.trained_model(dataclasses.replace(best, fit=None), []).eval()
     image = torch.randn(32, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         one, other = with_fit(image).logits_BC.softmax(1), bare(image).logits_BC.softmax(1)

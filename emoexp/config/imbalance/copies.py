@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.data import Augmentation
 from emoexp.config.fields import Count, Range, Share
 from emoexp.config.option import Option, Own
@@ -122,6 +123,7 @@ class PowerCopies(_TransformedCopies):
 class OwnCopies(Own, Copies):
     """Targets of somebody's own."""
 
+    homes: ClassVar[Homes] = ours("imbalance.copies")
     taken: ClassVar[tuple[str, ...]] = ("transform", "redraw")
 
     transform: Augmentation | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import BelowOne, NotNegative, Positive, shown
 from emoexp.config.models import Head
 from emoexp.config.option import Option, Own
@@ -169,6 +170,7 @@ class SquaredHinge(_LossWithSmoothing):
 class OwnLoss(Own, Loss):
     """A loss of somebody's own. head: cosine gives the network a last layer of cosines times the key `scale`."""
 
+    homes: ClassVar[Homes] = ours("imbalance.losses")
     taken: ClassVar[tuple[str, ...]] = ("head",)
 
     scale: Positive | None = None

@@ -4,6 +4,7 @@ import abc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import Exponent, NotNegative, Positive, Range, Share
 from emoexp.config.option import Option, Own
 
@@ -90,6 +91,8 @@ class Remix(Mixup):
 @dataclass(frozen=True, kw_only=True)
 class OwnMix(Own, Mix):
     """A way to mix of somebody's own."""
+
+    homes: ClassVar[Homes] = ours("imbalance.mixing")
 
     def build(self) -> "BuiltMix | None":
         """See Mix."""

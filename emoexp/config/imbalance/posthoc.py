@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import Count, NotNegative, Positive
 from emoexp.config.option import Option, Own
 
@@ -115,6 +116,8 @@ class Offsets(Posthoc):
 @dataclass(frozen=True, kw_only=True)
 class OwnPosthoc(Own, Posthoc):
     """A fit of somebody's own."""
+
+    homes: ClassVar[Homes] = ours("imbalance.posthoc")
 
     def build(self) -> "Fit":
         """See Posthoc."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import BelowOne, Exponent, Range
 from emoexp.config.option import Option, Own
 
@@ -108,6 +109,7 @@ class RepeatFactor(_ReplacementChoice):
 class OwnSampling(Own, Sampling):
     """Shares of somebody's own."""
 
+    homes: ClassVar[Homes] = ours("imbalance.sampling")
     taken: ClassVar[tuple[str, ...]] = ("replacement",)
 
     replacement: bool = True

@@ -4,6 +4,7 @@ import abc
 from dataclasses import dataclass
 from typing import ClassVar
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import BelowOne, Positive
 from emoexp.config.option import Option, Own
 from emoexp.imbalance.schedule import Norms, Retrain, TimedColumn
@@ -119,6 +120,7 @@ class TwoStage(Deferred):
 class OwnSchedule(Own, Schedule):
     """A schedule of somebody's own."""
 
+    homes: ClassVar[Homes] = ours("imbalance.schedule")
     retrain: Retrain = "none"
 
     def build(self) -> BuiltSchedule:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from emoexp.config.build import Homes, ours
 from emoexp.config.fields import BelowOne, Exponent
 from emoexp.config.option import Option, Own
 
@@ -66,6 +67,8 @@ class EffectiveWeights(Weights):
 @dataclass(frozen=True, kw_only=True)
 class OwnWeights(Own, Weights):
     """Weights of somebody's own."""
+
+    homes: ClassVar[Homes] = ours("imbalance.weights")
 
     def build(self) -> "OfCounts":
         """See Weights."""

@@ -1,39 +1,108 @@
 """What all commands share: their help, suggestions for misspelt names, and errors in one line."""
 
 import difflib
+import io
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
+from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from emoexp.config import options
+from emoexp.config import options, words
 
 
 def command(name: str, job: Callable[[], None]) -> None:
-    """Run a command: print our own help, or let Hydra compose and run the job. Where composing fails, suggest names."""
+    """Run a command: print our own help, or let Hydra compose and run the job. Where composing fails, say why."""
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(name))
         return
-    _state["composed"] = False
+    with exit_on_error():
+        sys.argv[1:] = words.prepare(sys.argv[1:])
     register_sweeper()
+    _hold_stderr()
     try:
         job()
     except SystemExit as stop:
-        if stop.code and not _state["composed"]:
-            print(*suggestions(name, sys.argv[1:]), sep="\n", file=sys.stderr)
+        printed = _release_stderr()
+        if stop.code and printed is not None:
+            print(*explain(name, sys.argv[1:], printed), sep="\n", file=sys.stderr)
         raise
+    finally:
+        composing_succeeded()
 
 
-_state = {"composed": False}  # whether composing succeeded; a later error is not about names
+ALONE = 0.9  # a name that is as near as this is the only suggestion
+
+# What Hydra prints while it composes is held back: it advises to add an unknown key with +, which hides the mistake.
+_stderr: list[TextIO] = []
+
+
+def _hold_stderr() -> None:
+    if os.environ.get("HYDRA_FULL_ERROR", "0") == "0":
+        _stderr.append(sys.stderr)
+        sys.stderr = io.StringIO()
+
+
+def _release_stderr() -> str | None:
+    """What was held back, or None where composing had ended before."""
+    if not _stderr:
+        return None
+    held, sys.stderr = sys.stderr, _stderr.pop()
+    return held.getvalue() if isinstance(held, io.StringIO) else ""
 
 
 def composing_succeeded() -> None:
-    """Record that composing succeeded: for a later error no names are suggested."""
-    _state["composed"] = True
+    """Record that composing succeeded: a later error is not about names."""
+    if printed := _release_stderr():
+        sys.stderr.write(printed)
+
+
+def explain(name: str, arguments: list[str], printed: str) -> Iterator[str]:
+    """Why a configuration could not be composed, and the nearest names. printed: Hydra's message, or our own."""
+    if key := re.search(r"^Could not override '([^']+)'", printed, re.M):
+        yield from _no_such_key(name, key[1], arguments)
+        return
+    if option := re.search(r"^(?:In '[^']*': )?Could not find '([\w/]+)/([^'/]+)'", printed, re.M):
+        yield f"error: {option[1]}={option[2]} is none of {', '.join(options.listed(option[1])) or 'its options'}"
+    elif lines := list(words.without_advice(printed)):
+        yield lines[0] if lines[0].startswith("error: ") else f"error: {lines[0]}"
+        yield from lines[1:]
+    yield from suggestions(name, arguments)
+
+
+def _no_such_key(name: str, key: str, arguments: list[str]) -> Iterator[str]:
+    """That there is no such key, which keys stand beside it under the choices of the command line, and where it is."""
+    parent, _, leaf = key.rpartition(".")
+    folders = {*options.GROUPS.values(), "experiment"}
+    choices = [word for word in arguments if word.partition("=")[0] in folders and "," not in word]
+    node = None
+    with suppress(Exception), initialize_config_module("emoexp.conf", version_base="1.3"):
+        node = OmegaConf.select(compose(name, choices), parent) if parent else None
+    if not isinstance(node, DictConfig):
+        yield f"error: {key} is no key of {name}"
+        yield from suggestions(name, arguments)
+        return
+    if parent == "data" and node.get("name") == "faces":
+        yield (
+            f"error: {key}: the images of data=faces are drawn by this program, which reads no files for them. For "
+            "images of your own add data=folder, for FER2013 data=fer2013"
+        )
+        return
+    keys = [str(one) for one in node if one != "name"]
+    group = options.GROUPS.get(parent, "")
+    beside = ", ".join(f"{parent}.{one}" for one in keys) or "none"
+    yield f"error: {key} is no key of {f'{group}={node.name}' if 'name' in node else parent}; there are {beside}"
+    if near := difflib.get_close_matches(leaf, keys, n=1):
+        yield f"did you mean {parent}.{near[0]}?"
+    elif others := [option for option in options.listed(group) if group and leaf in options.option(group, option)]:
+        yield f"{leaf} is a key of {', '.join(f'{group}={option}' for option in others)}"
 
 
 @contextmanager
@@ -104,15 +173,18 @@ def suggestions(name: str, arguments: list[str]) -> Iterator[str]:
             for choice in value.split(","):
                 yield from _nearest(choice, candidates, f"{group}=")
         elif key not in keys:
-            candidates = [name for name in keys if "." in name] if "." in key else keys
-            yield from _nearest(key, candidates, "")
+            # a group is chosen by its folder, imbalance/loss=focal, not by its key
+            names = dict.fromkeys(options.GROUPS.get(known, known) for known in keys)
+            yield from _nearest(key, [known for known in names if "." in known] if "." in key else list(names), "")
 
 
 def _nearest(name: str, candidates: list[str], prefix: str) -> Iterator[str]:
     if name not in candidates:
         similar = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
-        same_ending = [key for key in candidates if key.rpartition(".")[2] == name.rpartition(".")[2]]
-        if matches := list(dict.fromkeys([*similar, *same_ending])):
+        same_ending = [key for key in candidates if re.split(r"[./]", key)[-1] == re.split(r"[./]", name)[-1]]
+        if similar and difflib.SequenceMatcher(None, name, similar[0]).ratio() > ALONE:
+            similar, same_ending = similar[:1], []
+        if matches := list(dict.fromkeys([*same_ending, *similar])):
             yield f"did you mean {' or '.join(prefix + match for match in matches)}?"
 
 

@@ -43,6 +43,12 @@ def plan(loader: ConfigLoader, master: DictConfig, words: Sequence[str]) -> Plan
     cells, errors = [], {}
     all_settings: list[Sweep] = []
     composer = _Composer(loader, master, axes)
+    for override in overrides:
+        if override.is_interval_sweep():
+            raise ValueError(
+                f"{override.input_line} draws from an interval, which a sweeper such as Optuna's takes; here a sweep "
+                f"takes values, {override.key_or_group}=0.001,0.003,0.01, or whole numbers, range(6)"
+            )
     for combination in BasicSweeper.split_arguments(overrides, None)[0]:
         try:
             cell, settings = composer.cell(combination)

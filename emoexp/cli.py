@@ -15,7 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from emoexp.config import options, words
+from emoexp.config import option_files, options, words
 
 
 def command(name: str, job: Callable[[], None]) -> None:
@@ -24,6 +24,7 @@ def command(name: str, job: Callable[[], None]) -> None:
         print(help_text(name))
         return
     with exit_on_error():
+        option_files.check(sys.argv[1:])
         sys.argv[1:] = words.prepare(sys.argv[1:])
     register_sweeper()
     _hold_stderr()

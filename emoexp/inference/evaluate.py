@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from emoexp.config import build_data, option
 from emoexp.config.data import LongTail, Split
@@ -14,6 +13,7 @@ from emoexp.config.schema import Node
 from emoexp.data.dataset import PARTS, Source
 from emoexp.inference import results
 from emoexp.inference.trained import TrainedModel, load
+from emoexp.runs import files
 from emoexp.runs.files import write_json
 from emoexp.runs.process import logging_to_stdout
 from emoexp.runs.tables import table
@@ -85,7 +85,9 @@ def part_of(options: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
     if options["part"] not in PARTS:
         raise ValueError(f"part is train, val, test or all; it is {options['part']}")
     index = np.flatnonzero(source.part == PARTS.index(options["part"]))
-    config = yaml.safe_load((trained.folder / "config.yaml").read_text())
+    config = files.read_yaml(trained.folder / "config.yaml")
+    if not isinstance(config, dict) or not {"split", "data"} <= config.keys():
+        raise ValueError(f"{trained.folder / 'config.yaml'} is no configuration of a run: split or data is missing")
     split: Split = options.get("split") or option.read(
         Split, config["split"], "split", options["allow"], from_run_folder=True
     )

@@ -65,7 +65,15 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def write_yaml(path: Path, content: Any) -> None:
     """Replace a YAML file; keys stay in their order. Raises as `write_bytes`."""
-    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_text(path, yaml.dump(content, Dumper=_DumperWithoutAliases, sort_keys=False, allow_unicode=True))
+
+
+class _DumperWithoutAliases(yaml.SafeDumper):
+    """Writes a value that occurs twice twice, as `read_yaml` wants it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Called by yaml for each value."""
+        return True
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -132,6 +140,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if isinstance(content, dict):
         return content
     raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+
+
+class _WithoutAliases(yaml.SafeLoader):
+    """Refuses aliases: a file of a few lines can stand for more values than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Called by yaml for each node."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read", mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file of plain values, in UTF-8.
+
+    Raises:
+        ValueError: the file is not such YAML.
+    """
+    try:
+        return _WithoutAliases(path.read_text(encoding="utf-8")).get_single_data()
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -16,10 +16,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from emoexp.config import option_files, options, words
+from emoexp.runs import streams
 
 
 def command(name: str, job: Callable[[], None]) -> None:
     """Run a command: print our own help, or let Hydra compose and run the job. Where composing fails, say why."""
+    streams.tolerate_lost_output()
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(name))
         return

@@ -22,13 +22,19 @@ log = logging.getLogger("emoexp")
 
 
 class _Stdout(logging.Handler):
-    """Lines on standard output that do not cut through a progress bar."""
+    """Lines on standard output that do not cut through a progress bar. That nobody reads them is noted once."""
+
+    _has_noted_loss = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         tqdm.write(prefix + self.format(record), file=sys.stdout)
         sys.stdout.flush()
+        error = getattr(sys.stdout, "error", None)
+        if error and not self._has_noted_loss:
+            self._has_noted_loss = True
+            log.warning("standard output cannot be written (%s); training goes on without it", error)
 
 
 def logging_to_stdout() -> None:
@@ -97,11 +103,17 @@ def tracking_settings(machine: Machine) -> tracking.Settings:
 
 @contextmanager
 def _on_signals(handler: Any) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM by `handler` in the block. Only in the main thread: no other one gets signals."""
+    """Handle SIGINT, SIGTERM and SIGHUP by `handler` in the block. Only in the main thread: no other gets signals.
+
+    SIGHUP, which a process gets when its terminal is closed, stays ignored where it was: by nohup.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old_handlers = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    old_handlers = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
@@ -111,7 +123,7 @@ def _on_signals(handler: Any) -> Iterator[None]:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt in the block, so that the run can record that it was killed.
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the block, so that the run can record that it was killed.
 
     A shell may start background processes so that they ignore SIGINT; in the block they do not.
     """
@@ -125,14 +137,14 @@ def sigterm_interrupts() -> Iterator[None]:
 
 @contextmanager
 def ignore_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM are ignored in the block, so that a write in it is not interrupted."""
+    """SIGINT, SIGTERM and SIGHUP are ignored in the block, so that a write in it is not interrupted."""
     with _on_signals(signal.SIG_IGN):
         yield
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM set a flag that the yielded function reads; a second SIGINT interrupts at once."""
+    """SIGINT, SIGTERM and SIGHUP set a flag that the yielded function reads; a second SIGINT interrupts at once."""
     received: list[int] = []
 
     def record_signal(number: int, frame: FrameType | None) -> None:

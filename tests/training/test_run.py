@@ -1,6 +1,7 @@
 """Whole runs: what they leave, that they can be killed at any moment, and that equal runs are equal."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -412,7 +413,7 @@ def test_kill_9_at_random_moments_changes_no_bit(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130)])
 def test_signals_leave_a_checkpoint_and_a_killed_run(tmp_path, number, code):
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command(tmp_path, "epochs=200"), text=True, **both) as process:
@@ -426,6 +427,18 @@ def test_signals_leave_a_checkpoint_and_a_killed_run(tmp_path, number, code):
     folder = run_folder(tmp_path)
     assert json.loads((folder / "status.json").read_text())["status"] == "KILLED"
     assert checkpoint.load(folder / "last.pt")["epoch"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", ["| head -1", ">&- 2>&-"])
+def test_a_training_whose_output_nobody_reads_goes_on(tmp_path, redirection):
+    line = f"{shlex.join(command(tmp_path))} {redirection}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    folder = run_folder(tmp_path)
+    assert json.loads((folder / "status.json").read_text())["status"] == "FINISHED"
+    if redirection.startswith("|"):
+        assert "standard output cannot be written (Broken pipe); training goes on" in (folder / "run.log").read_text()
 
 
 def test_the_log_holds_what_was_said(finished):

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from emoexp.runs.files import move_into_place
 
 KINDS = ("mlflow", "server", "none")
 SQLITE = "sqlite:///"
+SPECIAL = re.compile(r"[%?#]")  # in the path of an address
 _NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs")  # file systems
 
 
@@ -97,11 +99,11 @@ def locate(settings: Settings, folder: Path | None = None) -> Store | None:
 
 
 def _local(settings: Settings, uri: str | None, folder: Path, variable: str | None) -> Store:
-    database = folder / (uri.removeprefix(SQLITE).split("?", 1)[0] if uri else "mlflow.db")
+    database = folder / (unquote(uri.removeprefix(SQLITE).split("?", 1)[0]) if uri else "mlflow.db")
     artifacts = settings.artifacts
     if artifacts is None or "://" not in artifacts:
         artifacts = (folder / (artifacts or database.parent / "mlartifacts")).as_uri()
-    address = f"{SQLITE}{database}"
+    address = address_of(database)
     return Store(address, database, artifacts, _notes(settings, database, address, variable))
 
 
@@ -121,6 +123,18 @@ def _notes(settings: Settings, database: Path, address: str, variable: str | Non
     return tuple(notes)
 
 
+def address_of(database: Path) -> str:
+    """The address of an SQLite file.
+
+    Where its path has characters that mean something in an address, they are escaped, or better avoided by the path
+    from the working folder: MLflow makes the folder that stands in an address without reading the escapes.
+    """
+    path = str(database)
+    if SPECIAL.search(path) and not SPECIAL.search(relative := os.path.relpath(path)):
+        path = relative
+    return SQLITE + SPECIAL.sub(lambda match: f"%{ord(match[0]):02X}", path)
+
+
 def create_once(database: Path, create_schema: Callable[[str], None]) -> None:
     """Create the SQLite file if there is none; the caller holds its lock.
 
@@ -131,7 +145,7 @@ def create_once(database: Path, create_schema: Callable[[str], None]) -> None:
         return
     draft = database.with_name(f"{database.name}.new")
     draft.unlink(missing_ok=True)
-    create_schema(f"{SQLITE}{draft}")
+    create_schema(address_of(draft))
     move_into_place(draft, database)
     if not _on_network(database):
         with closing(sqlite3.connect(database)) as connection:

@@ -28,7 +28,7 @@ from emoexp.metrics import classification
 from emoexp.runs import files
 from emoexp.tracking import Settings, Tracker, behind, client, close_dead, locate, mirror, record
 from emoexp.tracking.mirror import Mirror
-from emoexp.tracking.settings import create_once, redact
+from emoexp.tracking.settings import address_of, create_once, redact
 
 EPOCHS = 3
 CLASSES = ("anger", "joy", "fear (x)")
@@ -928,3 +928,17 @@ def test_the_logged_model_takes_raw_images(place: Path) -> None:
     np.testing.assert_allclose(alone.predict(image[:, 0].astype(np.int64)), expected, atol=1e-6)
     with pytest.raises(ValueError, match=r"0\.\.255"):
         alone.predict(image / 255)
+
+
+@pytest.mark.parametrize("name", ["a?b", "100%", "a%20b", "a#b", "a b"])
+def test_a_folder_of_any_name_holds_its_own_database(name, place, monkeypatch):
+    folder, database = place / name, f"{name.encode().hex()}.db"  # MLflow keeps a store for each address in a process
+    folder.mkdir()
+    shutil.move(place / "mlflow.db", folder / database)
+    monkeypatch.chdir(folder)
+    mirror(write_run(folder / "outputs" / "a"), Settings("mlflow", uri=f"sqlite:///{database}", log_model=False))
+    with closing(sqlite3.connect(folder / database)) as connection:
+        assert connection.execute("select status from runs").fetchall() == [("FINISHED",)]
+    assert {path.name for path in place.iterdir()} == {name}
+    monkeypatch.chdir(place.parent)
+    assert locate(Settings("mlflow", uri=address_of(folder / database))).database == folder / database

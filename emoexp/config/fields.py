@@ -72,6 +72,7 @@ BelowOne = Annotated[float, Range(least=0, below=1)]
 InsideShare = Annotated[float, Range(above=0, below=1)]  # a share that leaves something on either side
 Exponent = Annotated[float, Range(least=-4, most=4)]  # of class counts; beyond, powers grow out of all bounds
 Count = Annotated[int, Range(least=1)]
+Width = Annotated[int, Range(least=1, most=65536)]  # channels or features of a layer
 ImageSize = Annotated[int, Range(least=8, most=4096)]  # pixels a side
 Seed = Annotated[int, Range(least=0, below=2**63)]
 

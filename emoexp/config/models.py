@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from emoexp.config.build import Homes, ours
-from emoexp.config.fields import BelowOne, Count, Length, NotNegative, Range, accepted, check_keys
+from emoexp.config.fields import BelowOne, Length, NotNegative, Range, Width, accepted, check_keys
 from emoexp.config.option import Option, Own
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ class Architecture(Option):
 class EmotionCnn(Architecture):
     """conf/architecture/emotion_cnn.yaml"""
 
-    widths: Annotated[list[Count], Length(1)]
-    dense: Count
+    widths: Annotated[list[Width], Length(1)]
+    dense: Width
     conv_dropout: BelowOne
     dropout: BelowOne
 
@@ -246,7 +246,7 @@ class ResNet18(Architecture):
 class CifarResNet(Architecture):
     """conf/architecture/resnet32.yaml"""
 
-    depth: Annotated[int, Range(least=8)]
+    depth: Annotated[int, Range(least=8, most=1202)]
 
     @property
     def least_size(self) -> int:
@@ -275,8 +275,8 @@ class CifarResNet(Architecture):
 class ShallowCnn(Architecture):
     """conf/architecture/shallow_cnn.yaml"""
 
-    width: Count
-    dense: Count
+    width: Width
+    dense: Width
 
     @property
     def least_size(self) -> int:
@@ -301,7 +301,7 @@ class ShallowCnn(Architecture):
 class VggA(Architecture):
     """conf/architecture/vgg_a.yaml"""
 
-    dense: Count
+    dense: Width
     dropout: BelowOne
     batch_norm: bool
 

@@ -7,8 +7,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 
+from emoexp.config import options
+
 # keys that hold a text of the user's: a path, a name, a pattern
 TEXTS = re.compile(r"data\.(root|labels|identity|name)|outputs|cache|sweep|run|runs|images|out|filter|audit\.runs")
+FOLDERS = {*options.GROUPS.values(), "experiment", "ablation"}  # groups of options
 LISTS = re.compile(r"runs|images|audit\.runs")  # those that may be several
 
 
@@ -33,6 +36,9 @@ def _prepare(parser: OverridesParser, word: str, following: Sequence[str]) -> st
         if is_text:
             return f"{key}={quoted(value)}"
         raise ValueError(explained(key, value, following)) from error
+    is_choice = isinstance(override.value(), str) or (override.value() is None and key in ("experiment", "ablation"))
+    if key in FOLDERS and override.value_type == ValueType.ELEMENT and not is_choice:
+        raise ValueError(f"{word}: {key} is chosen by the name of one of its options, {', '.join(options.listed(key))}")
     if is_text and override.value_type == ValueType.ELEMENT:
         read = override.value()
         is_no_text = isinstance(read, int | float | dict) or (isinstance(read, list) and not LISTS.fullmatch(key))

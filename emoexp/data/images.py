@@ -116,7 +116,9 @@ def report_unusable(unusable: list[str], total: int, on_corrupt: str) -> tuple[s
     more = f"\n  and {len(unusable) - _MAX_LISTED} more" if len(unusable) > _MAX_LISTED else ""
     text = f"{len(unusable)} of {total} images cannot be used:\n  " + "\n  ".join(unusable[:_MAX_LISTED]) + more
     if on_corrupt == "refuse":
-        raise ValueError(text + "\nRepair or remove them, or leave them out with data.on_corrupt=drop")
+        raise ValueError(
+            text + "\nRepair or remove them, or leave them out with data.on_corrupt=drop (predict: on_corrupt=drop)"
+        )
     if len(unusable) == total:
         raise ValueError(text + "\nNothing is left")
     return (text.replace("cannot be used", "cannot be used and are left out"),)

@@ -88,10 +88,10 @@ def test_every_option_says_what_it_is(group, option):
         ("architecture.dropout=2", "architecture.dropout is a number from 0 to below 1; it is 2"),
         (
             "architecture.widths=[a,b]",
-            "architecture.widths is a list of 1 or more whole numbers from 1 on; it is",
+            "architecture.widths is a list of 1 or more whole numbers from 1 to 65536; it is",
         ),
         ("architecture.widths=3", "architecture.widths is a list"),
-        ("architecture.dense=1.5", "architecture.dense is a whole number from 1 on; it is 1.5"),
+        ("architecture.dense=1.5", "architecture.dense is a whole number from 1 to 65536; it is 1.5"),
         ("architecture=resnet32 architecture.depth=33", "architecture.depth is 6n + 2"),
         ("architecture=vgg_a image_size=16", "architecture=vgg_a needs image_size of at least 32; it is 16"),
         (
@@ -401,7 +401,10 @@ def test_a_run_folder_of_an_earlier_version_is_read_by_its_names():
 @pytest.mark.parametrize(
     ("node", "told"),
     [
-        ({**OLD, "widths": [-4]}, "architecture.widths is a list of 1 or more whole numbers from 1 on; it is [-4]"),
+        (
+            {**OLD, "widths": [-4]},
+            "architecture.widths is a list of 1 or more whole numbers from 1 to 65536; it is [-4]",
+        ),
         ({**OLD, "depth": 3}, "architecture.depth is no key of architecture=emotion_cnn"),
         (
             {**OLD, "name": "mine"},

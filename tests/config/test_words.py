@@ -129,3 +129,12 @@ def test_the_command_says_so_and_leaves_nothing(arguments, told, tmp_path):
     command = [sys.executable, "-m", "emoexp.train", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith(told) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "word", ["imbalance=null", "tracking=3", "activation={a: 1}", "data=[a]", "imbalance/loss=true"]
+)
+def test_a_group_is_chosen_by_a_name(word):
+    with pytest.raises(ValueError, match="is chosen by the name of one of its options, "):
+        words.prepare([word])
+    assert words.prepare(["experiment=null", "ablation=null"]) == ["experiment=null", "ablation=null"]

@@ -119,7 +119,7 @@ ALTERED = {
     "weights of another type": (other_type, r"in the file it is torch\.float64"),
     "a weight renamed": (rename_weight, "is missing: the specification describes"),
     "a weight too many": (more_weights, r"model\.other has no place in the network"),
-    "widths of a million": (put(SPEC, "architecture", "widths", value=[10**6, 10**6]), "of shape"),
+    "widths that no memory holds": (put(SPEC, "architecture", "widths", value=[60000, 60000]), "of shape"),
     "widths negative": (put(SPEC, "architecture", "widths", value=[-1]), "widths is a list of 1 or more whole"),
     "an unknown network": (put(SPEC, "architecture", "name", value="gpt"), "architecture=gpt is none of"),
     "an unknown key": (put(SPEC, "architecture", "depth", value=3), r"architecture\.depth is no key"),

@@ -8,12 +8,16 @@ disk. Epochs that were not written before a kill are trained again, to the same 
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+from emoexp.config import best_model
+from emoexp.config.fields import Range, accepted, check_keys
 from emoexp.runs import checkpoint
 from emoexp.runs.folder import Run
 from emoexp.training.loop import EpochResult
-from emoexp.training.step import TrainState
+from emoexp.training.setup import TrainSetup
+from emoexp.training.step import TrainState, zero_sums
 
 MIN_INTERVAL_S = 1.0
 
@@ -48,6 +52,41 @@ class Checkpointer:
         self._run.write_lines("times.jsonl", self._times)
         self._best, self._last_write = None, time.monotonic()
         self._on_write()
+
+
+def restore(path: Path, setup: TrainSetup, state: TrainState) -> None:
+    """Load last.pt into the state of a training that is about to start, which is then the saved one, bit for bit.
+
+    Raises:
+        ValueError: names the file and what in it does not belong to this training.
+    """
+    payload = checkpoint.load(path)
+    try:
+        _check(payload, setup, state)
+        state.restore(payload, setup.step_setup.device)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: {told}. Delete the file, and the run starts anew") from error
+
+
+def _check(payload: dict[str, Any], setup: TrainSetup, state: TrainState) -> None:
+    """Refuse what a training of this setup cannot have written: its maker may be a stranger, or a broken disk."""
+    keys = ("model", "optimizer", "epoch", "step", "history", "running")
+    check_keys("", "last.pt", payload, keys)
+    if missing := [key for key in keys if key not in payload]:
+        raise ValueError(f"{missing[0]} is missing")
+    epoch = accepted("epoch", Annotated[int, Range(least=0, most=setup.epochs)], payload["epoch"])
+    accepted("step", Annotated[int, Range(least=0, most=setup.steps_per_epoch)], payload["step"])
+    history = payload["history"]
+    if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
+        raise ValueError("history is a list of rows")
+    if [row.get("epoch") for row in history] != list(range(1, epoch + 1)):
+        raise ValueError(f"history has a row for each of the {epoch} finished epochs; it has {len(history)} rows")
+    for name, tensor in payload["model"].items():
+        best_model.check_tensor(f"model.{name}", tensor)
+    best_model.check_shapes(state.model.state_dict(), payload["model"])
+    if payload["running"].keys() - zero_sums(setup.step_setup.device).keys():
+        raise ValueError(f"running holds sums of an epoch; it holds {', '.join(map(str, payload['running']))}")
 
 
 def _read_times(run: Run, epochs: int) -> list[dict[str, Any]]:

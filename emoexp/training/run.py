@@ -18,7 +18,7 @@ from emoexp.imbalance import ledger
 from emoexp.imbalance.strategy import Strategy
 from emoexp.inference import results
 from emoexp.models import mish
-from emoexp.runs import checkpoint, files
+from emoexp.runs import files
 from emoexp.runs import machine as machines
 from emoexp.runs.files import json_values
 from emoexp.runs.folder import Run, open_run
@@ -34,7 +34,7 @@ from emoexp.runs.process import (
     track,
 )
 from emoexp.training import leaky_protocol
-from emoexp.training.checkpointer import Checkpointer
+from emoexp.training.checkpointer import Checkpointer, restore
 from emoexp.training.conclude import conclude, export
 from emoexp.training.loop import Interrupted, fit
 from emoexp.training.run_log import epoch_line, record_leaks, record_ledger
@@ -134,7 +134,7 @@ def prepare_training(
     state = build_training.initial_state(experiment, data, device)
     last_checkpoint = run.folder / "last.pt"
     if last_checkpoint.is_file():
-        state.restore(checkpoint.load(last_checkpoint), device)
+        restore(last_checkpoint, setup, state)
         log.info("going on from epoch %d, step %d", state.epoch + 1, state.step)
     size = f"{sum(p.numel() for p in state.model.parameters()):,} parameters"
     placement = f"{experiment.activation.name} on {device} with {torch.get_num_threads()} threads"

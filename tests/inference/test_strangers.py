@@ -1,5 +1,6 @@
 """A run folder from a stranger: nothing in it runs code, is followed elsewhere, or is believed unchecked."""
 
+import dataclasses
 import math
 import os
 import re
@@ -229,3 +230,52 @@ def test_what_a_killed_process_left_anywhere_in_the_folder_is_removed(tmp_path):
         path.write_text("half")
     training.train(*words)
     assert not [path for path in left if path.exists()]
+
+
+LAST = {
+    "epoch -1": (put("epoch", value=-1), "epoch is a whole number from 0 to 2; it is -1"),
+    "epoch 99": (put("epoch", value=99), "epoch is a whole number from 0 to 2; it is 99"),
+    "epoch a text": (put("epoch", value="1"), "epoch is a whole number from 0 to 2; it is 1"),
+    "epoch without its row": (put("epoch", value=2), "history has a row for each of the 2 finished epochs; it has 1"),
+    "step of a billion": (put("step", value=10**9), "step is a whole number from 0 to .*; it is 1000000000"),
+    "history of numbers": (put("history", value=[1]), "history is a list of rows"),
+    "history of another epoch": (put("history", 0, "epoch", value=7), "history has a row for each"),
+    "weights nan": (spoil_weights, "numbers that are not finite"),
+    "weights of another shape": (narrow_weight, "of shape"),
+    "no optimizer": (drop("optimizer"), "optimizer is missing"),
+    "an optimizer of others": (put("optimizer", value={"state": {}, "param_groups": []}), "parameter group"),
+    "an optimizer that is a text": (put("optimizer", value="sgd"), "Delete the file"),
+    "sums of others": (put("running", value={"x": torch.zeros(1)}), "running holds sums of an epoch"),
+    "a key of nobody's": (put("x", value=1), "x is no key of last.pt"),
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory) -> tuple[Path, Any]:
+    """A run that was killed after the first of two epochs, and the words that continue it."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    words = tiny(folder, "epochs=2", "threads=1")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "epoch_line", interrupt)
+        training.train(*words)
+    return folder, words
+
+
+def interrupt(*ignored: object) -> str:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_training_does_not_go_on_from_what_it_cannot_have_written(name, interrupted, tmp_path):
+    folder, words = interrupted
+    change, told = LAST[name]
+    (run,) = (folder / "outputs").iterdir()
+    shutil.copytree(run, tmp_path / "outputs" / run.name)
+    last = tmp_path / "outputs" / run.name / "last.pt"
+    payload = checkpoint.load(last)
+    change(payload)
+    checkpoint.save(last, payload)
+    experiment, machine = words
+    with pytest.raises(ValueError, match=told) as caught:
+        training.train(experiment, dataclasses.replace(machine, outputs=str(tmp_path / "outputs")))
+    assert str(caught.value).startswith(f"{last}: ") and len(str(caught.value).splitlines()) == 1

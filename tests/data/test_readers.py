@@ -5,9 +5,11 @@ import gzip
 import io
 import os
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -468,3 +470,13 @@ def test_the_real_facial_expressions_are_split_by_person() -> None:
     for part, share in zip(("val", "test"), (0.1, 0.2), strict=True):
         assert (data.counts(part) >= 1).all()
         assert np.abs(data.counts(part) - share * np.bincount(data.labels)).max() <= 12  # disgust comes from few people
+
+
+def test_sixty_thousand_classes_are_told_apart_in_seconds():
+    names = [f"{number:05d}/a.png" for number in range(60_000)]
+    tree = SimpleNamespace(root=Path("images"), folders=[name[:5] for name in names])
+    started = time.process_time()
+    assert len(folder._classes(tree, names, 0, {})) == 60_000
+    assert time.process_time() - started < 10, "the time grows with the square of the classes"
+    with pytest.raises(ValueError, match="differ in case only: 00001X, 00001x"):
+        folder._classes(tree, [*names, "00001X/a.png", "00001x/a.png"], 0, {})

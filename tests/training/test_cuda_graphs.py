@@ -384,27 +384,37 @@ def test_a_network_that_holds_itself_is_taken_eagerly(caplog):
     assert "the network contains a reference to itself" in caplog.text
 
 
+def moved(train_setup, device: torch.device):
+    """A setup on another device."""
+    on_device = {"image_NCHW": train_setup.step_setup.image_NCHW.to(device), "device": device}
+    return dataclasses.replace(
+        train_setup,
+        samples=dataclasses.replace(train_setup.samples, **on_device),
+        step_setup=dataclasses.replace(train_setup.step_setup, **on_device),
+    )
+
+
+def state_on(device: torch.device, seed: int) -> step.TrainState:
+    """The state before the first step, on a device."""
+    model = initial_state(seed=seed).model.to(device).to(memory_format=torch.channels_last)
+    return step.TrainState(model, OPTIMIZERS["adamw"](build_training.parameter_groups(model, "weights")))
+
+
+@pytest.mark.parametrize("strategy", ["sharpness of the tail", "mixup", "two stages"])
+def test_what_runs_on_a_gpu_runs_on_the_cpu_by_the_same_functions(strategy):
+    train_setup, cpu = recipe(**STRATEGIES[strategy], schedule=halving, epochs=2), torch.device("cpu")
+    same(trained(moved(train_setup, cpu), state_on(cpu, 0)), trained(train_setup, state_on(cpu, 0)))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_cuda_graph_is_the_eager_run(strategy):
     device = torch.device("cuda")
-    train_setup = recipe(**STRATEGIES[strategy], schedule=halving, epochs=3)
-    on_gpu = {"image_NCHW": train_setup.step_setup.image_NCHW.to(device), "device": device}
-    samples, step_setup = (
-        dataclasses.replace(train_setup.samples, **on_gpu),
-        dataclasses.replace(train_setup.step_setup, **on_gpu),
-    )
-    train_setup = dataclasses.replace(train_setup, samples=samples, step=step_setup)
-
-    def on_device(seed: int) -> step.TrainState:
-        state = initial_state(seed=seed)
-        model = state.model.to(device).to(memory_format=torch.channels_last)
-        return step.TrainState(model, OPTIMIZERS["adamw"](build_training.parameter_groups(model, "weights")))
-
+    train_setup = moved(recipe(**STRATEGIES[strategy], schedule=halving, epochs=3), device)
     torch.use_deterministic_algorithms(True)
     try:
         share = dataclasses.replace(train_setup, capture=cuda_graphs.CapturedSteps())
         for seed in (0, 1):
-            same(trained(share, on_device(seed)), trained(train_setup, on_device(seed)))
+            same(trained(share, state_on(device, seed)), trained(train_setup, state_on(device, seed)))
     finally:
         torch.use_deterministic_algorithms(False)

@@ -1,6 +1,7 @@
 """The user's own images: one folder for each class, directly or inside folders for training, validation and test."""
 
 import re
+from collections import Counter
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -73,6 +74,7 @@ def _read(
         raise ValueError(f"{tree.root.absolute()} holds no image; data=folder looks for {_WHAT}")
     depth, part_of = _layout(tree, image_names)
     classes = _classes(tree, image_names, depth, part_of)
+    index_of = {name: index for index, name in enumerate(classes)}
     decoded = images.decode_all(
         image_names, tree.read_many(image_names, images.MAX_BYTES), image_size, channels, on_corrupt, allocate
     )
@@ -85,7 +87,7 @@ def _read(
     return Source(
         name="folder",
         images=decoded.pixels,
-        labels=np.array([classes.index(parts[1 if part_of else 0]) for parts in folders], dtype=np.int64),
+        labels=np.array([index_of[parts[1 if part_of else 0]] for parts in folders], dtype=np.int64),
         class_names=tuple(classes),
         names=np.array(names),
         part=np.array([part_of.get(parts[0], -1) for parts in folders], dtype=np.int8),
@@ -136,7 +138,8 @@ def _check_part_folders(tree: Tree, parents: list[list[str]], depth: int, part_o
 def _classes(tree: Tree, image_names: list[str], depth: int, part_of: dict[str, int]) -> list[str]:
     level = depth + 1 if part_of else depth
     classes = {name.split("/")[level] for name in image_names}
-    same_letters = sorted(name for name in classes if sum(other.casefold() == name.casefold() for other in classes) > 1)
+    count = Counter(name.casefold() for name in classes)
+    same_letters = sorted(name for name in classes if count[name.casefold()] > 1)
     if same_letters:
         raise ValueError(
             f"{tree.root.absolute()} holds class folders that differ in case only: {', '.join(same_letters)}"

@@ -55,7 +55,7 @@ def uniform(seed: int, purpose: str, *keys: Key, draws: int) -> Tensor:
     base = state if isinstance(state, Tensor) else torch.tensor([state])
     column = torch.arange(draws, device=base.device, dtype=torch.int64)
     bits = _mix(_mix((base[:, None] + 0x1E3779B9 & _MASK) ^ column[None, :]))
-    return (bits >> 8).to(torch.float32) * (1.0 / (1 << 24))  # type: ignore[union-attr]
+    return (bits >> 8).to(torch.float32) * (1.0 / (1 << 24))  # type: ignore[union-attr]  # a tensor, as `base` is
 
 
 def uniform_double(seed: int, purpose: str, *keys: Key) -> Tensor:

@@ -93,5 +93,5 @@ def _standard_tables() -> np.ndarray:
         file = io.BytesIO()
         Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)
         with Image.open(file) as image:
-            rows.append(image.quantization[0])  # type: ignore[attr-defined]
+            rows.append(image.quantization[0])  # type: ignore[attr-defined]  # a JPEG has it, an image of Pillow's not
     return np.array(rows, dtype=np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from emoexp.metrics import bootstrap, classification
 from emoexp.runs import files
 from emoexp.runs.files import json_values
-from emoexp.runs.tables import table, write_table  # noqa: F401 - table: of training.run and inference.evaluate
+from emoexp.runs.tables import write_table
 from emoexp.training import leaky_protocol as leaky
 
 RESAMPLES = 1000  # of the bootstrap

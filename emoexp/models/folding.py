@@ -25,7 +25,7 @@ def fold_batch_norms(model: Network, image_NCHW: Tensor) -> Network:
     fused_model = copy.deepcopy(model) if pairs else model
     for convolution, norm in pairs:
         layers = fused_model.get_submodule(convolution), fused_model.get_submodule(norm)
-        fused_layer = fuse_conv_bn_eval(*layers)  # type: ignore[arg-type, type-var]
+        fused_layer = fuse_conv_bn_eval(*layers)  # type: ignore[arg-type, type-var]  # the pairs name such layers
         _replace_module(fused_model, convolution, fused_layer.to(memory_format=torch.channels_last))
         _replace_module(fused_model, norm, nn.Identity())
     return fused_model if _computes_same(logits, fused_model, image_NCHW) else model

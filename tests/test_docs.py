@@ -285,7 +285,7 @@ WHOLE = {  # in this order: the command, further words, and what it leaves
     ),
     "python -m emoexp.train data=folder data.root=images imbalance=sqrt_sampler": (
         [*SMALL, "activation=relu"],
-        "outputs/folder-*/metrics.json",
+        "outputs/images-*/metrics.json",
     ),
     "python -m emoexp.evaluate run=outputs/RUN data=folder data.root=images part=all 'classes={happiness: happy}'": (
         ALLOWED,

@@ -19,7 +19,7 @@ from emoexp.auditing.chapters.original import comparison_with_original
 from emoexp.auditing.chapters.people import people
 from emoexp.auditing.chapters.suspicious_labels import suspicious_labels
 from emoexp.auditing.findings import KINDS, Chapter, Finding, table_of
-from emoexp.config import build_data, option
+from emoexp.config import build_data, naming, option, sources
 from emoexp.config.data import DataSource
 from emoexp.config.schema import Node
 from emoexp.data import files as data_files
@@ -50,15 +50,15 @@ def audit(plain: Node) -> list[str]:
     options = check_options(plain["audit"])
     if plain["threads"]:
         torch.set_num_threads(plain["threads"])
-    data = load(plain)
-    folder = Path(plain["outputs"]) / f"audit-{data.name}-{data.split}-{str(data.fingerprint['content'])[:8]}"
+    data, label = load(plain), plain["data"].label
+    folder = Path(plain["outputs"]) / f"audit-{naming.safe(label)}-{data.split}-{str(data.fingerprint['content'])[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     with sigterm_interrupts(), files.lock(folder / "lock"):
         run = Run(folder)
         write_manifest(run, plain, data)
         with record_status(run):
             chapters = build_chapters(load_audit_data(plain, data, folder), options)
-            write_pages(run, data, chapters)
+            write_pages(run, data, label, chapters)
     show_in_mlflow(folder, plain)
     log.info("page   %s", folder / "report" / "audit.html")
     kinds_found = {finding.kind for chapter in chapters for finding in chapter.findings if finding.count}
@@ -90,14 +90,14 @@ def check_options(options: Node) -> Node:
 def load(plain: Node) -> Dataset:
     """The data after split and long tail. Unreadable images do not raise an error here: a chapter lists them."""
     source_option: DataSource = plain["data"].lenient()
-    cache = build_data.folder_of(plain["cache"])
-    source = source_option.build(image_size=plain["image_size"], channels=plain["channels"], cache=cache)
+    cache = sources.folder_of(plain["cache"])
+    source = sources.read_source(source_option, plain["image_size"], plain["channels"], cache)
     return build_data.with_long_tail(plain["split"].build(source), source_option.long_tail)
 
 
 def load_audit_data(plain: Node, data: Dataset, folder: Path) -> AuditData:
     """The data with near duplicates and file headers, which several chapters need."""
-    near, cache = None, build_data.folder_of(plain["cache"])
+    near, cache = None, sources.folder_of(plain["cache"])
     if plain["audit"]["near"]:
         if near_duplicates.load(data, cache) is None:
             log.info(
@@ -134,22 +134,27 @@ def build_chapters(audit_data: AuditData, options: Node) -> list[Chapter]:
 def write_manifest(run: Run, plain: Node, data: Dataset) -> None:
     """Write configuration and manifest of the audit in the format of a run, so that MLflow can show it."""
     files.write_yaml(run.folder / "config.yaml", {key: option.plain(value) for key, value in plain.items()})
-    params = {"data": data.name, "split": data.split, "image_size": plain["image_size"], "channels": plain["channels"]}
+    params = {
+        "data": plain["data"].label,
+        "split": data.split,
+        "image_size": plain["image_size"],
+        "channels": plain["channels"],
+    }
     tags = {"kind": "audit", "data_notes": " ".join(data.notes)}
     run.write("manifest.json", {"run": run.folder.name, "params": params, "data": data.fingerprint, "tags": tags})
 
 
-def write_pages(run: Run, data: Dataset, chapters: list[Chapter]) -> None:
+def write_pages(run: Run, data: Dataset, label: str, chapters: list[Chapter]) -> None:
     """Write the pages, a CSV file for each table, and the counts of all findings as metrics."""
     findings = [finding for chapter in chapters for finding in chapter.findings]
     sections = [summary(findings), *[chapter.section for chapter in chapters]]
     fingerprint = data.fingerprint
     facts = [
-        ("data", f"{data.name}, split={data.split}, {len(data.labels):,} images of {len(data.class_names)} classes"),
+        ("data", f"{label}, split={data.split}, {len(data.labels):,} images of {len(data.class_names)} classes"),
         ("content", str(fingerprint["content"])[:16]),
         *[("note", note) for note in data.notes],
     ]
-    page = Page(f"Audit of {data.name}", facts, sections)
+    page = Page(f"Audit of {label}", facts, sections)
     folder = run.folder / "report"
     for subfolder in (folder, run.folder / "tables"):
         subfolder.mkdir(exist_ok=True)

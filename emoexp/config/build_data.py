@@ -1,10 +1,10 @@
 """From a configuration to images: read, split, without the leaks and with the long tail that it asks for."""
 
 import logging
-from pathlib import Path
 
 from emoexp.config.data import LongTail
 from emoexp.config.schema import Experiment, Machine
+from emoexp.config.sources import folder_of, read_source
 from emoexp.data import leaks, long_tail, near_duplicates
 from emoexp.data.dataset import Dataset
 from emoexp.training import leaky_protocol
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 def load_data(experiment: Experiment, machine: Machine) -> Dataset:
     """The images of a configuration, split, with the leaks between the parts and the long tail that it asks for."""
     cache = folder_of(machine.cache)
-    source = experiment.data.build(image_size=experiment.image_size, channels=experiment.channels, cache=cache)
+    source = read_source(experiment.data, experiment.image_size, experiment.channels, cache)
     if experiment.protocol == "leaky":
         copies = experiment.imbalance.copies
         data = leaky_protocol.split(
@@ -29,11 +29,6 @@ def load_data(experiment: Experiment, machine: Machine) -> Dataset:
         data = experiment.split.build(source)
     data = without_leaks(data, experiment.data.leaks, cache)
     return with_long_tail(data, experiment.data.long_tail)  # last: its counts are those that training has
-
-
-def folder_of(cache: str | None) -> str | None:
-    """A folder of the configuration as an absolute one."""
-    return str(Path(cache).expanduser()) if cache else None
 
 
 def with_long_tail(data: Dataset, tail: LongTail) -> Dataset:

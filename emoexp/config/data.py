@@ -3,11 +3,12 @@
 import re
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from emoexp.config import options
 from emoexp.config.build import Homes, ours
-from emoexp.config.fields import BelowOne, Count, InsideShare, Length, Node, Range, Seed, Share
+from emoexp.config.fields import BelowOne, ContentHash, Count, InsideShare, Length, Name, Node, Range, Seed, Share
 from emoexp.config.option import Option, Own, Values, read_values
 
 if TYPE_CHECKING:
@@ -61,9 +62,37 @@ class DataSource(Option):
         """The same source, with unreadable images dropped where it can do so."""
         return self.having(on_corrupt="drop") if "on_corrupt" in self.plain() else self
 
+    @property
+    def label(self) -> str:
+        """What the data are called in names of runs and in tables."""
+        return self.name
+
     @abstractmethod
     def build(self, *, image_size: int, channels: int, cache: str | None) -> "Source":
         """The images, read. image_size: pixels a side. cache: the folder of packed images, None for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brought(DataSource):
+    """Images that somebody brings, which may change under one path: they are told apart by their content.
+
+    dataset: their name. content: the hash of their pixels and labels (`Source.images_hash`); where it is None, training
+    fills it in, except for the one copy that runs were named by before content belonged to a name (usual_contents).
+    """
+
+    usual_contents: ClassVar[tuple[str, ...]] = ()
+
+    dataset: Name | None
+    content: ContentHash | None
+
+    @property
+    def label(self) -> str:
+        """See DataSource."""
+        return self.dataset or self.name
+
+    def identified(self, content: str) -> Self:
+        """The same source with the hash of its content, as a run's identity holds it."""
+        return self.having(content=None if content in self.usual_contents else content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +141,10 @@ class Faces(DataSource):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FacialExpressions(DataSource):
+class FacialExpressions(Brought):
     """conf/data/facial_expressions.yaml"""
+
+    usual_contents: ClassVar[tuple[str, ...]] = ("e00d8a41c171",)  # of benchmarks/results, 48×48
 
     root: str
     on_corrupt: OnCorrupt
@@ -128,8 +159,13 @@ class FacialExpressions(DataSource):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fer2013(DataSource):
+class Fer2013(Brought):
     """conf/data/fer2013.yaml"""
+
+    usual_contents: ClassVar[tuple[str, ...]] = (
+        "bbbcf4bc4250",
+        "746aa18f4dfc",
+    )  # of benchmarks/results, 48 and 24 px
 
     root: str
     strict: bool
@@ -150,7 +186,7 @@ class Fer2013(DataSource):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder(DataSource):
+class Folder(Brought):
     """conf/data/folder.yaml"""
 
     root: str
@@ -171,6 +207,11 @@ class Folder(DataSource):
                 f"{path}.identity={self.identity!r} has {groups} groups; exactly one must hold the person's name"
             )
 
+    @property
+    def label(self) -> str:
+        """The name of the folder or archive where no other is given."""
+        return self.dataset or _name_at(self.root) or self.name
+
     def build(self, *, image_size: int, channels: int, cache: str | None) -> "Source":
         """See DataSource."""
         from emoexp.data.readers import folder
@@ -185,20 +226,30 @@ class Folder(DataSource):
         )
 
 
+def _name_at(root: str) -> str:
+    """What the data at a path are called: the folder's name, or an archive's without its endings."""
+    path = Path(root).expanduser().resolve()
+    return (
+        path.name if path.is_dir() else re.sub(r"(\.(tar|zip|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|parquet))+$", "", path.name)
+    )
+
+
 READERS = ("faces", "facial_expressions", "fer2013", "folder")  # modules
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnData(Own, DataSource):
+class OwnData(Own, Brought):
     """A source of somebody's own."""
 
     homes: ClassVar[Homes] = ours(
         "data.readers.faces", "data.readers.facial_expressions", "data.readers.fer2013", "data.readers.folder"
     )
-    taken: ClassVar[tuple[str, ...]] = ("long_tail", "leaks")
+    taken: ClassVar[tuple[str, ...]] = ("long_tail", "leaks", "dataset", "content")
 
     long_tail: LongTail = NO_TAIL
     leaks: Leaks = "warn"
+    dataset: Name | None = None
+    content: ContentHash | None = None
 
     def build(self, *, image_size: int, channels: int, cache: str | None) -> "Source":
         """See DataSource."""

@@ -75,6 +75,8 @@ Count = Annotated[int, Range(least=1)]
 Width = Annotated[int, Range(least=1, most=65536)]  # channels or features of a layer
 ImageSize = Annotated[int, Range(least=8, most=4096)]  # pixels a side
 Seed = Annotated[int, Range(least=0, below=2**63)]
+Name = Annotated[str, Length(1, 60)]
+ContentHash = Annotated[str, Length(12, 12)]  # hexadecimal digits
 
 
 def accepted(key: str, kind: Any, value: Any) -> Any:

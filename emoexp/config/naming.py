@@ -14,7 +14,7 @@ from emoexp.config.imbalance import Imbalance
 from emoexp.config.schema import Experiment
 
 COLUMNS = ("copies", "sampling", "weights", "loss", "schedule", "mix", "posthoc")
-PATHS = ("root",)  # keys of a data source that say where it lies, not what it is
+PATHS = ("root", "dataset")  # keys of a data source that say where it lies and what it is called, not what it is
 
 
 def changed(group: str, node: Node) -> Node:
@@ -99,7 +99,7 @@ def _rows() -> dict[str, dict[str, Node]]:
 
 def name(experiment: Experiment) -> str:
     """The name of a run's folder: its main choices and a hash of all (letters, digits, dot, dash, underscore)."""
-    main = [experiment.data.name, experiment.architecture.name, experiment.activation.name]
+    main = [safe(experiment.data.label)[:40], experiment.architecture.name, experiment.activation.name]
     words = [*main, strategy(experiment.imbalance), f"s{experiment.seed}"]
     words += [] if experiment.protocol == "clean" else [experiment.protocol]
     digest = hashlib.sha256(json.dumps(choices(experiment), sort_keys=True, default=str).encode()).hexdigest()

@@ -10,7 +10,9 @@ from hydra.errors import HydraException
 from emoexp.config import options
 
 # keys that hold a text of the user's: a path, a name, a pattern
-TEXTS = re.compile(r"data\.(root|labels|identity|name)|outputs|cache|sweep|run|runs|images|out|filter|audit\.runs")
+TEXTS = re.compile(
+    r"data\.(root|labels|identity|name|dataset|content)|outputs|cache|sweep|run|runs|images|out|filter|audit\.runs"
+)
 FOLDERS = {*options.GROUPS.values(), "experiment", "ablation"}  # groups of options
 LISTS = re.compile(r"runs|images|audit\.runs")  # those that may be several
 

@@ -34,6 +34,17 @@ class Source:
     notes: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...] = ()
 
+    @cached_property
+    def images_hash(self) -> str:
+        """A hash of pixels and labels, whatever the names, the order or the parts of the files: 64 hexadecimal digits.
+
+        It is the same before and after a split, and for copies that were made before it.
+        """
+        pairs = np.unique(np.char.add(self.digest, np.char.mod(b"%d", self.labels)))
+        sha = hashlib.sha256(repr((self.class_names, self.images.shape[1:])).encode())
+        sha.update(pairs.tobytes())
+        return sha.hexdigest()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Source):
@@ -82,7 +93,7 @@ class Dataset(Source):
         return {
             "source": self.name,
             "content": _content(self),
-            "images": _images(self),
+            "images": self.images_hash,
             "classes": list(self.class_names),
             "split": self.split,
             "counts": {part: [int(count) for count in self.counts(part)] for part in PARTS},
@@ -115,13 +126,6 @@ def pixel_statistics(image_NCHW: np.ndarray, index: np.ndarray) -> tuple[float, 
     mean = int((count * grey).sum()) / total
     variance = int((count * grey * grey).sum()) / total - mean * mean
     return mean / 255, max(variance, 0.0) ** 0.5 / 255
-
-
-def _images(data: Dataset) -> str:
-    pairs = np.unique(np.char.add(data.digest, np.char.mod(b"%d", data.labels)))
-    sha = hashlib.sha256(repr((data.class_names, data.images.shape[1:])).encode())
-    sha.update(pairs.tobytes())
-    return sha.hexdigest()
 
 
 def _content(data: Dataset) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emoexp.config import build_data, option
+from emoexp.config import build_data, option, sources
 from emoexp.config.data import LongTail, Split
 from emoexp.config.schema import Node
 from emoexp.data.dataset import PARTS, Source
@@ -76,8 +76,8 @@ def images_hash(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:
 def part_of(options: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
     """The images, loaded with size and channels of the model, and the indices of the requested part."""
     spec = trained.spec
-    cache = build_data.folder_of(options["cache"])
-    source: Source = options["data"].build(image_size=spec["image_size"], channels=spec["channels"], cache=cache)
+    cache = sources.folder_of(options["cache"])
+    source = sources.read_source(options["data"], spec["image_size"], spec["channels"], cache)
     for note in source.notes:
         log.info("data   %s", note)
     if options["part"] == "all":

@@ -117,7 +117,9 @@ def sweep_name(title: str, cells: list[Cell], axes: Iterable[str], settings: Swe
     if settings.tune.lr:
         shared["tune"] = settings.tune.plain()
     digest = hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return naming.safe(f"{title}-{cells[0].experiment.data.name}") + f"-{digest}"
+    labels = {cell.experiment.data.label for cell in cells}
+    data = labels.pop() if len(labels) == 1 else cells[0].experiment.data.name
+    return naming.safe(f"{title}-{data}") + f"-{digest}"
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

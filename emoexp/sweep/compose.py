@@ -1,6 +1,7 @@
 """Turns a command line into the cells of a sweep; all of them are composed and checked before one starts."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emoexp.config import checks, naming
-from emoexp.config.schema import Sweep
+from emoexp.config import checks, naming, sources
+from emoexp.config.data import Brought, DataSource
+from emoexp.config.schema import Experiment, Sweep
 from emoexp.sweep import tune
 from emoexp.sweep.cells import Cell, CellRequest, Plan, SweepFolder, sweep_name
 
@@ -63,6 +65,7 @@ def plan(loader: ConfigLoader, master: DictConfig, words: Sequence[str]) -> Plan
         head = f"nothing was started; {len(errors)} cells are wrong:"
         raise ValueError("\n".join([head, *lines[:MAX_SHOWN], *more]))
     settings = _shared_settings(cells, all_settings, axes)
+    cells = _with_contents(cells)
     unique = list({cell.name: cell for cell in cells}.values())
     title = OmegaConf.select(master, "hydra.runtime.choices.ablation") or "_x_".join(axes) or "seeds"
     axes = [axis for axis in axes if axis in unique[0].axes]
@@ -118,6 +121,50 @@ def _cell(config: DictConfig, words: Sequence[str], axes: Sequence[str]) -> tupl
     return Cell(tuple(words), experiment, machine, named_axes), checks.sweep_of(config)
 
 
+def _with_contents(cells: list[Cell]) -> list[Cell]:
+    """The cells with the content of their images in their experiment, since it is part of what a run is.
+
+    Images that cannot be read leave a cell as it is: the check of the cell, before anything is trained, says why.
+    """
+    identified_data: dict[str, DataSource] = {}
+    found = []
+    for cell in cells:
+        experiment = cell.experiment
+        key = json.dumps([experiment.data.plain(), experiment.image_size, experiment.channels], default=str)
+        if key not in identified_data:
+            try:
+                identified_data[key] = _identified(cell).data
+            except (ValueError, OSError):
+                identified_data[key] = experiment.data
+        found.append(dataclasses.replace(cell, experiment=dataclasses.replace(experiment, data=identified_data[key])))
+    return found
+
+
+def _identified(cell: Cell) -> Experiment:
+    """A cell's experiment with the content of its images. Raises what reading them raises."""
+    experiment = cell.experiment
+    if not isinstance(experiment.data, Brought):
+        return experiment
+    cache = sources.folder_of(cell.machine.cache)
+    return sources.identified(
+        experiment, sources.read_source(experiment.data, experiment.image_size, experiment.channels, cache)
+    )
+
+
+def _check_identified(cell: Cell) -> None:
+    """Raises ValueError where a run has no name because its images cannot be read."""
+    data = cell.experiment.data
+    if isinstance(data, Brought) and data.content is None and not data.usual_contents:
+        try:
+            _identified(cell)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"the names of these runs hold the content of their images, which cannot be read: {error}. Without the "
+                "images, name the runs themselves: 'runs=[outputs/<run>,outputs/<run>]', or data.content=<12 digits, "
+                "from the runs' config.yaml>"
+            ) from error
+
+
 def _shared_settings(cells: list[Cell], all_settings: list[Sweep], axes: Sequence[str]) -> Sweep:
     """The settings of a sweep. Raises ValueError where cells differ in a setting of the sweep or of their machine."""
     machines = [cell.machine for cell in cells]
@@ -164,6 +211,8 @@ def sweep_request(words: list[str]) -> SweepRequest:
         raise ValueError(str(error)) from error
     finally:
         GlobalHydra.instance().hydra = outer_hydra
+    for cell in planned.cells:
+        _check_identified(cell)
     folder = Path(str(master.hydra.sweep.dir)) / planned.name
     tuned: Sequence[Cell | None] = planned.cells
     if planned.settings.tune.lr:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from emoexp.config import build_data, build_model, build_strategy, build_training, naming
+from emoexp.config import build_data, build_model, build_strategy, build_training, naming, sources
 from emoexp.config.schema import Experiment, Machine
 from emoexp.data import leaks, near_duplicates
 from emoexp.data.dataset import Dataset
@@ -65,6 +65,7 @@ def train(
     machines.prepare(device, machine.threads, experiment.precision, experiment.deterministic)
     mish.prepare(machine.cache)
     data = load(experiment, machine)
+    experiment = sources.identified(experiment, data)
     strategy = build_strategy.build_strategy(experiment, data)
     name, run_manifest = naming.name(experiment), manifest(experiment, data, strategy, device, machine)
     full_config = experiment.plain() | machine.plain()
@@ -126,7 +127,7 @@ def prepare_training(
 ) -> tuple[TrainSetup, TrainState]:
     """Write leaks and ledger, build setup and state, and load the last checkpoint if there is one."""
     log.info("run    %s", run.folder)
-    record_leaks(run, data, near_duplicates.load(data, build_data.folder_of(machine.cache)))
+    record_leaks(run, data, near_duplicates.load(data, sources.folder_of(machine.cache)))
     seen = np.concatenate([data.digest[data.where(part)] for part in ("train", "val")])
     files.write_array(run.folder / "seen.npy", seen)
     record_ledger(run, strategy, data, build_strategy.heuristics(experiment, strategy))
@@ -153,7 +154,7 @@ def manifest(
             "run": naming.name(experiment),
             "params": naming.params(experiment),
             **facts(values, machine.allow),
-            "data": data.fingerprint,
+            "data": data.fingerprint | {"source": experiment.data.label},
             "kernels": {"mish": mish.kernel()} | ({"step": "compiled"} if machine.executor == "compiled" else {}),
             **machines.facts(device),
             "tags": {

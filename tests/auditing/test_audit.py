@@ -235,7 +235,7 @@ def test_runs_know_what_an_audit_found(folder, tmp_path):
         composition = composed(*told, *small, "tracking=none", "threads=1", *words)
         experiment, place = checks.checked(composition)
         training.train(experiment, place)
-        newest = max((tmp_path / "outputs").glob("folder-*"), key=lambda path: path.stat().st_mtime)
+        newest = max((tmp_path / "outputs").glob(f"{folder.name}-*"), key=lambda path: path.stat().st_mtime)
         return json.loads((newest / "leaks.json").read_text())
 
     before = leaks_of()

@@ -85,7 +85,7 @@ def test_one_group_of_parameters_decays_and_the_network_is_resnet32(pictures, tm
 def test_a_row_runs_by_the_protocol(row, pictures, tmp_path):
     run.train(*asked(pictures, tmp_path, f"imbalance={row}"))
     (folder,) = (tmp_path / "outputs").iterdir()
-    assert f"folder-resnet32-relu-{row}-s0-" in folder.name
+    assert f"{pictures.name}-resnet32-relu-{row}-s0-" in folder.name
     ledger = json.loads((folder / "ledger.json").read_text())
     assert [line["images"] for line in ledger["classes"]] == COUNTS
     made = json.loads((folder / "manifest.json").read_text())

@@ -1,6 +1,7 @@
 """The one breach of split-first: possible in one experiment alone, and marked in everything that it leaves."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -112,7 +113,9 @@ def test_every_output_of_a_leaky_run_says_so(photographs, tmp_path, monkeypatch)
     experiment, place = plan(photographs, tmp_path, "protocol=leaky")
     run.train(experiment, place)
     (folder,) = (tmp_path / "outputs").iterdir()
-    assert "-leaky-" in folder.name and naming.name(experiment) == folder.name
+    content = json.loads((folder / "manifest.json").read_text())["data"]["images"][:12]
+    named = dataclasses.replace(experiment, data=experiment.data.identified(content))
+    assert "-leaky-" in folder.name and naming.name(named) == folder.name
     assert len(titles) >= 8 and all(titles)  # ledger, training, and three of each part
     found = json.loads((folder / "metrics.json").read_text())
     assert {found[part]["protocol"] for part in ("val", "test", "val_clean", "test_clean")} == {"leaky"}

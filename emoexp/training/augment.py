@@ -7,7 +7,7 @@ minority copy's own transformation and the augmentation on top of it cost a sing
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -155,7 +155,7 @@ def _grid(affine_B23: Tensor, height: int, width: int) -> Tensor:
     return source_2BP.view(-1, 2, height, width).permute(0, 2, 3, 1)
 
 
-@lru_cache(maxsize=8)
+@cache  # never freed: a recorded step knows it by its place in memory
 def _pixels(height: int, width: int, device: torch.device) -> Tensor:
     """Homogeneous coordinates 3×P of an image's pixels, -1..1 over the side."""
     y = (torch.arange(height, device=device) * 2 + 1) / height - 1

@@ -47,16 +47,20 @@ def fit(setup: TrainSetup, state: TrainState, stop: Callable[[int, int], bool]) 
     """
     if setup.capture is not None:
         setup.capture.prepare_run(setup.step_setup, state)
-    while state.epoch < setup.epochs and not setup.should_stop_early(state.history):
-        images = (1 - state.step / setup.steps_per_epoch) * setup.samples.strategy.epoch_size
-        train_start = time.perf_counter()
-        train_epoch(setup, state, stop)
-        train_end = time.perf_counter()
-        row = {"epoch": state.epoch + 1} | validate(setup, state.model) | training_row(state)
-        state.history.append(row)
-        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
-        best = setup.best_epoch(state.history) == len(state.history) - 1
-        yield EpochResult(row, best, train_end - train_start, time.perf_counter() - train_end, images)
+    try:
+        while state.epoch < setup.epochs and not setup.should_stop_early(state.history):
+            images = (1 - state.step / setup.steps_per_epoch) * setup.samples.strategy.epoch_size
+            train_start = time.perf_counter()
+            train_epoch(setup, state, stop)
+            train_end = time.perf_counter()
+            row = {"epoch": state.epoch + 1} | validate(setup, state.model) | training_row(state)
+            state.history.append(row)
+            state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+            best = setup.best_epoch(state.history) == len(state.history) - 1
+            yield EpochResult(row, best, train_end - train_start, time.perf_counter() - train_end, images)
+    finally:
+        if setup.capture is not None:
+            setup.capture.release()
 
 
 def train_epoch(setup: TrainSetup, state: TrainState, stop: Callable[[int, int], bool]) -> None:

@@ -112,9 +112,9 @@ def same(ours, theirs):
 
 @pytest.fixture(autouse=True)
 def _forgotten():
-    cuda_graphs._recordings.clear()
+    cuda_graphs.OF_THIS_PROCESS.clear()
     yield
-    cuda_graphs._recordings.clear()
+    cuda_graphs.OF_THIS_PROCESS.clear()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -221,7 +221,7 @@ def test_forms_of_a_step_are_forgotten_too():
             dataclasses.replace(recipe(formula=lambda *a, k=formula: losses.softmax(*a)), capture=train_setup.capture),
             initial_state(),
         )
-    assert len(cuda_graphs._recordings[-1].variants) == cuda_graphs.MAX_RECORDINGS
+    assert len(cuda_graphs.OF_THIS_PROCESS.held[-1].variants) == cuda_graphs.MAX_RECORDINGS
 
 
 def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
@@ -319,7 +319,7 @@ def test_what_cannot_be_captured_says_why(optimizer, why):
 def test_old_recordings_are_forgotten():
     for norm in range(1, 7):
         trained(captured(recipe(clip_norm=float(norm))), initial_state())
-    assert [recording.key[0][1][0][1][4] for recording in cuda_graphs._recordings] == [
+    assert [recording.key[0][1][0][1][4] for recording in cuda_graphs.OF_THIS_PROCESS.held] == [
         cuda_graphs.capture_key(float(norm)) for norm in range(3, 7)
     ]
 
@@ -342,7 +342,7 @@ def test_what_a_step_reads_and_is_not_copied_makes_a_recording_of_its_own(change
     other, changed = change(train_setup, initial_state())
     theirs = trained(other, copy.deepcopy(changed))
     same(trained(dataclasses.replace(other, capture=share), changed), theirs)
-    assert len(cuda_graphs._recordings) == 2
+    assert len(cuda_graphs.OF_THIS_PROCESS.held) == 2
 
 
 def rebuilt(state: step.TrainState, dropout=0.3, decay=0.1) -> step.TrainState:
@@ -363,9 +363,20 @@ def test_what_is_frozen_is_all_but_the_contents_of_tensors():
         return lambda x: x * number
 
     one, key = Held(0.5, torch.zeros(3)), cuda_graphs.capture_key
-    assert key(one) == key(Held(0.5, torch.ones(3)))
-    assert key(one) != key(Held(0.25, torch.zeros(3)))
-    assert key(one) != key(Held(0.5, torch.zeros(4)))
+    copied = partial(key, copied=True)  # as the tensors of a plan are
+    assert copied(one) == copied(Held(0.5, torch.ones(3))) and copied((one,)) == copied((Held(0.5, torch.ones(3)),))
+    assert key(one) == key(Held(0.5, torch.zeros(3))) != key(Held(0.5, torch.ones(3)))
+    assert copied(one) != copied(Held(0.25, torch.zeros(3)))
+    assert copied(one) != copied(Held(0.5, torch.zeros(4)))
+    assert copied(partial(with_cell, torch.zeros(2))) != copied(partial(with_cell, torch.ones(2)))
+    many = torch.zeros(cuda_graphs.MAX_COMPARED + 1)
+    assert key(many) == key(many) != key(many.clone())
+    module, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    module.register_buffer("table", torch.zeros(2), persistent=False)
+    other.register_buffer("table", torch.ones(2), persistent=False)
+    assert key(module) != key(other), "a buffer outside of the state is not copied"
+    other.table.zero_()
+    assert key(module) == key(other)
     assert key(with_cell(1)) == key(with_cell(1)) != key(with_cell(2))
     assert key(partial(with_cell, 1)) == key(partial(with_cell, 1)) != key(partial(with_cell, number=1))
     assert key(nn.Dropout(0.1)) == key(nn.Dropout(0.1)) != key(nn.Dropout(0.2))

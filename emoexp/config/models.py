@@ -147,6 +147,13 @@ class Architecture(Option):
         """Pixels a side that an image has at least."""
         return 1
 
+    def weights_hash(self) -> dict[str, str]:
+        """The file of the pretrained weights that the network starts from, and its SHA-256; nothing for random weights.
+
+        Raises ValueError where the file cannot be fetched or read, or is another one than was published.
+        """
+        return {}
+
     def check_image(self, image_size: int) -> None:
         """Refuse images that pooling would leave nothing of."""
         if image_size < self.least_size:
@@ -195,6 +202,12 @@ class MobileNetV3Small(Architecture):
     dropout: BelowOne
     norm_momentum: BelowOne
 
+    def weights_hash(self) -> dict[str, str]:
+        """See Architecture."""
+        from emoexp.models import imagenet, mobilenet_v3_small
+
+        return imagenet.weights_hash(mobilenet_v3_small.WEIGHTS) if self.pretrained else {}
+
     @property
     def least_size(self) -> int:
         """Five strides of 2, four with the small stem."""
@@ -222,6 +235,12 @@ class ResNet18(Architecture):
 
     stem: Stem
     pretrained: bool
+
+    def weights_hash(self) -> dict[str, str]:
+        """See Architecture."""
+        from emoexp.models import imagenet, resnet18
+
+        return imagenet.weights_hash(resnet18.WEIGHTS) if self.pretrained else {}
 
     @property
     def least_size(self) -> int:

@@ -1,5 +1,7 @@
 """Changes to torchvision's networks: another activation, another stem, and ImageNet's weights on request."""
 
+import hashlib
+import io
 import logging
 import pickle
 from collections.abc import Callable, Collection
@@ -63,21 +65,52 @@ def fetch(weights: WeightsEnum) -> dict[str, Tensor]:
     """A network's published weights, from torch's download folder, or downloaded to it.
 
     Raises:
-        ValueError: they can be neither read nor downloaded. The message says where to put the file.
+        ValueError: they can be neither read nor downloaded, or the file is another one than was published. The message
+            says where to put the file.
     """
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
-    if not file.is_file():
-        log.info("fetching %s to %s", weights.url, file)
+    file, content = _published(weights)
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        problem = f"{file} cannot be read" if file.is_file() else f"{weights.url} cannot be fetched to {file}"
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"architecture.pretrained=true: {problem} ({reason}). Put an intact {file.name} into {file.parent}, "
-            "from a machine that is online, or choose architecture.pretrained=false"
-        ) from error
-    return dict(state)
+        raise _refusal(file, "cannot be read", error) from error
+
+
+def weights_hash(weights: WeightsEnum) -> dict[str, str]:
+    """The name of the file of a network's published weights, and its SHA-256. Raises as `fetch`."""
+    file, content = _published(weights)
+    return {file.name: hashlib.sha256(content).hexdigest()}
+
+
+def _published(weights: WeightsEnum) -> tuple[Path, bytes]:
+    """The file of published weights and its content, whose hash begins with the digits that its name ends with."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    try:
+        if not file.is_file():
+            log.info("fetching %s to %s", weights.url, file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(file), hash_prefix=_hash_in(file), progress=False)
+        content = file.read_bytes()
+    except (OSError, RuntimeError) as error:
+        problem = "cannot be read" if file.is_file() else f"cannot be fetched from {weights.url}"
+        raise _refusal(file, problem, error) from error
+    found = hashlib.sha256(content).hexdigest()
+    if not found.startswith(_hash_in(file)):
+        reason = f"its SHA-256 begins with {found[:8]}, that of the published file with {_hash_in(file)}"
+        raise _refusal(file, "is not the file that was published", reason)
+    return file, content
+
+
+def _hash_in(file: Path) -> str:
+    """The first digits of the hash of a published file, which its name ends with: f37072fd of resnet18-f37072fd.pth."""
+    return file.stem.rpartition("-")[2]
+
+
+def _refusal(file: Path, problem: str, reason: object) -> ValueError:
+    why = str(reason).strip().partition("\n")[0]
+    return ValueError(
+        f"architecture.pretrained=true: {file} {problem} ({why}). Put an intact {file.name} into {file.parent}, "
+        "from a machine that is online, or choose architecture.pretrained=false"
+    )
 
 
 def warn_of_activation(architecture: str, activation: Callable[[], nn.Module], pretrained_with: str) -> None:

@@ -9,6 +9,8 @@ from emoexp.models import imagenet
 from emoexp.models.image_size import check_image_size
 from emoexp.models.network import Network
 
+WEIGHTS = MobileNet_V3_Small_Weights.IMAGENET1K_V1
+
 
 class MobileNetV3Small(Network):
     """Torchvision's MobileNetV3-Small with the chosen activation in place of its ReLUs and hard-swishes.
@@ -48,8 +50,7 @@ class MobileNetV3Small(Network):
         imagenet.replace_activations(network, activation)
         if pretrained:
             fresh = {"classifier.3.weight", "classifier.3.bias"}
-            weights = MobileNet_V3_Small_Weights.IMAGENET1K_V1
-            imagenet.load_weights(network, weights, stem="features.0.0.weight", fresh=fresh)
+            imagenet.load_weights(network, WEIGHTS, stem="features.0.0.weight", fresh=fresh)
             imagenet.warn_of_activation("mobilenet_v3_small", activation, "ReLU and Hardswish")
         self.network = network
         self.classifier = network.classifier[3]

@@ -9,6 +9,8 @@ from emoexp.models import imagenet
 from emoexp.models.image_size import check_image_size
 from emoexp.models.network import Network
 
+WEIGHTS = ResNet18_Weights.IMAGENET1K_V1
+
 
 class ResNet18(Network):
     """Torchvision's ResNet-18 with the chosen activation.
@@ -43,7 +45,7 @@ class ResNet18(Network):
         imagenet.replace_activations(network, activation)
         if pretrained:
             fresh = {"fc.weight", "fc.bias"} | ({"conv1.weight"} if stem == "small" else set())
-            imagenet.load_weights(network, ResNet18_Weights.IMAGENET1K_V1, stem="conv1.weight", fresh=fresh)
+            imagenet.load_weights(network, WEIGHTS, stem="conv1.weight", fresh=fresh)
             imagenet.warn_of_activation("resnet18", activation, "ReLU")
         self.network = network
         self.classifier = network.fc

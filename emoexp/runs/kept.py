@@ -43,6 +43,7 @@ _NESTED = {  # the nested dictionaries that are spread over columns, and their k
         "results_version",
         "packages",
         "data",
+        "weights",
         "kernels",
         "git",
         "device",

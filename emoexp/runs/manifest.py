@@ -20,7 +20,7 @@ from typing import Any
 # runs and fails where their results have changed and this number has not.
 RESULTS_VERSION = 1
 
-DECIDING = ("experiment", "results_version", "packages", "data", "device", "threads", "kernels", "versions")
+DECIDING = ("experiment", "results_version", "packages", "data", "weights", "device", "threads", "kernels", "versions")
 
 
 def facts(experiment: dict[str, Any], packages: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def differences(old_manifest: dict[str, Any], new_manifest: dict[str, Any]) -> l
     A manifest from before results had a version counts as version 1 (see `upgraded`).
     """
     # such a manifest has one hash of the user's packages and all other code, so that packages cannot be compared
-    deciding = [key for key in DECIDING if key != "packages" or key in old_manifest]
+    # and one from before pretrained weights were recorded says nothing about them
+    deciding = [key for key in DECIDING if key not in ("packages", "weights") or key in old_manifest]
     old_manifest = upgraded(old_manifest)
     sentences = []
     for key in deciding:

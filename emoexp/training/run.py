@@ -155,6 +155,7 @@ def manifest(
             "params": naming.params(experiment),
             **facts(values, machine.allow),
             "data": data.fingerprint | {"source": experiment.data.label},
+            **({"weights": weights} if (weights := experiment.architecture.weights_hash()) else {}),
             "kernels": {"mish": mish.kernel()} | ({"step": "compiled"} if machine.executor == "compiled" else {}),
             **machines.facts(device),
             "tags": {

@@ -1,5 +1,7 @@
 """ImageNet's weights in torchvision's networks, without a network: drawn weights stand in for the published ones."""
 
+import hashlib
+import json
 import logging
 import urllib.error
 from pathlib import Path
@@ -8,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from composing import TINY, checked
 from torch import Tensor, nn
 
 from emoexp.models import imagenet
 from emoexp.models.mish import Mish
 from emoexp.models.mobilenet_v3_small import MobileNetV3Small
 from emoexp.models.resnet18 import ResNet18
+from emoexp.runs import manifest
+from emoexp.training import run
 
 COMMON: dict[str, Any] = {"num_classes": 5, "channels": 3, "image_size": 32, "activation": nn.ReLU}
 
@@ -151,13 +156,50 @@ def test_offline_it_says_what_was_tried_and_what_to_do(made: Any, file: str, hub
 def test_a_file_that_cannot_be_read_is_named(content: bytes, hub: Path) -> None:
     hub.mkdir()
     (hub / "resnet18-f37072fd.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"resnet18-f37072fd\.pth cannot be read"):
+    with pytest.raises(ValueError, match=r"resnet18-f37072fd\.pth is not the file that was published"):
         ResNet18(pretrained=True, **COMMON)
 
 
-def test_a_file_put_in_place_is_used(hub: Path) -> None:
+def test_a_forged_file_is_refused_at_every_load(hub: Path) -> None:
+    hub.mkdir()
+    torch.save(torchvision.models.resnet18().state_dict(), hub / "resnet18-f37072fd.pth")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="that of the published file with f37072fd"):
+            ResNet18(stem="imagenet", pretrained=True, **COMMON)
+
+
+@pytest.fixture
+def published(hub: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """Weights in the folder of downloads that count as the published ones."""
     learnt = torchvision.models.resnet18().state_dict()
     hub.mkdir()
-    torch.save(learnt, hub / "resnet18-f37072fd.pth")
+    file = hub / "resnet18-f37072fd.pth"
+    torch.save(learnt, file)
+    monkeypatch.setattr(imagenet, "_hash_in", lambda file: hashlib.sha256(file.read_bytes()).hexdigest()[:8])
+    return dict(learnt)
+
+
+def test_a_file_put_in_place_is_used(published: dict[str, Tensor]) -> None:
     network = ResNet18(stem="imagenet", pretrained=True, **COMMON)
-    assert torch.equal(network.network.conv1.weight, learnt["conv1.weight"])
+    assert torch.equal(network.network.conv1.weight, published["conv1.weight"])
+
+
+def test_the_hash_of_the_weights_is_part_of_what_a_run_is(published: dict[str, Tensor], hub: Path) -> None:
+    file = hub / "resnet18-f37072fd.pth"
+    experiment, _ = checked("architecture=resnet18", "architecture.pretrained=true")
+    found = experiment.architecture.weights_hash()
+    assert found == {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert checked("architecture=resnet18")[0].architecture.weights_hash() == {}
+    old, new = {"weights": found}, {"weights": {file.name: "0" * 64}}
+    assert manifest.differences(old, old) == [] and manifest.differences({}, old) == []
+    (difference,) = manifest.differences(old, new)
+    assert difference.startswith(f"weights.{file.name} ({found[file.name]}")
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_run_keeps_the_hash_of_its_weights(published: dict[str, Tensor], tmp_path: Path) -> None:
+    usual = [word for word in TINY if not word.startswith(("architecture", "epochs"))]
+    places = [f"outputs={tmp_path}/outputs", f"cache={tmp_path}/cache", "threads=1", "epochs=1"]
+    run.train(*checked(*usual, "architecture=resnet18", "architecture.pretrained=true", *places))
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert list(json.loads((folder / "manifest.json").read_text())["weights"]) == ["resnet18-f37072fd.pth"]

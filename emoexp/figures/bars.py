@@ -10,7 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from emoexp.figures.history import column
-from emoexp.figures.style import BLUE, DASHED, FAINT, GREEN, INK, SKY, VERMILION, printable, saved_figure
+from emoexp.figures.style import (
+    BLUE,
+    DASHED,
+    FAINT,
+    GREEN,
+    INK,
+    MAX_CLASSES,
+    SKY,
+    VERMILION,
+    most_and_fewest,
+    printable,
+    saved_figure,
+)
 
 
 def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What training aims at") -> Path:
@@ -22,14 +34,18 @@ def ledger(path: Path, rows: Sequence[dict[str, Any]], *, title: str = "What tra
     """
     if not rows:
         raise ValueError("the figure of the ledger needs at least one class, got none")
+    keys = ("images", "copies", "draws")
+    images, copies, draws = (round(float(np.nansum(column(rows, key)))) for key in keys)
+    shown, left_out = most_and_fewest(column(rows, "images"))
+    facts = " · ".join([f"n = {images:,} training images + {copies:,} copies · {draws:,} draws an epoch", *left_out])
+    uniform, rows = 1 / len(rows), [rows[place] for place in shown]
     names, place_C = printable([str(row["class"]) for row in rows]), np.arange(len(rows))
-    original_C, copy_C, draw_C = (column(rows, key) for key in ("images", "copies", "draws"))
-    images, copies, draws = (round(float(np.nansum(value_C))) for value_C in (original_C, copy_C, draw_C))
-    facts = f"n = {images:,} training images + {copies:,} copies · {draws:,} draws an epoch"
+    original_C, copy_C, draw_C = (column(rows, key) for key in keys)
     with saved_figure(path, 10.6, 1.2 + 0.46 * len(rows), title, facts) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         _holdings(left, place_C, original_C, copy_C, draw_C)
-        _priors(right, place_C, *(column(rows, key) for key in ("prior", "effective_prior", "weight")))
+        prior_C, effective_C, weight_C = (column(rows, key) for key in ("prior", "effective_prior", "weight"))
+        _priors(right, place_C, prior_C, effective_C, weight_C, uniform)
         left.set_yticks(place_C, names)
         left.set_ylim(len(rows) - 0.4, -0.6)
         for axes in (left, right):
@@ -54,9 +70,13 @@ def _holdings(axes: Axes, place_C: np.ndarray, original_C: np.ndarray, copy_C: n
 
 
 def _priors(
-    axes: Axes, place_C: np.ndarray, prior_C: np.ndarray, effective_C: np.ndarray, weight_C: np.ndarray
+    axes: Axes,
+    place_C: np.ndarray,
+    prior_C: np.ndarray,
+    effective_C: np.ndarray,
+    weight_C: np.ndarray,
+    uniform: float,
 ) -> None:
-    uniform = 1 / len(place_C)
     axes.barh(place_C - 0.2, prior_C, 0.36, color=FAINT, label="data")
     axes.barh(place_C + 0.2, effective_C, 0.36, color=GREEN, label="training aims at")
     axes.axvline(uniform, color=INK, linewidth=1, linestyle=DASHED, label="uniform")
@@ -102,7 +122,9 @@ def prior_course(
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(True)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, ncols=1 + len(class_names) // 16)
+        if len(class_names) <= MAX_CLASSES:
+            look: Any = {"borderaxespad": 0, "ncols": 1 + len(class_names) // 16}
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), **look)
     return path
 
 

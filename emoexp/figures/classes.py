@@ -11,7 +11,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
 from emoexp.figures.history import column
-from emoexp.figures.style import BLUE, FAINT, GREY, INK, PALETTE, SKY, VERMILION, printable, saved_figure
+from emoexp.figures.style import (
+    BLUE,
+    FAINT,
+    GREY,
+    INK,
+    PALETTE,
+    SKY,
+    VERMILION,
+    most_and_fewest,
+    printable,
+    saved_figure,
+)
 from emoexp.metrics import class_balance
 
 TOO_WIDE = 0.10  # half-width of the interval of a recall of one half above which a class is marked
@@ -34,10 +45,10 @@ def class_counts(
         expected = f"{len(part_names)} parts × {len(class_names)} classes"
         raise ValueError(f"class_counts needs one count for each of {expected}, at least one, got {count_PC.shape}")
     names, parts = printable(class_names), printable(part_names)
-    thick = 0.84 / len(parts)
-    with saved_figure(
-        path, _WIDTH, 0.85 + _height(names, parts), title, _imbalance_facts(count_PC, names, parts)
-    ) as figure:
+    thick, (shown, left_out) = 0.84 / len(parts), most_and_fewest(count_PC[0])
+    facts, part_totals = " · ".join([_imbalance_facts(count_PC, names, parts), *left_out]), count_PC.sum(axis=1)
+    count_PC, names = count_PC[:, shown], [names[c] for c in shown]
+    with saved_figure(path, _WIDTH, 0.85 + _height(names, parts), title, facts) as figure:
         axes = figure.subplots()
         axes.set_xscale("log")
         for part, count_C in enumerate(count_PC):
@@ -51,7 +62,7 @@ def class_counts(
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_xlabel("images (logarithmic scale)")
         _rows(axes, names)
-        _legend(axes, [f"{part}  {n:,}" for part, n in zip(parts, count_PC.sum(axis=1), strict=True)])
+        _legend(axes, [f"{part}  {n:,}" for part, n in zip(parts, part_totals, strict=True)])
     return path
 
 
@@ -74,10 +85,14 @@ def expected_intervals(path: Path, rows: Sequence[dict[str, Any]], *, title: str
     """
     if not rows:
         raise ValueError("expected_intervals needs at least one class, got none")
+    n = np.nansum(column(rows, "n"))
+    shown, left_out = most_and_fewest(column(rows, "n"))
+    rows = [rows[place] for place in shown]
     n_C, *end_4C = (column(rows, key) for key in ("n", "low", "high", "half_low", "half_high"))
     half_width_C = (end_4C[3] - end_4C[2]) / 2
     names = printable([str(row["class"]) for row in rows])
-    facts = f"n = {np.nansum(n_C):,.0f} test images, beside each class its own · {100 * level:g} % Wilson intervals"
+    facts = f"n = {n:,.0f} test images, beside each class its own · {100 * level:g} % Wilson intervals"
+    facts = " · ".join([facts, *left_out])
     with saved_figure(path, _WIDTH, 0.8 + 0.4 * len(rows), title, facts) as figure:
         axes = figure.subplots()
         axes.axvline(0.5, color=FAINT, linewidth=0.8, zorder=0.9)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from emoexp.figures.style import BLUE, DASHED, FAINT, INK, PALETTE, printable, saved_figure
+from emoexp.figures.style import BLUE, DASHED, FAINT, INK, MAX_CLASSES, PALETTE, printable, saved_figure
 from emoexp.metrics.classification import check, precision_recall_steps
 
 _MAX_IN_ONE_PANEL = len(PALETTE)  # where there are more classes than colours, each one has a panel
@@ -35,7 +35,7 @@ def precision_recall(
     path: Path, probability_NC: np.ndarray, target_N: np.ndarray, class_names: Sequence[str], title: str
 ) -> Path:
     """One stepwise precision-recall curve per class with its AP and, dashed, its prevalence, which is the
-    AP of chance.
+    AP of chance. Of more than MAX_CLASSES classes those with the lowest AP are shown.
 
     Micro: all (image, class) pairs in one list. Macro: at each recall the mean precision over the classes
     that have images; the area under it is exactly macro AP. Up to 8 classes share one panel, more get one
@@ -54,6 +54,10 @@ def precision_recall(
         with saved_figure(path, 8.6, 4.7, title, facts) as figure:
             _in_one_panel(figure.subplots(), classes, micro, macro)
         return path
+    if len(classes) > MAX_CLASSES:
+        facts += f" · {MAX_CLASSES} of {len(classes):,} classes: those with the lowest AP"
+        lowest = sorted(range(len(classes)), key=lambda c: (math.isnan(classes[c].ap), classes[c].ap))[:MAX_CLASSES]
+        classes = [classes[c] for c in sorted(lowest)]
     columns = math.ceil(math.sqrt(1.4 * (len(classes) + 1)))
     rows = math.ceil((len(classes) + 1) / columns)
     facts += " · grey: macro, dashed: prevalence (chance)"

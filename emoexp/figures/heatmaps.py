@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from emoexp.figures.style import ABSENT, INK, printable, saved_figure
+from emoexp.figures.style import ABSENT, INK, most_and_fewest, printable, saved_figure
 
 _RECALL_COLOURS = LinearSegmentedColormap.from_list(
     "recall", ["#FFFFFF", "#BBD6EA", "#4A92C5", "#0B3C6B"]
@@ -18,7 +18,9 @@ _DIFFERENCE_COLOURS = LinearSegmentedColormap.from_list(
 ).with_extremes(bad=ABSENT)
 _DARK = 0.18  # relative luminance below which white letters stand out better than black ones
 _COLUMNS = 3
+_MAX_NAMED = 60  # classes whose names stand beside a confusion
 _MAX_WITH_NUMBERS = 12  # up to so many classes, the cells of a confusion have room for numbers
+_LARGEST_SIDE = 6.0  # inches of a confusion
 _SHORT = 9  # a name of at most so many letters fits above a cell
 
 
@@ -26,11 +28,14 @@ def recalls(
     path: Path, arms: Sequence[str], class_names: Sequence[str], recall_AC: np.ndarray, n_C: Sequence[int], title: str
 ) -> Path:
     """Mean recall of each class (columns, with its training images) by arm (rows), in percent. NaN stays empty."""
-    names, numbers = printable(class_names), [f"{n:,}" for n in n_C]
+    shown, left_out = most_and_fewest(np.asarray(n_C))
+    all_named = list(zip(class_names, n_C, strict=True))
+    recall_AC, named = np.asarray(recall_AC, float)[:, shown], [all_named[c] for c in shown]
+    names, numbers = printable([name for name, _ in named]), [f"{n:,}" for _, n in named]
     short = max(len(name) for name in names) <= _SHORT
     labels = [f"{name}\n{n}" if short else f"{name}  {n}" for name, n in zip(names, numbers, strict=True)]
     size = (2.6 + 0.62 * len(names), (0.75 if short else 2.0) + 0.34 * len(arms))
-    facts = "recall in %, mean over seeds · below a class: its training images"
+    facts = " · ".join(["recall in %, mean over seeds · below a class: its training images", *left_out])
     with saved_figure(path, max(5.5, size[0]), size[1], title, facts) as figure:
         axes = figure.subplots()
         image = np.ma.masked_invalid(np.asarray(recall_AC, float))
@@ -52,7 +57,7 @@ def confusion_differences(
     """For each arm its confusion (shares of the true class) minus the baseline's, in points; one scale for all."""
     rows, names = math.ceil(len(arms) / _COLUMNS), printable(class_names, 10)
     columns, labels, has_numbers = min(_COLUMNS, len(arms)), printable(arms, 34), len(names) <= _MAX_WITH_NUMBERS
-    side = 1.3 + (0.3 if has_numbers else 0.13) * len(names)
+    side = min(1.3 + (0.3 if has_numbers else 0.13) * len(names), _LARGEST_SIDE)
     points_ACC = 100 * np.asarray(difference_ACC, float)
     largest = max(1.0, float(np.nan_to_num(np.abs(points_ACC)).max()))
     facts = "share of the true class (row) by prediction (column), in points · blue: more, red: less · diagonal: recall"
@@ -74,6 +79,9 @@ def confusion_differences(
                     7,
                 )
             axes.set_title(labels[panel])
+            if len(names) > _MAX_NAMED:
+                axes.set(xticks=[], yticks=[])
+                continue
             _label_sides(axes, names, names if panel % columns == 0 else [""] * len(names))
             axes.tick_params(axis="x", labelrotation=90)
             if not has_numbers:

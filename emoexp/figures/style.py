@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
@@ -48,6 +50,7 @@ STYLE: Any = {
     "figure.constrained_layout.w_pad": 0.08,
 }
 LABEL_LENGTH = 18
+MAX_CLASSES = 30  # rows or panels, one for each class, that a figure has
 _LINE = 0.23  # inches, of the heading
 
 
@@ -87,6 +90,21 @@ def saved_figure(
     files.write_bytes(path, buffer.getvalue())
 
 
+def most_and_fewest(count_C: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The classes that a figure has room for: all of them; of more than MAX_CLASSES, those with the most and those with
+    the fewest images.
+
+    Returns:
+        Their ascending indices, and what the facts below the title say of the others, in a list that may be empty.
+    """
+    count_C = np.nan_to_num(np.asarray(count_C, float))
+    if len(count_C) <= MAX_CLASSES:
+        return np.arange(len(count_C)), []
+    order_C, half = np.argsort(-count_C, kind="stable"), MAX_CLASSES // 2
+    shown = np.sort(np.concatenate([order_C[:half], order_C[-half:]]))
+    return shown, [f"{MAX_CLASSES} of {len(count_C):,} classes: those with the most and the fewest images"]
+
+
 def printable(texts: Sequence[str], limit: int = LABEL_LENGTH) -> list[str]:
     """Names as a figure can show them: on one line, at most `limit` letters long. Where cut names are equal, a number
     makes them distinct.
@@ -95,9 +113,9 @@ def printable(texts: Sequence[str], limit: int = LABEL_LENGTH) -> list[str]:
     """
     lines = [_on_one_line(text) for text in texts]
     short = [text if len(text) <= limit else f"{text[: (limit - 1) // 2]}…{text[-(limit // 2) :]}" for text in lines]
+    times = Counter(short)
     return [
-        text if text and short.count(text) == 1 else f"{text[: limit - 1 - len(str(i))]}~{i}"
-        for i, text in enumerate(short)
+        text if text and times[text] == 1 else f"{text[: limit - 1 - len(str(i))]}~{i}" for i, text in enumerate(short)
     ]
 
 

@@ -47,10 +47,8 @@ def evaluate(options: Node) -> dict[str, Any]:
         majority=trained.spec["majority"],
         leaky=trained.spec.get("protocol") == "leaky",
     )
-    metrics = {
-        options["part"]: results.summary(predictions, clean=False),
-        f"{options['part']}_clean": results.summary(predictions, clean=True),
-    }
+    whole, clean = results.summaries(predictions)
+    metrics = {options["part"]: whole, f"{options['part']}_clean": clean}
     folder = trained.folder / "evaluations" / f"{source.name}-{options['part']}-{images_hash(source, index, label_C)}"
     write_evaluation(folder, predictions, metrics)
     return metrics

@@ -56,6 +56,12 @@ def summary(predictions: Predictions, clean: bool) -> dict[str, Any]:
     return json_values(out)
 
 
+def summaries(predictions: Predictions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`summary` of all images and of the clean ones, which are often all."""
+    whole = summary(predictions, clean=False)
+    return whole, (whole | {"clean": True} if predictions.clean_N.all() else summary(predictions, clean=True))
+
+
 def write(folder: Path, predictions: Predictions, whole: dict[str, Any], clean: dict[str, Any]) -> None:
     """Write predictions, a per-class table and the figures of a part into the folders of a run.
 

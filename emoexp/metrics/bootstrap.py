@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from emoexp.metrics.classification import check, rates
+from emoexp.metrics.classification import check, rates, rates_of_counts
 
 _CELLS_PER_BLOCK = 2**19  # images x resamples in memory at a time: 4 MB, about a core's cache
 _DIFFERENCE_CELLS_PER_BLOCK = 2**20  # resamples x (images + cells of all confusions) in memory at a time
@@ -45,12 +45,14 @@ def bootstrap(
     probability_NC, target_N = probability_NC[order_N], target_N[order_N]
     count_C = np.bincount(target_N, minlength=num_classes)
     rankings = [_Ranking(probability_NC[:, c], target_N == c) for c in np.flatnonzero(count_C)]
-    predicted_NC = np.eye(num_classes)[probability_NC.argmax(axis=1)]
+    predicted_N = probability_NC.argmax(axis=1)
+    predicted_NC = np.eye(num_classes)[predicted_N]
+    hit_NC = predicted_NC * (predicted_N == target_N)[:, None]
     rng = np.random.default_rng(seed)
     samples: dict[str, list[np.ndarray]] = {name: [] for name in _PROBABILITY_METRICS}
     for size in _blocks(resamples, _CELLS_PER_BLOCK // len(target_N)):
         weight_NR = _stratified_weights(count_C, size, rng)
-        value_of = rates(_weighted_confusions(weight_NR, predicted_NC, count_C))
+        value_of = _weighted_rates(weight_NR, predicted_NC, hit_NC, count_C)
         value_of["macro_ap"] = np.mean([ranking.average_precision(weight_NR) for ranking in rankings], axis=0)
         for name in _PROBABILITY_METRICS:
             samples[name].append(value_of[name])
@@ -164,11 +166,13 @@ def _stratified_weights(count_C: np.ndarray, resamples: int, rng: np.random.Gene
     return np.concatenate(blocks).astype(np.float64, order="C")
 
 
-def _weighted_confusions(weight_NR: np.ndarray, predicted_NC: np.ndarray, count_C: np.ndarray) -> np.ndarray:
-    """One confusion matrix for each resample, R x C x C, of images sorted by class. predicted_NC: one-hot."""
-    end_C = np.cumsum(count_C)
-    rows = [weight_NR[end - n : end].T @ predicted_NC[end - n : end] for end, n in zip(end_C, count_C, strict=True)]
-    return np.stack(rows, axis=1)
+def _weighted_rates(
+    weight_NR: np.ndarray, predicted_NC: np.ndarray, hit_NC: np.ndarray, count_C: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The metrics that a confusion decides, one value for each resample. predicted_NC: one-hot; hit_NC: the same, 0 in
+    the rows of wrong predictions. Confusions themselves would need memory for resamples x C x C numbers."""
+    true_RC = np.broadcast_to(count_C, (weight_NR.shape[1], len(count_C)))
+    return rates_of_counts(weight_NR.T @ hit_NC, true_XC=true_RC, predicted_XC=weight_NR.T @ predicted_NC)
 
 
 class _Models:

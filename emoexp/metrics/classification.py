@@ -49,7 +49,11 @@ def rates(confusion_XCC: np.ndarray) -> dict[str, np.ndarray]:
     """
     confusion_XCC = np.asarray(confusion_XCC, dtype=np.float64)
     hit_XC = np.diagonal(confusion_XCC, axis1=-2, axis2=-1)
-    true_XC, predicted_XC = confusion_XCC.sum(axis=-1), confusion_XCC.sum(axis=-2)
+    return rates_of_counts(hit_XC, true_XC=confusion_XCC.sum(axis=-1), predicted_XC=confusion_XCC.sum(axis=-2))
+
+
+def rates_of_counts(hit_XC: np.ndarray, *, true_XC: np.ndarray, predicted_XC: np.ndarray) -> dict[str, np.ndarray]:
+    """`rates` from each class's number of right predictions, of images, and of predictions: float64."""
     total_X = true_XC.sum(axis=-1)
     present_XC = true_XC > 0
     recall_XC = _ratio(hit_XC, true_XC)

@@ -22,6 +22,7 @@ from emoexp.training.setup import TrainSetup
 from emoexp.training.step import Row
 
 log = logging.getLogger("emoexp")
+MANY_CLASSES = 100  # above, judging takes more than seconds
 
 
 def conclude(
@@ -43,12 +44,13 @@ def conclude(
         metrics["posthoc"] = fitted
     metrics["epochs"] = len(history)
     metrics["drawn"] = setup.samples.count_drawn(len(history))
+    if len(data.class_names) > MANY_CLASSES:
+        log.info("judge  intervals and figures of %d classes, which take a while", len(data.class_names))
     for part in ("val", "test"):
         with run.timed("predict"):
             predictions = predict_part(model, setup, data, part)
         with run.timed("bootstrap"):
-            metrics[part] = results.summary(predictions, clean=False)
-            metrics[f"{part}_clean"] = results.summary(predictions, clean=True)
+            metrics[part], metrics[f"{part}_clean"] = results.summaries(predictions)
         with run.timed("figures"):
             results.write(run.folder, predictions, metrics[part], metrics[f"{part}_clean"])
         log.info("%-6s %s", part, results.headline(metrics[part]))

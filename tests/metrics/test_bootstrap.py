@@ -14,7 +14,7 @@ from emoexp.metrics import bootstrap as bootstrapping
 from emoexp.metrics.bootstrap import (
     _Ranking,
     _stratified_weights,
-    _weighted_confusions,
+    _weighted_rates,
     bootstrap,
     difference_intervals,
     wilson,
@@ -61,12 +61,13 @@ def test_a_resample_is_judged_as_sklearn_judges_weighted_images(counts: list[int
     score_NC = rng.integers(0, 4, size=(len(target_N), len(count_C))) / 4
     weight_NR = _stratified_weights(count_C, 3, rng)
     predicted_N = score_NC.argmax(axis=1)
-    found_RCC = _weighted_confusions(weight_NR, np.eye(len(count_C))[predicted_N], count_C)
+    predicted_NC = np.eye(len(count_C))[predicted_N]
+    found = _weighted_rates(weight_NR, predicted_NC, predicted_NC * (predicted_N == target_N)[:, None], count_C)
     for r, weight_N in enumerate(weight_NR.T):
         labels = list(range(len(count_C)))
         expected_CC = oracle.confusion_matrix(target_N, predicted_N, labels=labels, sample_weight=weight_N)
-        assert np.array_equal(found_RCC[r], expected_CC)
-        assert np.array_equal(found_RCC[r].sum(axis=1), count_C)  # every class keeps its number
+        assert np.array_equal(expected_CC.sum(axis=1), count_C)  # every class keeps its number
+        assert {name: value_R[r] for name, value_R in found.items()} == rates(expected_CC)
     for c in np.flatnonzero(count_C):
         found_R = _Ranking(score_NC[:, c], target_N == c).average_precision(weight_NR)
         expected_R = [

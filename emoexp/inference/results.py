@@ -15,6 +15,7 @@ from emoexp.runs.tables import write_table
 from emoexp.training import leaky_protocol as leaky
 
 RESAMPLES = 1000  # of the bootstrap
+MIN_IMAGES = 10  # of which an interval is shown
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,20 @@ def per_class(whole: dict[str, Any], clean: dict[str, Any]) -> list[dict[str, An
 
 
 def headline(whole: dict[str, Any]) -> str:
-    """A summary in one line: the main metrics with intervals, and the majority baseline."""
+    """A summary in one line: the main metrics with intervals, the majority baseline, and what became of classes without
+    images. Of few images, and where every resample has the same value, an interval would say more than is known."""
     if not whole.get("n"):
         return "no images"
     parts = []
     for key in ("macro_f1", "balanced_accuracy", "accuracy"):
         low, high = whole["interval"][key]
-        parts.append(f"{key.replace('_', ' ')} {whole[key]:.3f} [{low:.3f}, {high:.3f}]")
+        has_interval = low < high and whole["n"] >= MIN_IMAGES
+        interval = f"[{low:.3f}, {high:.3f}]" if has_interval else "(too few images for an interval)"
+        parts.append(f"{key.replace('_', ' ')} {whole[key]:.3f} {interval}")
     parts.append(f"worst class {whole['worst_class']} recall {whole['worst_recall']:.3f}")
     parts.append(f"majority baseline accuracy {whole['majority']['accuracy']:.3f}")
+    if whole.get("absent"):
+        names = ", ".join(whole["absent"])
+        parts.append(f"no images of {names}: macro f1 counts 0 for them, the other metrics leave them out")
     mark = f"{leaky.MARK}. " if whole.get("protocol") == "leaky" else ""
     return f"{mark}n {whole['n']}: " + ", ".join(parts)

@@ -186,7 +186,11 @@ def commit_of(name: str) -> str:
 def machine() -> dict[str, str]:
     """What equal bits depend on besides the code."""
     info = Path("/proc/cpuinfo")
-    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
+    models = (
+        [line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
     return {
         "cpu": models[0].partition(":")[2].strip() if models else platform.processor(),
         "python": platform.python_version(),
@@ -214,7 +218,7 @@ class Checkout:
         subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", venv], check=True)
         packages = [entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
         (own,) = (venv / "lib").glob("python*/site-packages")
-        (own / "borrowed.pth").write_text("\n".join(packages) + "\n")
+        (own / "borrowed.pth").write_text("\n".join(packages) + "\n", encoding="utf-8")
         words = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-e", self.tree)
         subprocess.run([self._python, *words], env=environment(), check=True)
         (self.folder / "installed").touch()
@@ -256,7 +260,7 @@ class Checkout:
             process.wait()
             raise Failed(f"emoexp.{module} ran longer than {PATIENCE_S} s") from None
         if code:
-            printed = (folder / f"{module}.log").read_text().splitlines()
+            printed = (folder / f"{module}.log").read_text(encoding="utf-8").splitlines()
             errors = [line for line in printed if line.startswith("error:")]
             raise Failed(f"emoexp.{module}, exit code {code}: {(errors or printed or ['nothing printed'])[-1]}")
 
@@ -264,7 +268,7 @@ class Checkout:
         """The run folders in <folder>/outputs, each of which has to say that this commit made it."""
         found = sorted((folder / "outputs").iterdir())
         for path in found:
-            made = json.loads((path / "manifest.json").read_text()).get("git", {})
+            made = json.loads((path / "manifest.json").read_text(encoding="utf-8")).get("git", {})
             if made.get("commit") != self.commit or made.get("dirty"):
                 raise Failed(f"the manifest of {path} says that {made} made it, not {self.commit}")
         return found
@@ -286,14 +290,14 @@ def kept(folder: Path, made_by: object) -> Iterator[bool]:
     A folder that was filled by something else, elsewhere or not to the end is emptied first.
     """
     note, says = folder / "done.json", json.loads(json.dumps({"made_by": made_by, "machine": machine()}))
-    if note.is_file() and json.loads(note.read_text()) == says:
+    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == says:
         yield False
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = time.perf_counter()
     yield True
-    note.write_text(json.dumps(says, indent=1))
+    note.write_text(json.dumps(says, indent=1), encoding="utf-8")
     print(f"  {folder.name}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
 
 
@@ -328,7 +332,7 @@ def resumed(checkout: Checkout) -> list[Path]:
             continued = time.time()
             checkout.run(folder, "train", *RESUMED)
             (run,) = checkout.runs(folder)
-            first = json.loads((run / "times.jsonl").read_text().splitlines()[0])
+            first = json.loads((run / "times.jsonl").read_text(encoding="utf-8").splitlines()[0])
             if first["ended"] >= continued:
                 raise Failed("the run that was interrupted began anew in place of going on")
     return checkout.runs(folder)
@@ -343,7 +347,7 @@ def taken_over(before: Checkout, after: Checkout) -> list[Path]:
             continued = time.time()
             after.run(folder, "train", *RESUMED)
             runs = sorted((folder / "outputs").iterdir())
-            first = json.loads((runs[0] / "times.jsonl").read_text().splitlines()[0])
+            first = json.loads((runs[0] / "times.jsonl").read_text(encoding="utf-8").splitlines()[0])
             if len(runs) > 1 or first["ended"] >= continued:
                 raise Failed("the run began anew in place of going on")
     return sorted((folder / "outputs").iterdir())
@@ -402,9 +406,11 @@ def numbers(run: Path, rename: Sequence[tuple[str, str]] = ()) -> dict[str, Any]
     best, last = (torch.load(run / name, map_location="cpu", weights_only=True) for name in ("best.pt", "last.pt"))
     return {
         "folder": run.name,
-        "history.jsonl": [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()],
-        "metrics.json": json.loads((run / "metrics.json").read_text()),
-        "ledger.json": json.loads((run / "ledger.json").read_text()),
+        "history.jsonl": [
+            json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        ],
+        "metrics.json": json.loads((run / "metrics.json").read_text(encoding="utf-8")),
+        "ledger.json": json.loads((run / "ledger.json").read_text(encoding="utf-8")),
         "predictions": {part: arrays(run / "predictions" / f"{part}.npz") for part in ("val", "test")},
         "best.pt": {"model": renamed(best["model"], rename), "posthoc": best.get("posthoc"), "epoch": best["epoch"]},
         "last.pt": {"model": renamed(last["model"], rename)},
@@ -432,7 +438,7 @@ def answers(folder: Path) -> dict[str, Any]:
     (predictions,) = (made / "predictions").glob("*.npz")
     return {
         "folder": made.name,
-        "metrics.json": json.loads((made / "metrics.json").read_text()),
+        "metrics.json": json.loads((made / "metrics.json").read_text(encoding="utf-8")),
         "predictions": arrays(predictions),
         "predictions.csv": table(folder / "predictions.csv"),
     }
@@ -441,7 +447,7 @@ def answers(folder: Path) -> dict[str, Any]:
 def report(folder: Path) -> dict[str, Any]:
     """What a report says: its tables and its summary."""
     found: dict[str, Any] = {path.name: table(path) for path in sorted((folder / "report" / "tables").glob("*.csv"))}
-    return found | {"summary.json": json.loads((folder / "report" / "summary.json").read_text())}
+    return found | {"summary.json": json.loads((folder / "report" / "summary.json").read_text(encoding="utf-8"))}
 
 
 def table(path: Path) -> list[dict[str, Any]]:
@@ -646,7 +652,7 @@ def working_folder(asked: Path | None) -> Iterator[Path]:
         if folder.is_relative_to(ROOT):
             raise SystemExit(f"--work {asked} lies in the repository; choose a folder outside")
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("a") as lock:
+        with (folder / "lock").open("a", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # waits for another call to end
             yield folder
         return

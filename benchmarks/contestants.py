@@ -200,5 +200,5 @@ def _cpu_of(pid: int) -> float:
     stat = Path(f"/proc/{pid}/stat")
     if not stat.is_file():
         return 0.0
-    user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+    user, system = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

@@ -147,8 +147,8 @@ def reference(bench: Bench) -> Iterator[Line]:
     """All epochs of the reference network as one command, with its results."""
     wall = bench.command("one", f"epochs={bench.epochs}", "patience=null", "seed=0,1")
     runs = sorted((bench.scratch / "one").iterdir())
-    spent = [json.loads((run / "seconds.json").read_text()) for run in runs]
-    found = [json.loads((run / "metrics.json").read_text())["test"] for run in runs]
+    spent = [json.loads((run / "seconds.json").read_text(encoding="utf-8")) for run in runs]
+    found = [json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"] for run in runs]
     trained = min(one["train"] for one in spent)
     scores = ", ".join(f"{one['macro_f1']:.3f}" for one in found)
     yield Line(f"training, {bench.epochs} epochs: seconds (second seed)", f"{trained:.2f}", "≤ 5", trained <= 5)

@@ -40,7 +40,7 @@ def main() -> None:
     checkpointer.Checkpointer.write = counted(checkpointer.Checkpointer.write, time.perf_counter)  # type: ignore[method-assign]
     train.main()
     path = next(Path("outputs").glob("*/times.jsonl"))
-    ended = [json.loads(line)["ended"] for line in path.read_text().splitlines()]
+    ended = [json.loads(line)["ended"] for line in path.read_text(encoding="utf-8").splitlines()]
     imported = max(spent, key=lambda one: one[1])[0]
     begins = [end for end in ended if end >= imported]
     epochs = list(pairwise(begins))

@@ -57,17 +57,20 @@ def train(folder: Path, words: str) -> tuple[list[Sample], float]:
     command = [sys.executable, "-m", "emoexp.train", "tracking=none", f"cache={folder / 'cache'}"]
     command += [f"outputs={folder / 'outputs'}", *shlex.split(words)]
     start, samples = time.perf_counter(), []
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with (
+        (folder / "log").open("w", encoding="utf-8") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
         while process.poll() is None:
             samples += _sample(process.pid, time.perf_counter() - start, folder / "cache")
             time.sleep(0.5)
     if process.returncode:
-        raise SystemExit((folder / "log").read_text()[-3000:])
+        raise SystemExit((folder / "log").read_text(encoding="utf-8")[-3000:])
     return samples, time.perf_counter() - start
 
 
 def _sample(process: int, second: float, cache: Path) -> Iterator[Sample]:
-    status = Path(f"/proc/{process}/status").read_text().splitlines()
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     size = {line.split()[0]: int(line.split()[1]) << 10 for line in status if line.startswith(("RssAnon", "RssFile"))}
     if size:  # nothing of a process that has just ended
         yield Sample(second, size["RssAnon:"], size["RssFile:"], any(cache.glob("*.pack")))
@@ -129,7 +132,7 @@ def main() -> None:
             words = f"data=fer2013 data.root={given.fer2013.absolute()} epochs=1 patience=null"
             lines.append(row("FER2013, 1 epoch", 35887, *train(Path(name), words)))
         print(lines[-1], flush=True)
-    OUT.write_text("\n".join(lines) + "\n")
+    OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

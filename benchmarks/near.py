@@ -145,7 +145,7 @@ def main() -> None:
         f"Pairs among the originals themselves: {(found.second < len(images)).sum():,}.",
         f"{seconds:.0f} s, at most {peak / 1e6:.2f} GB resident ({before / 1e6:.2f} GB before the search).",
     ]
-    OUT.write_text("\n".join(lines) + "\n")
+    OUT.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -28,7 +28,9 @@ def timed(words: list[str], seeds: range, workers: int) -> tuple[float, list[dic
             asked, cwd=folder, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
         wall = time.perf_counter() - started
-        return wall, [json.loads(path.read_text()) for path in Path(folder).glob("outputs/*/seconds.json")]
+        return wall, [
+            json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("outputs/*/seconds.json")
+        ]
 
 
 def overhead(cells: int) -> dict[str, float]:

@@ -21,6 +21,7 @@ from emoexp.runs import streams
 
 def command(name: str, job: Callable[[], None]) -> None:
     """Run a command: print our own help, or let Hydra compose and run the job. Where composing fails, say why."""
+    read_names_as_utf8()
     streams.tolerate_lost_output()
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(name))
@@ -39,6 +40,14 @@ def command(name: str, job: Callable[[], None]) -> None:
         raise
     finally:
         composing_succeeded()
+
+
+def read_names_as_utf8() -> None:
+    """Begin anew in Python's UTF-8 mode where the locale knows ASCII alone (LC_ALL=C): names of files and classes could
+    be neither shown nor written there."""
+    if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):
+        os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - the same command
 
 
 ALONE = 0.9  # a name that is as near as this is the only suggestion

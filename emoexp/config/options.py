@@ -38,7 +38,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="emoexp", node=SWEEPER,
 def text(group: str, name: str) -> str | None:
     """The file of an option of ours; the group "" holds the commands' own. None for somebody else's option."""
     file = resources.files("emoexp.conf") / group / f"{name}.yaml"
-    return file.read_text() if re.fullmatch(r"\w+", name) and file.is_file() else None
+    return file.read_text(encoding="utf-8") if re.fullmatch(r"\w+", name) and file.is_file() else None
 
 
 @cache

@@ -60,7 +60,7 @@ def _compile_and_load(source: str, flags: tuple[str, ...]) -> ctypes.CDLL | None
 def _processor_description() -> str:
     """Name and instruction sets of the processor, "" if not known. A library for one processor may crash on another."""
     try:
-        first_block = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        first_block = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
     except OSError:
         return ""
     fields = ("model name", "flags", "Features", "CPU")
@@ -109,7 +109,7 @@ def _compile(source: str, flags: tuple[str, ...], target: Path) -> bool:
         with tempfile.TemporaryDirectory(prefix="compiling-", dir=target.parent) as folder:
             compiled_file = Path(folder) / "kernel.so"
             source_file = Path(folder) / "kernel.cpp"
-            source_file.write_text(source)
+            source_file.write_text(source, encoding="utf-8")
             command = [compiler, *flags, "-o", str(compiled_file), str(source_file)]
             subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)  # noqa: S603 (fixed words)
             compiled_file.chmod(0o700)

@@ -100,7 +100,7 @@ def source_digest(package: str) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(_sources(package)):
-        digest.update(f"{path.name}\n{ast.dump(ast.parse(path.read_text()))}\n".encode())
+        digest.update(f"{path.name}\n{ast.dump(ast.parse(path.read_text(encoding='utf-8')))}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -38,7 +38,7 @@ def cell_runner(launcher: Any, name: str) -> CellRunner:
 def latest_status(cell: Cell) -> tuple[str, str] | None:
     """The last folder of a cell's name, and the content of its status.json."""
     folder = runs.latest(Path(cell.machine.outputs), cell.name)
-    return None if folder is None else (folder.name, (folder / "status.json").read_text())
+    return None if folder is None else (folder.name, (folder / "status.json").read_text(encoding="utf-8"))
 
 
 def outcome_of(cell: Cell, failure: str | None = None) -> Outcome:
@@ -46,9 +46,9 @@ def outcome_of(cell: Cell, failure: str | None = None) -> Outcome:
     folder = runs.latest(Path(cell.machine.outputs), cell.name)
     if folder is None:
         return Outcome(FAILED, error=failure or NOT_RUN)
-    status = json.loads((folder / "status.json").read_text())
+    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
     if status["status"] == "FINISHED":
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         seconds = status["ended"] - status["started"]
         return Outcome(DONE, str(folder), seconds, metrics["test"].get("macro_f1"))
     state = {"FAILED": FAILED, "KILLED": KILLED}.get(status["status"], DIED)

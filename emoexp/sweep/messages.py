@@ -90,7 +90,7 @@ def time_spent(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], elapsed: 
     trained = [outcomes[cell.name] for cell in cells if cell.name in outcomes and outcomes[cell.name].state == DONE]
     for outcome in trained:
         path = Path(outcome.folder or "") / "seconds.json"
-        spent.update(json.loads(path.read_text()) if path.is_file() else {})
+        spent.update(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
     if not trained:
         return f"time   {duration(elapsed)}"
     parts = [*_TRAINING, *_OUTPUT]

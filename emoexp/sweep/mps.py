@@ -91,7 +91,7 @@ def _start(control: str, names: dict[str, str]) -> str:
     """Start the daemon. Returns why that failed; an empty text where it did not."""
     output = Path(names[PIPES]) / "start.txt"  # no pipe: the daemon would hold it open, and we would wait for its end
     try:
-        with output.open("w") as file:
+        with output.open("w", encoding="utf-8") as file:
             code = subprocess.run(  # noqa: S603 - a program of the system's
                 [control, "-d"],
                 stdin=subprocess.DEVNULL,
@@ -103,5 +103,5 @@ def _start(control: str, names: dict[str, str]) -> str:
             ).returncode
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{CONTROL} did not start: {error}"
-    text = output.read_text().strip()
+    text = output.read_text(encoding="utf-8").strip()
     return f"{CONTROL} ended with {code}{': ' * bool(text)}{text}" if code else ""

@@ -37,7 +37,7 @@ def close_run(cell: Cell, outcome: Outcome) -> Outcome:
         status = files.read_json(folder / "status.json").get("status")
         if is_free and status in ("RUNNING", "KILLED"):
             runs.write_status(folder, "FAILED" if outcome.state == DIED else "KILLED", outcome.error)
-            with (folder / "run.log").open("a") as text:
+            with (folder / "run.log").open("a", encoding="utf-8") as text:
                 text.write(f"{outcome.error}\n")
     return dataclasses.replace(outcome, folder=str(folder))
 

@@ -192,7 +192,7 @@ def _preflight_of(cell: Cell, run: tuple[str, bool, str], error: str | None, sec
     return Preflight(
         folder=folder,
         finished=finished,
-        epochs_done=len(history.read_text().splitlines()) if history.is_file() else 0,
+        epochs_done=len(history.read_text(encoding="utf-8").splitlines()) if history.is_file() else 0,
         epochs=cell.experiment.epochs,
         images_per_epoch=strategy.epoch_size,
         seconds_per_image=seconds,

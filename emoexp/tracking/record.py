@@ -155,7 +155,7 @@ def _tags(folder: Path, status: dict, manifest: dict, infinite: list[Point]) -> 
 def sweeps(folder: Path) -> list[str]:
     """The folders of the sweeps that a run is a cell of, relative to the working folder of each sweep."""
     path = folder / "sweeps.json"
-    folders = json.loads(path.read_text()) if path.is_file() else []
+    folders = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     return [str(sweep) for sweep in folders]
 
 

@@ -158,6 +158,6 @@ def _on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
     """Whether a path lies on a network file system, where SQLite's write-ahead log is not safe."""
     if not mounts.exists():
         return False
-    table = [line.split()[1:3] for line in mounts.read_text().splitlines()]
+    table = [line.split()[1:3] for line in mounts.read_text(encoding="utf-8").splitlines()]
     matches = [(len(mount), kind) for mount, kind in table if path.resolve().is_relative_to(mount)]
     return max(matches, default=(0, ""))[1].startswith(_NETWORK)

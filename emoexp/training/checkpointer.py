@@ -92,7 +92,7 @@ def _check(payload: dict[str, Any], setup: TrainSetup, state: TrainState) -> Non
 def _read_times(run: Run, epochs: int) -> list[dict[str, Any]]:
     """The times of the epochs that the checkpoint holds."""
     path = run.folder / "times.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     return [row for row in rows if row["epoch"] <= epochs]
 
 

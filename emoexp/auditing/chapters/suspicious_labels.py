@@ -119,7 +119,9 @@ def _probabilities(audit_data: AuditData, folders: Sequence[Path]) -> tuple[np.n
 def _strategy_warning(folder: Path) -> list[str]:
     """A warning if a run was trained with a strategy that shifts its predictions towards rare classes."""
     path = folder / "manifest.json"
-    strategy = (json.loads(path.read_text()).get("params") or {}).get("imbalance") if path.is_file() else None
+    strategy = (
+        (json.loads(path.read_text(encoding="utf-8")).get("params") or {}).get("imbalance") if path.is_file() else None
+    )
     if strategy in (None, "none", "augment"):
         return []
     return [

@@ -56,6 +56,20 @@ def fresh_model(experiment: Experiment, num_classes: int) -> Network:
     return with_head(model, experiment.imbalance.head())
 
 
+def random_network(experiment: Experiment, num_classes: int) -> Network:
+    """The network of a configuration with ReLU as activation and without its strategy's head: enough to count with."""
+    architecture = experiment.architecture
+    if "pretrained" in architecture.plain():
+        architecture = architecture.having(pretrained=False)
+    return _build_network(
+        architecture,
+        num_classes=num_classes,
+        channels=experiment.channels,
+        image_size=experiment.image_size,
+        activation=nn.ReLU,
+    )
+
+
 def build_model(spec: Node, allow: Sequence[str]) -> Network:
     """The network that a checkpoint's specification describes, with new random weights.
 

@@ -14,6 +14,7 @@ from emoexp.data.dataset import Dataset
 from emoexp.imbalance.strategy import Strategy
 from emoexp.models.network import Network
 from emoexp.runs import machine as machines
+from emoexp.training import memory
 from emoexp.training.batches import TrainingSamples
 from emoexp.training.cuda_graphs import CapturedSteps
 from emoexp.training.setup import TrainSetup
@@ -73,6 +74,18 @@ def train_setup(
         capture=captured_steps(machine.executor, device),
         tail_C=sharpness.tail_C if sharpness else None,
     )
+
+
+def check_memory(experiment: Experiment, num_classes: int, epoch_size: int, device: torch.device) -> str | None:
+    """What a step needs of the device's memory and what is free, in words; None where the network tells nothing.
+
+    Raises:
+        ValueError: the device does not have so much, by far.
+    """
+    shape = (experiment.channels, experiment.image_size, experiment.image_size)
+    images = min(experiment.batch_size, epoch_size)
+    needed = memory.step_bytes(lambda: build_model.random_network(experiment, num_classes), shape, images)
+    return None if needed is None else memory.check(needed, images, device)
 
 
 def sharpness_of(optimizer: Optimizer, count_C: Tensor) -> Sharpness | None:

@@ -11,6 +11,7 @@ from emoexp.runs import folder as runs
 from emoexp.runs.process import tracking_settings
 from emoexp.runs.records import RunRecord
 from emoexp.sweep.cells import DIED, FINISHED_BEFORE, OVER_TIME, Cell, Outcome, SweepFolder
+from emoexp.sweep.pool import OUT_OF_MEMORY
 
 log = logging.getLogger("emoexp")
 
@@ -33,6 +34,8 @@ def close_run(cell: Cell, outcome: Outcome) -> Outcome:
     folder = runs.latest(Path(cell.machine.outputs), cell.name)
     if folder is None:
         return outcome
+    if outcome.error and outcome.error.endswith(OUT_OF_MEMORY) and (said := _memory_line(folder)):
+        outcome = dataclasses.replace(outcome, error=f"{outcome.error}: {said}")
     with files.lock(folder / "lock", wait=False) as is_free:
         status = files.read_json(folder / "status.json").get("status")
         if is_free and status in ("RUNNING", "KILLED"):
@@ -40,6 +43,13 @@ def close_run(cell: Cell, outcome: Outcome) -> Outcome:
             with (folder / "run.log").open("a", encoding="utf-8") as text:
                 text.write(f"{outcome.error}\n")
     return dataclasses.replace(outcome, folder=str(folder))
+
+
+def _memory_line(folder: Path) -> str | None:
+    """What the log of a run says about the memory that a step needs."""
+    path = folder / "run.log"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line.partition("memory ")[2] for line in reversed(lines) if "memory about " in line), None)
 
 
 def show_in_mlflow(sweep: SweepFolder, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:

@@ -23,6 +23,7 @@ from emoexp.sweep.worker import Preflight
 
 CONSTS.term_timeout = 15  # seconds that a worker has to save its run after it was told to stop
 _POLL_S = 0.2
+OUT_OF_MEMORY = "killed, probably out of memory"
 _RETRY_S = 2.0  # seconds until a cell that another process trains is tried again
 
 
@@ -134,4 +135,4 @@ def _describe(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
-    return f"{name}, which the system sends when memory is exhausted" if name == "SIGKILL" else name
+    return f"{name}, {OUT_OF_MEMORY}" if name == "SIGKILL" else name

@@ -214,6 +214,7 @@ def _build(cell: Cell, timed: bool) -> float | None:
 
     device, data, strategy = _prepare(cell)
     experiment, machine = cell.experiment, cell.machine
+    build_training.check_memory(experiment, len(data.class_names), strategy.epoch_size, device)
     setup = build_training.train_setup(experiment, machine, data, strategy, resident(data.images, device), device)
     state = build_training.initial_state(experiment, data, device)
     machine.tracking.build()

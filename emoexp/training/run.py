@@ -67,6 +67,7 @@ def train(
     data = load(experiment, machine)
     experiment = sources.identified(experiment, data)
     strategy = build_strategy.build_strategy(experiment, data)
+    memory_said = build_training.check_memory(experiment, len(data.class_names), strategy.epoch_size, device)
     name, run_manifest = naming.name(experiment), manifest(experiment, data, strategy, device, machine)
     full_config = experiment.plain() | machine.plain()
     with open_run(Path(machine.outputs), name, run_manifest, full_config, machine.resume) as run:
@@ -82,6 +83,8 @@ def train(
             record_status(run),
         ):
             setup, state = prepare_training(run, experiment, machine, data, strategy, device)
+            if memory_said:
+                log.info("memory %s", memory_said)
             checkpointer = Checkpointer(run, state, build_model.model_spec(experiment, data), notify_tracker)
             with (
                 run.timed("train"),

@@ -138,11 +138,13 @@ def one_owner(source: Source) -> Iterator[str]:
 
 
 def one_saver(source: Source) -> Iterator[str]:
-    """runs/checkpoint alone saves and loads; programs are written by inference/export and opened by tracking/served."""
+    """runs/checkpoint alone saves and loads; inference/export writes programs, tracking/served opens them, and
+    models/imagenet opens published weights."""
     for line, name in source.uses:
         kept = re.fullmatch(r"torch\.(export\.|jit\.|serialization\.)?(save|load)", name)
         served = source.path == "emoexp/tracking/served.py" and name == "torch.export.load"
         served |= source.path == "emoexp/inference/export.py" and name == "torch.export.save"
+        served |= source.path == "emoexp/models/imagenet.py" and name == "torch.load"
         if kept and source.path != "emoexp/runs/checkpoint.py" and not served:
             yield source.at(line, name)
 

@@ -502,7 +502,7 @@ def test_a_worker_goes_from_one_cell_to_the_next_at_once(composed, monkeypatch):
     [
         (TimeoutError(), OVER_TIME, "over its time limit of 2 minutes"),
         (pool.ProcessExpired("", code=5, pid=1), DIED, "exit code 5"),
-        (pool.ProcessExpired("", code=-9, pid=1), DIED, "SIGKILL, which the system sends when memory is exhausted"),
+        (pool.ProcessExpired("", code=-9, pid=1), DIED, "SIGKILL, killed, probably out of memory"),
         (pool.ProcessExpired("", code=-11, pid=1), DIED, "SIGSEGV"),
         (pool.ProcessExpired("", code=worker.TERMINATED, pid=1), KILLED, "told to stop"),
         (pool.BrokenProcessPool(), DIED, "before it could begin"),

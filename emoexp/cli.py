@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from emoexp.config import option_files, options, words
-from emoexp.runs import streams
+from emoexp.runs import streams, system_errors
 
 
 def command(name: str, job: Callable[[], None]) -> None:
@@ -133,8 +133,13 @@ def exit_on_error() -> Iterator[None]:
     """An error of the user's input becomes one line and exit code 1, an interruption a line and exit code 130."""
     try:
         yield
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (said := system_errors.explained(error)) is None:
+            raise  # a fault of the program's
+        print(f"error: {said}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

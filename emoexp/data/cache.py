@@ -16,6 +16,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -110,7 +111,8 @@ def load_or_build(
     finally:
         if writer.file is not None:
             Path(writer.file.name).unlink(missing_ok=True)
-            writer.file.close()
+            with suppress(OSError):  # what is still buffered may have no room either, and belongs to a deleted file
+                writer.file.close()
 
 
 def _open_temporary(path: Path) -> BinaryIO:

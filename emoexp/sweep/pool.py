@@ -43,7 +43,13 @@ class Workers:
     def __init__(self, count: int, sweep: Path) -> None:
         sweep.mkdir(parents=True, exist_ok=True)
         self._output = str((sweep / "workers.log").absolute())
-        self._pools = [self._pool() for _ in range(count)]
+        try:
+            self._pools = [self._pool() for _ in range(count)]
+        except OSError as error:
+            raise ValueError(
+                f"no worker process can be started: {error.strerror or error}. Workers need semaphores in /dev/shm, "
+                "which must be writable, and open files (ulimit -n). Without --multirun a cell trains without workers"
+            ) from error
 
     def __enter__(self) -> "Workers":
         return self

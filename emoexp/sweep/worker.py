@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from emoexp.config import build_data, build_strategy, build_training, naming
 from emoexp.config.schema import Experiment, Machine
+from emoexp.runs import system_errors
 from emoexp.sweep.cells import BUSY, DONE, FAILED, FINISHED_BEFORE, Cell, Outcome
 
 _GRACE_S = 20.0  # seconds that a worker has to save its run after its supervisor is gone
@@ -107,7 +108,7 @@ def train_cell(cell: Cell) -> Outcome:
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C: the run is saved, and the sender waits until this process ends
         os._exit(TERMINATED)
     except BaseException as error:  # noqa: BLE001 - a cell's code may even exit; only this cell fails then
-        message = f"{type(error).__name__}: {error}"
+        message = system_errors.explained(error) or f"{type(error).__name__}: {error}"
         return Outcome(FAILED, folder, time.perf_counter() - start_time, None, message, traceback.format_exc())
     finally:
         _release_memory()

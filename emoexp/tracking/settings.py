@@ -154,6 +154,19 @@ def create_once(database: Path, create_schema: Callable[[str], None]) -> None:
             )  # readers, such as the UI, and the writer do not wait for each other
 
 
+def is_locked(database: Path | None) -> bool:
+    """Whether another connection holds the lock on an SQLite file that a writer needs. Waits for nobody."""
+    if database is None or not database.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        return "locked" in str(error)
+    return False
+
+
 def _on_network(path: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
     """Whether a path lies on a network file system, where SQLite's write-ahead log is not safe."""
     if not mounts.exists():

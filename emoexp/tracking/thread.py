@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -10,8 +11,10 @@ from pathlib import Path
 
 from emoexp.runs import folder as runs
 from emoexp.tracking.mirror import Mirror, behind, brief, close_dead, mirror
-from emoexp.tracking.settings import Settings, locate
+from emoexp.tracking.settings import Settings, is_locked, locate
 
+LOCKED_S = 5.0  # after which a lock on the database is not waited for
+_POLL_S = 0.2
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +41,7 @@ class Tracker:
         for note in store.notes:
             _log.warning("tracking: %s", note)
         self._folder, self._settings, self._outputs = folder, settings, outputs
+        self._database = store.database
         self._mirror = Mirror(folder, settings, store)
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
 
@@ -48,12 +52,18 @@ class Tracker:
             self._thread.start()
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Mirror a last time; give up with a warning after `timeout_s` seconds (default: the settings')."""
+        """Mirror a last time; give up with a warning after `timeout_s` seconds (default: the settings'), and after
+        LOCKED_S where another process keeps the database locked all that time."""
         if self._thread is None:
             return
         self._closing.set()
         self.notify()
-        self._thread.join(self._settings.timeout_s if timeout_s is None else timeout_s)
+        end = free = time.monotonic()
+        end += self._settings.timeout_s if timeout_s is None else timeout_s
+        while self._thread.is_alive() and time.monotonic() < min(end, free + LOCKED_S):
+            self._thread.join(_POLL_S)
+            if not is_locked(self._database):
+                free = time.monotonic()
         if self._thread.is_alive() or self._failed:
             _log.warning(
                 "tracking: MLflow does not have all of this run; %s does. `python -m emoexp.sync` (make"

@@ -26,9 +26,9 @@ from PIL import Image
 from emoexp import sync
 from emoexp.metrics import classification
 from emoexp.runs import files
-from emoexp.tracking import Settings, Tracker, behind, client, close_dead, locate, mirror, record
+from emoexp.tracking import Settings, Tracker, behind, client, close_dead, locate, mirror, record, thread
 from emoexp.tracking.mirror import Mirror
-from emoexp.tracking.settings import address_of, create_once, redact
+from emoexp.tracking.settings import address_of, create_once, is_locked, redact
 
 EPOCHS = 3
 CLASSES = ("anger", "joy", "fear (x)")
@@ -544,9 +544,9 @@ def tracker() -> Iterator[Tracker]:
     tracker = Tracker()
     yield tracker
     tracker.close(0.0)
-    for thread in threading.enumerate():
-        if thread.name == "tracking":
-            thread.join(60)
+    for running in threading.enumerate():
+        if running.name == "tracking":
+            running.join(60)
             assert not thread.is_alive()
 
 
@@ -662,6 +662,28 @@ def test_a_locked_database_delays_nobody(place: Path, tracker: Tracker, caplog: 
     mirror(folder, BARE)
     assert only_run(place).info.status == "FINISHED"
     assert query(place, "select count(*) from metrics where step > 0") == [(EPOCHS * PER_EPOCH,)]
+
+
+def test_a_lock_that_nobody_gives_back_is_not_waited_for(
+    place: Path, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a training waited for the whole of tracking.timeout_s, a minute."""
+    monkeypatch.setattr(thread, "LOCKED_S", 0.5)
+    folder = write_run(place / "outputs" / "a", epochs=1, status="RUNNING")
+    mirror(folder, BARE)
+    database = place / "mlflow.db"
+    assert not is_locked(database) and not is_locked(None) and not is_locked(place / "missing.db")
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert is_locked(database)
+        tracker.start(folder, BARE)
+        write_run(folder)
+        started = time.perf_counter()
+        tracker.close(timeout_s=60)
+        assert time.perf_counter() - started < 5.0
+        other.execute("ROLLBACK")
+    mirror(folder, BARE)
+    assert only_run(place).info.status == "FINISHED"
 
 
 def test_a_store_that_cannot_be_written_is_told_once(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
@@ -32,6 +33,8 @@ def _prepare(parser: OverridesParser, word: str, following: Sequence[str]) -> st
         return word
     key, _, value = word.partition("=")
     is_text = TEXTS.fullmatch(key.lstrip("+")) is not None
+    if is_text and re.search(r",|\$\{", value) and _exists(value):  # neither a sweep nor another key's value
+        return f"{key}={quoted(value.replace('${', chr(92) + '${'))}"
     try:
         override = parser.parse_override(word)
     except HydraException as error:
@@ -47,6 +50,14 @@ def _prepare(parser: OverridesParser, word: str, following: Sequence[str]) -> st
         if is_no_text and read is not True and read is not False:
             return f"{key}={quoted(value)}"
     return word
+
+
+def _exists(path: str) -> bool:
+    """Whether a path is there. A text that cannot be a path, as too long a one, is none."""
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def quoted(text: str) -> str:

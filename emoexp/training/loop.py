@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from emoexp import rng
@@ -43,7 +44,8 @@ def fit(setup: TrainSetup, state: TrainState, stop: Callable[[int, int], bool]) 
 
     Raises:
         Interrupted: `stop` returned true.
-        FloatingPointError: the loss or a gradient was not finite; the weights are those before that step.
+        FloatingPointError: the loss or a gradient was not finite; the weights are those before that step. Or the
+            network's output for validation is not.
     """
     if setup.capture is not None:
         setup.capture.prepare_run(setup.step_setup, state)
@@ -86,6 +88,11 @@ def validate(setup: TrainSetup, model: Network) -> Row:
     step_setup, (index_N, target_N) = setup.step_setup, setup.validation
     images = predict.batches(step_setup.image_NCHW, index_N, step_setup.normalisation, step_setup.device)
     logits_NC = predict.logits(model, images, step_setup.precision)
+    if not torch.isfinite(logits_NC).all():
+        raise FloatingPointError(
+            "the network's output for validation images is not finite after this epoch: training has diverged. Try a "
+            "smaller optimizer.lr or optimizer.weight_decay, or clip_norm=1"
+        )
     loss = float(nn.functional.cross_entropy(logits_NC.double(), target_N))
     confusion = classification.confusion(target_N.numpy(), logits_NC.argmax(1).numpy(), setup.num_classes)
     metrics = classification.from_confusion(confusion)

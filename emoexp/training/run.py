@@ -96,8 +96,11 @@ def train(
                     show_progress(step, steps)
                     return stop_requested()
 
+                before = [] if state.epoch or state.step else [p.detach().clone() for p in state.model.parameters()]
                 try:
                     for result in fit(setup, state, stop):
+                        warn_of_weights_that_stay(before, state)
+                        before = []
                         checkpointer.add_epoch(result)
                         log.info(epoch_line(result, setup.epochs))
                     checkpointer.write()
@@ -114,6 +117,13 @@ def train(
             run.write("seconds.json", run.seconds)
             run.write("metrics.json", metrics)
             return metrics
+
+
+def warn_of_weights_that_stay(before: list[torch.Tensor], state: TrainState) -> None:
+    """Warn where an epoch changed no weight: it trained nothing. before: the weights, none to compare nothing."""
+    if before and all(map(torch.equal, before, state.model.parameters())):
+        rate = state.optimizer.param_groups[0]["base_lr"]
+        log.warning("this epoch changed no weight: optimizer.lr=%g is too small, or clip_norm is", rate)
 
 
 def finished_metrics(run: Run, machine: Machine) -> dict[str, Any]:

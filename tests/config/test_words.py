@@ -8,6 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from emoexp import cli
 from emoexp.config import words
@@ -40,6 +41,15 @@ def value_of(word: str):
 )
 def test_a_path_or_pattern_is_the_text_that_was_typed(key, text):
     assert value_of(f"{key}={text}") == text
+
+
+@pytest.mark.parametrize("name", ["x,y", "${seed}", "a,${b}", "{x},y"])
+def test_a_path_that_is_there_is_neither_a_sweep_nor_an_interpolation(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (word,) = words.prepare([f"run={tmp_path / name}"])
+    assert OmegaConf.create({"run": OverridesParser.create().parse_override(word).value()}).run == f"{tmp_path / name}"
+    missing = f"data.root={tmp_path}/a,{tmp_path}/b"
+    assert words.prepare([missing]) == [missing], "a sweep over two roots"
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0$"), min_size=1, max_size=12))

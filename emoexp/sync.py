@@ -30,14 +30,18 @@ def sync(outputs: Path, settings: Settings, sweeps: Path | None = None) -> Count
     for note in store.notes:
         print(f"note      {note}")
     counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     for root in [path for path in (sweeps, outputs) if path is not None and path.is_dir()]:
         closed = tracking.close_dead(root, settings)
         for folder in runs.all_runs(root):
             result, note = _sync_run(folder, settings)
             result = "closed" if folder.name in closed and result != "failed" else result
             counts[result] += 1
+            reasons.update([note.removeprefix(": ")] * (result == "failed"))
             print(f"{result:9} {folder.relative_to(root)}{note}", flush=True)
     print(f"{counts.total()} runs: " + (", ".join(f"{n} {result}" for result, n in sorted(counts.items())) or "none"))
+    for reason, n in reasons.most_common():
+        print(f"{n} failed: {reason}")
     return counts
 
 

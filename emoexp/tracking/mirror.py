@@ -248,7 +248,8 @@ def parent(folder: Path, identity: dict[str, str]) -> str | None:
 def brief(error: Exception) -> str:
     """The first line of an error, without the password that an address in it may carry."""
     lines = redact(str(error)).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
+    line = lines[0][:300] if lines else ""
+    return line if isinstance(error, ValueError) and line else f"{type(error).__name__}: {line}"  # ours say what to do
 
 
 def _identity(settings: Settings, store: Store) -> dict[str, str]:

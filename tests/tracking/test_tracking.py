@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -811,6 +812,25 @@ def test_sync(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
     assert "status.json is not JSON" in lines[0]
     assert lines[5] == "5 runs: 1 closed, 1 current, 1 failed, 1 live, 1 mirrored"
+
+
+def test_sync_says_why_and_what_to_do(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The experiment was deleted in MLflow's page: the total said only how many had failed."""
+    for name in "ab":
+        mirror(write_run(place / "outputs" / name), BARE)
+    from mlflow import MlflowClient
+
+    api = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
+    number = api.get_experiment_by_name("emoexp").experiment_id
+    api.delete_experiment(number)
+    assert sync.sync(place / "outputs", BARE)["failed"] == 2
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("2 failed: tracking.experiment=emoexp was deleted in MLflow")
+    restore = re.search(r"`(mlflow experiments restore --experiment-id \d+)`", last)[1]
+    assert restore.endswith(f" {number}")
+    api.restore_experiment(number)
+    write_run(place / "outputs" / "c")
+    assert sync.sync(place / "outputs", BARE)["failed"] == 0
 
 
 def test_sync_needs_runs_and_a_store(place: Path) -> None:

@@ -5,9 +5,9 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
@@ -206,14 +206,19 @@ def _nearest(name: str, candidates: list[str], prefix: str) -> Iterator[str]:
 
 
 def known_keys(name: str) -> list[str]:
-    """Every key of every option, such as optimizer.lr."""
+    """Every key of a command and of every option, such as optimizer.lr, and every group."""
     root = OmegaConf.to_container(OmegaConf.create(options.text("", name) or ""))
     assert isinstance(root, dict)
-    keys = [str(key) for key in root if key not in ("defaults", "hydra")] + [
-        *options.GROUPS,
-        *options.GROUPS.values(),
-        "experiment",
-    ]
+    keys = list(_nested_keys("", {key: value for key, value in root.items() if key not in ("defaults", "hydra")}))
+    keys += [*options.GROUPS, *options.GROUPS.values(), "experiment", "ablation"]
     for path, group in options.GROUPS.items():
-        keys += [f"{path}.{key}" for choice in options.listed(group) for key in options.option(group, choice)]
+        for choice in options.listed(group):
+            keys += _nested_keys(f"{path}.", options.option(group, choice))
     return list(dict.fromkeys(keys))
+
+
+def _nested_keys(prefix: str, node: Mapping[Any, Any]) -> Iterator[str]:
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _nested_keys(f"{prefix}{key}.", value)

@@ -34,7 +34,7 @@ class Optimizer(Option):
         """What nothing would come of."""
         if self.rho == 0 and self.tail is not None:
             raise ValueError(
-                f"{path}.tail={self.tail} does nothing where {path}.rho is 0: raise it, or leave tail=null"
+                f"{path}.tail={self.tail} does nothing where {path}.rho is 0: raise it, or leave {path}.tail=null"
             )
 
     @abstractmethod
@@ -99,7 +99,9 @@ class Sgd(Optimizer):
         """What nothing would come of."""
         super().check(path)
         if self.nesterov and self.momentum == 0:
-            raise ValueError(f"{path}.nesterov=true needs a momentum: raise {path}.momentum, or take nesterov=false")
+            raise ValueError(
+                f"{path}.nesterov=true needs a momentum: raise {path}.momentum, or take {path}.nesterov=false"
+            )
 
     def build(self, groups: "Groups") -> "optim.Optimizer":
         """See Optimizer."""

@@ -75,7 +75,7 @@ def logit_adjustment(evidence: Evidence, *, tau: float | None, metric: str) -> F
     """
     if missing := torch.nonzero(evidence.prior_C <= 0).flatten().tolist():
         raise ValueError(
-            f"imbalance.posthoc=logit_adjustment divides by the prior of each class, which training must have drawn; "
+            f"imbalance/posthoc=logit_adjustment divides by the prior of each class, which training must have drawn; "
             f"classes {missing} have prior 0. Give them training images, or choose imbalance/posthoc=offsets"
         )
     log_C = evidence.prior_C.log()
@@ -95,7 +95,7 @@ def tau_norm(evidence: Evidence, *, tau: float | None, metric: str) -> FitResult
     """
     if evidence.weight_CF is None:
         raise ValueError(
-            "imbalance.posthoc=tau_norm rescales the weights of a linear last layer, and this model's is another. "
+            "imbalance/posthoc=tau_norm rescales the weights of a linear last layer, and this model's is another. "
             "Train with a linear head, or choose imbalance/posthoc=logit_adjustment or offsets"
         )
     weight_CF = evidence.weight_CF.double()
@@ -119,7 +119,7 @@ def nearest_class_mean(evidence: Evidence) -> FitResult:
     mean_CF = evidence.mean_CF().double()
     if missing := torch.nonzero(~mean_CF.isfinite().all(1)).flatten().tolist():
         raise ValueError(
-            f"imbalance.posthoc=nearest_class_mean needs training images of each class; classes {missing} have none "
+            f"imbalance/posthoc=nearest_class_mean needs training images of each class; classes {missing} have none "
             "or features that are not finite. Give them images, or choose imbalance/posthoc=none"
         )
     with torch.no_grad():

@@ -155,6 +155,6 @@ def build(
     per_epoch = tuple(columns.in_epoch(count_C, epoch, epochs) for epoch in range(epochs))
     if columns.mix and not any(epoch.mix for epoch in per_epoch):
         raise ValueError(
-            f"imbalance.mix mixes in none of the {epochs} epochs: lower imbalance.mix.edge, or take mix=none"
+            f"imbalance.mix mixes in none of the {epochs} epochs: lower imbalance.mix.edge, or take imbalance/mix=none"
         )
     return Strategy(parent_P, copy_P, label_P, original_C, count_C, columns, per_epoch, size)

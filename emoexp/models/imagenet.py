@@ -120,6 +120,7 @@ def warn_of_activation(architecture: str, activation: Callable[[], nn.Module], p
         log.warning(
             "%s: the weights and batch-norm statistics were pretrained with %s, and the network now has %s. The "
             "features are distorted at first, and much of the advantage of pretraining is lost until they are trained "
-            "again, more of it the less similar the two activations are; compare with pretrained=false",
+            "again, more of it the less similar the two activations are; compare with "
+            "architecture.pretrained=false",
             *(architecture, pretrained_with, new_activation),
         )

@@ -84,7 +84,7 @@ def predictability(
     """
     column_of = {name: _numbers(name, value_N, label_N) for name, value_N in feature.items()}
     if folds < 2:
-        raise ValueError(f"predictability needs at least 2 folds, got {folds}; give folds=5")
+        raise ValueError(f"predictability needs at least 2 folds, got {folds}")
     group_N = _groups(group_N, len(label_N))
     testable_C = _testable_classes(label_N, num_classes, group_N)
     if not column_of or testable_C.sum() < 2:

@@ -98,7 +98,9 @@ class TwoStage(Deferred):
         """Refuse to freeze batch norms where features are trained."""
         super().check(path)
         if self.norms == "frozen" and not self.retrains:
-            raise ValueError(f"{path}.norms=frozen is for frozen features: choose retrain, or norms=update")
+            raise ValueError(
+                f"{path}.norms=frozen is for frozen features: choose {path}.retrain, or {path}.norms=update"
+            )
 
     def build(self) -> BuiltSchedule:
         """See Schedule."""

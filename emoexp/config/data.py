@@ -190,6 +190,8 @@ class Folder(Brought):
     """conf/data/folder.yaml"""
 
     root: str
+    layout: Literal["auto", "classes", "parts", "parts_inside"]
+    follow_links: bool
     identity: str | None
     on_corrupt: OnCorrupt
 
@@ -223,6 +225,8 @@ class Folder(Brought):
             root=self.root,
             identity=self.identity,
             on_corrupt=self.on_corrupt,
+            layout=self.layout,
+            follow_links=self.follow_links,
         )
 
 

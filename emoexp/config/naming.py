@@ -14,7 +14,11 @@ from emoexp.config.imbalance import Imbalance
 from emoexp.config.schema import Experiment
 
 COLUMNS = ("copies", "sampling", "weights", "loss", "schedule", "mix", "posthoc")
-PATHS = ("root", "dataset")  # keys of a data source that say where it lies and what it is called, not what it is
+PATHS = (
+    "root",
+    "dataset",
+    "follow_links",
+)  # keys of a data source that say where it lies and what it is called, not what it is
 
 
 def changed(group: str, node: Node) -> Node:

@@ -4,6 +4,7 @@ import io
 import math
 import posixpath
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ POLICIES = ("refuse", "drop")
 _MAX_LISTED = 20  # unusable images that a message lists
 _CHECK_EVERY = 32  # images that are decoded between two checks of the resident memory
 _EXIF_ORIENTATION = 0x0112
+COLOUR, FRACTIONS = "in colour", "fractions"  # what `decode` counts
+_COLOURLESS = 16  # of 255: channels that differ by no more are the noise of compression
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -30,8 +33,8 @@ class DecodedImages:
     """Images that could be read.
 
     pixels: uint8 N×C×S×S. index: int64 N, position of each image among the names passed to `decode_all`. size: int64
-    N×2, width and height in the files. digest: bytes N, of the pixels. notes: a sentence on the images that were
-    dropped, if any. unusable: name and reason of each of these.
+    N×2, width and height in the files. digest: bytes N, of the pixels. notes: sentences on dropped images, and on
+    what decoding changes of the others. unusable: name and reason of each of these.
     """
 
     pixels: np.ndarray
@@ -71,13 +74,14 @@ def decode_all(
     pixels = allocate((len(names), channels, image_size, image_size))
     size, digest_N = np.zeros((len(names), 2), dtype=np.int64), np.zeros(len(names), "S32")
     reason_of = dict.fromkeys(names, "is missing")
+    remarks: Counter[str] = Counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of unusual metadata, which changes no pixel
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for number, (name, data) in enumerate(contents, start=1):
             try:
                 row = row_of[name]
-                image, size[row] = decode(data, image_size, channels)
+                image, size[row] = decode(data, image_size, channels, remarks)
                 pixels[row], digest_N[row] = image, digest(image)
                 del reason_of[name]
             except ValueError as error:
@@ -86,9 +90,29 @@ def decode_all(
                 mapped.touch(pixels, _CHECK_EVERY)
     notes = report_unusable([f"{name} {reason}" for name, reason in reason_of.items()], len(names), on_corrupt)
     index_N = np.array([row_of[name] for name in names if name not in reason_of], dtype=np.int64)
+    notes += _changes(size[index_N], remarks, image_size)
     return DecodedImages(
         _compact_rows(pixels, index_N), index_N, size[index_N], digest_N[index_N], notes, tuple(reason_of.items())
     )
+
+
+def _changes(size_N2: np.ndarray, remarks: Counter[str], image_size: int) -> tuple[str, ...]:
+    """A sentence for each way in which images lose something, with their number and the key that changes it."""
+    short_N, long_N = size_N2.min(axis=1, initial=2**31), size_N2.max(axis=1, initial=0)
+    found = [
+        (remarks[COLOUR], "are in colour and are read in grey; channels=3 keeps the colours"),
+        (
+            int((short_N > image_size).sum()),
+            f"are larger than image_size={image_size} and are made smaller; a larger image_size=... keeps more of them",
+        ),
+        (
+            int((short_N < image_size).sum()),
+            f"are smaller than image_size={image_size} and are enlarged; a smaller image_size=... spares that",
+        ),
+        (int((long_N > short_N).sum()), "are not square: the square in their middle is taken, the rest is cut off"),
+        (remarks[FRACTIONS], "hold pixels as fractions of 1, which are taken times 255"),
+    ]
+    return tuple(f"{count:,} of {len(size_N2):,} images {what}" for count, what in found if count)
 
 
 def _compact_rows(pixels: np.ndarray, index_N: np.ndarray) -> np.ndarray:
@@ -124,11 +148,16 @@ def report_unusable(unusable: list[str], total: int, on_corrupt: str) -> tuple[s
     return (text.replace("cannot be used", "cannot be used and are left out"),)
 
 
-def decode(data: bytes, image_size: int, channels: int) -> tuple[np.ndarray, tuple[int, int]]:
+def decode(
+    data: bytes, image_size: int, channels: int, remarks: Counter[str] | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
     """One image as uint8 C×S×S, and its width and height in the file.
 
     The picture is rotated as its EXIF orientation says. Transparent pixels are put on white. 16-bit values are
-    divided by 257. An animation gives its first frame. The middle square is cut out and resized to S = `image_size`.
+    divided by 257, floating-point values of 0..1 multiplied by 255. An animation gives its first frame. The middle
+    square is cut out and resized to S = `image_size`.
+
+    remarks: counts COLOUR and FRACTIONS.
 
     Raises:
         ValueError: the bytes are no usable image; the message is the reason, to follow the file's name.
@@ -143,6 +172,9 @@ def decode(data: bytes, image_size: int, channels: int) -> tuple[np.ndarray, tup
             if width * height > MAX_PIXELS:
                 raise ValueError(f"has {width}x{height} pixels, more than {MAX_PIXELS}")
             picture = _apply_orientation(image)
+            if remarks is not None:
+                remarks[COLOUR] += channels == 1 and _is_coloured(picture)
+                remarks[FRACTIONS] += picture.mode == "F"
             square = _crop_and_resize(_convert_mode(picture, "L" if channels == 1 else "RGB"), image_size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError("claims so many pixels that it is taken for a decompression bomb") from error
@@ -182,7 +214,7 @@ def _convert_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in _SIXTEEN_BIT:
         image = _sixteen_to_eight_bits(image)
     elif image.mode == "F":
-        raise ValueError("holds floating-point pixels, whose range is not known")
+        image = _fractions_to_bytes(image)
     elif "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -190,6 +222,24 @@ def _convert_mode(image: Image.Image, mode: str) -> Image.Image:
     elif image.mode in ("LAB", "HSV"):
         image = image.convert("RGB")
     return image.convert(mode)
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    """Whether a picture shows colours: many grey photographs are stored as RGB."""
+    if image.mode in ("1", "L", "LA", "F") or image.mode in _SIXTEEN_BIT:
+        return False
+    small = np.asarray(image.resize((8, 8), Image.Resampling.NEAREST).convert("RGB")).astype(np.int16)
+    return bool((small.max(axis=2) - small.min(axis=2)).max() > _COLOURLESS)
+
+
+def _fractions_to_bytes(image: Image.Image) -> Image.Image:
+    value = np.asarray(image)
+    if not np.isfinite(value).all() or value.min() < 0 or value.max() > 1:
+        raise ValueError(
+            f"holds floating-point pixels from {value.min():g} to {value.max():g}; 0 to 1 is understood. Save it "
+            "with 8 or 16 bits"
+        )
+    return Image.fromarray((value * 255 + 0.5).astype(np.uint8))
 
 
 def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from emoexp.data import splits
 from emoexp.data.dataset import Source
-from emoexp.data.readers import facial_expressions, fer2013, folder
+from emoexp.data.readers import facial_expressions, fer2013, folder, layout
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data"
@@ -296,7 +296,7 @@ def test_identity_is_the_pattern_s_group(tmp_path: Path) -> None:
     ("files", "options", "message"),
     [
         ({"1.png": b"x"}, {}, "outside of class folders"),
-        ({"train/a/1.png": b"x", "b/1.png": b"x"}, {}, "are these classes or parts"),
+        ({"train/a/1.png": b"x", "b/1.png": b"x"}, {}, "which may be a part or a class"),
         ({"train/1.png": b"x", "train/a/1.png": b"x"}, {}, "in train itself"),
         ({"val/a/1.png": b"x", "valid/a/1.png": b"x"}, {}, "several folders for val: val, valid"),
         ({"a/1.png": b"x", "A/1.png": b"x"}, {}, "differ in case only: A, a"),
@@ -476,7 +476,7 @@ def test_sixty_thousand_classes_are_told_apart_in_seconds():
     names = [f"{number:05d}/a.png" for number in range(60_000)]
     tree = SimpleNamespace(root=Path("images"), folders=[name[:5] for name in names])
     started = time.process_time()
-    assert len(folder._classes(tree, names, 0, {})) == 60_000
+    assert len(folder._classes(tree, names, layout.find("images", names, "auto"))) == 60_000
     assert time.process_time() - started < 10, "the time grows with the square of the classes"
     with pytest.raises(ValueError, match="differ in case only: 00001X, 00001x"):
-        folder._classes(tree, [*names, "00001X/a.png", "00001x/a.png"], 0, {})
+        folder._classes(tree, [*names, "00001X/a.png", "00001x/a.png"], layout.Layout(0, 0))

@@ -16,9 +16,8 @@ from emoexp.data import cache as pixel_cache
 from emoexp.data.archive import Tree
 from emoexp.data.dataset import Source, digests, pixel_statistics
 from emoexp.data.mapped import Allocator
-from emoexp.data.readers.fer2013_csv import csv_file, read_csv
+from emoexp.data.readers.fer2013_csv import ALIASES, CLASS_NAMES, csv_file, read_csv
 
-CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 USAGES = ("Training", "PublicTest", "PrivateTest")
 SIDE = 48
 COUNTS = np.array([
@@ -33,11 +32,6 @@ _WHAT = (
     "FER2013 (image folders train/<class>/ and test/<class>/, fer2013.csv or icml_face_data.csv, "
     "or an archive of these)"
 )
-_ALIASES = {
-    "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy", "sadness": "sad",
-    "surprised": "surprise", **{name: name for name in CLASS_NAMES},
-    **{str(number): name for number, name in enumerate(CLASS_NAMES)},
-}  # fmt: skip
 _FOLDERS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2,
             "publictest": 1, "privatetest": 2}  # fmt: skip
 _PREFIX = re.compile(r"(Training|PublicTest|PrivateTest)_", re.IGNORECASE)
@@ -88,10 +82,17 @@ def load(*, image_size: int, channels: int, cache: str | None, root: str, strict
 def _read(tree: Tree, on_corrupt: str) -> Rows:
     image_names = [name for name in tree.names if images.is_image(name)]
     table = csv_file(tree)
-    if image_names:
+    belong = [name for name in image_names if min(_class_and_usage(name)) >= 0]
+    if image_names and (belong or table is None):
         return _read_images(tree, image_names, on_corrupt)
     if table is not None:
-        return Rows(*read_csv(tree, table, on_corrupt))
+        pixels, labels, usage, names, notes, unusable = read_csv(tree, table, on_corrupt)
+        if image_names:
+            shown = ", ".join(image_names[:3])
+            notes += (
+                f"{len(image_names)} pictures beside {table} are no part of it and are left out, such as {shown}",
+            )
+        return Rows(pixels, labels, usage, names, notes, unusable)
     raise ValueError(f"{tree.root.absolute()} holds neither images nor a CSV file; expected {_WHAT}")
 
 
@@ -117,7 +118,7 @@ def _class_and_usage(name: str) -> tuple[int, int]:
     """Class and usage of an image from its path, -1 where the path does not say. The usage in the file's name counts
     more than its folder."""
     *folders, file = name.split("/")
-    emotion = _ALIASES.get(folders[-1].casefold() if folders else "")
+    emotion = ALIASES.get(folders[-1].casefold() if folders else "")
     prefix = _PREFIX.match(file)
     if prefix:
         usage = [u.casefold() for u in USAGES].index(prefix[1].casefold())

@@ -5,6 +5,12 @@ import numpy as np
 from emoexp.data import images, table
 from emoexp.data.archive import Tree
 
+CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+ALIASES = {
+    "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy", "sadness": "sad",
+    "surprised": "surprise", **{name: name for name in CLASS_NAMES},
+    **{str(number): name for number, name in enumerate(CLASS_NAMES)},
+}  # fmt: skip
 _SIDE = 48
 _USUAL_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _VALUES = {str(value): value for value in range(256)}
@@ -37,14 +43,17 @@ def read_csv(tree: Tree, name: str, on_corrupt: str) -> Columns:
     Raises:
         ValueError: a header or label that is not understood, with file and line; or rows with wrong pixels, as a list.
     """
-    rows = table.read(tree.read(name, table.MAX_BYTES), name)
+    data = tree.read(name, table.MAX_BYTES)
+    rows = table.read(data, name)
     column = _header(next(rows)[1], name)
+    named = 0
     good_rows: list[tuple[int, bytes, int, str]] = []
     unusable: list[tuple[str, str]] = []
     for where, row in rows:
         if len(row) <= max(column.values()):
             raise ValueError(f"{where}: {len(row)} fields, expected {max(column.values()) + 1}")
         label = _emotion(row[column["emotion"]], where)
+        named += not row[column["emotion"]].strip().isdigit()
         usage = _usage(row[column["usage"]], where) if "usage" in column else 0
         pixels = _pixels(row[column["pixels"]])
         if isinstance(pixels, str):
@@ -56,6 +65,9 @@ def read_csv(tree: Tree, name: str, on_corrupt: str) -> Columns:
     notes = images.report_unusable(
         [f"{where}: {why}" for where, why in unusable], len(good_rows) + len(unusable), on_corrupt
     )
+    notes += table.unusual(data, name)
+    if named:
+        notes += (f"{name} has names of emotions in place of numbers in {named} rows",)
     if "usage" not in column:
         notes += (f"{name} has no Usage column: all of it is taken as Training",)
     labels, packed, usages, row_names = zip(*good_rows, strict=True)
@@ -63,11 +75,40 @@ def read_csv(tree: Tree, name: str, on_corrupt: str) -> Columns:
     return pixels_N1HW, np.array(labels), np.array(usages), np.array(row_names), notes, tuple(unusable)
 
 
+def read_pixels(data: bytes, name: str, on_corrupt: str) -> tuple[np.ndarray, list[str], tuple[str, ...]]:
+    """Pixels (uint8 N×1×48×48), names of the rows, and notes, of a table that needs no labels: FER's test.csv.
+
+    Raises:
+        ValueError: no column of pixels, or rows with wrong pixels, as a list.
+    """
+    rows = table.read(data, name)
+    titles = next(rows)[1]
+    if "pixels" not in titles:
+        raise ValueError(f"{name}:1: no column pixels in the header ({', '.join(titles)[:80]})")
+    place = titles.index("pixels")
+    names: list[str] = []
+    packed: list[bytes] = []
+    unusable: list[str] = []
+    for where, row in rows:
+        pixels = _pixels(row[place]) if len(row) > place else f"{len(row)} fields, expected {place + 1}"
+        if isinstance(pixels, str):
+            unusable.append(f"{where}: {pixels}")
+        else:
+            names.append(where)
+            packed.append(pixels)
+    notes = images.report_unusable(unusable, len(names) + len(unusable), on_corrupt)
+    pixels_N1HW = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(-1, 1, _SIDE, _SIDE)
+    return pixels_N1HW, names, (*notes, *table.unusual(data, name))
+
+
 def _header(titles: list[str], name: str) -> dict[str, int]:
     """Position of each column."""
     column: dict[str, int] = {title: titles.index(title) for title in ("emotion", "pixels", "usage") if title in titles}
     if "emotion" not in column and "pixels" in column:
-        raise ValueError(f"{name} has pixels but no emotion column: images without labels train nothing")
+        raise ValueError(
+            f"{name} has pixels but no emotion column: images without labels train nothing. Of a trained model, "
+            f"python -m emoexp.predict run=outputs/<run> images={name} asks for their classes"
+        )
     missing = [title for title in ("emotion", "pixels") if title not in column]
     if missing:
         raise ValueError(
@@ -78,11 +119,10 @@ def _header(titles: list[str], name: str) -> dict[str, int]:
 
 
 def _emotion(text: str, where: str) -> int:
-    if text.strip() not in {"0", "1", "2", "3", "4", "5", "6"}:
-        raise ValueError(
-            f"{where}: emotion {text!r}; expected 0 to 6 (angry, disgust, fear, happy, sad, surprise, neutral)"
-        )
-    return int(text)
+    name = ALIASES.get(text.strip().casefold())
+    if name is None:
+        raise ValueError(f"{where}: emotion {text[:40]!r}; expected 0 to 6, or one of {', '.join(CLASS_NAMES)}")
+    return CLASS_NAMES.index(name)
 
 
 def _usage(text: str, where: str) -> int:

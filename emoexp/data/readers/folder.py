@@ -9,17 +9,21 @@ import numpy as np
 from emoexp.data import archive, images
 from emoexp.data import cache as pixel_cache
 from emoexp.data.archive import Tree
-from emoexp.data.dataset import PARTS, Source
+from emoexp.data.dataset import Source
 from emoexp.data.mapped import Allocator
-
-_PART_FOLDERS = {
-    "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2,
-}  # fmt: skip
-_WHAT = "images in one folder for each class, or in such folders inside train, val and test (or an archive of these)"
+from emoexp.data.readers import layout as layouts
 
 
 def load(
-    *, image_size: int, channels: int, cache: str | None, root: str, identity: str | None, on_corrupt: str
+    *,
+    image_size: int,
+    channels: int,
+    cache: str | None,
+    root: str,
+    identity: str | None,
+    on_corrupt: str,
+    layout: str = "auto",
+    follow_links: bool = False,
 ) -> Source:
     """Read root/<class>/<images> or root/{train,val,test}/<class>/<images>; a class folder may hold folders.
 
@@ -30,20 +34,23 @@ def load(
         identity: a regular expression with one group, which is searched for in the file name; the group is the
             person.
         on_corrupt: "refuse" unreadable images or "drop" them with a note.
+        layout: which folders are classes and parts, as `layout.LAYOUTS` has it.
+        follow_links: read also what links lead to.
 
     Raises:
-        ValueError: for a missing root, another layout, a class folder without images, and
-            unreadable images.
+        ValueError: for a missing root, another layout, a layout that can be read in two ways, a class folder without
+            images, and unreadable images.
     """
-    path = archive.existing_path(root, "folder", _WHAT)
+    path = archive.existing_path(root, "folder", layouts.WHAT)
     pattern = _pattern(identity)
     request = {"image_size": image_size, "channels": channels, "identity": identity, "on_corrupt": on_corrupt}
+    request |= {"layout": layout} if layout != "auto" else {}
 
     def build(allocate: Allocator) -> Source:
-        with archive.open_tree(path) as tree:
-            return _read(tree, image_size, channels, pattern, on_corrupt, allocate)
+        with archive.open_tree(path, follow_links=follow_links) as tree:
+            return _read(tree, image_size, channels, pattern, on_corrupt, layout, allocate)
 
-    return pixel_cache.load_or_build(cache, "folder", request, archive.stamp(path), build)
+    return pixel_cache.load_or_build(cache, "folder", request, archive.stamp(path, follow_links=follow_links), build)
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -67,76 +74,56 @@ def _pattern(identity: str | None) -> re.Pattern[str] | None:
 
 
 def _read(
-    tree: Tree, image_size: int, channels: int, pattern: re.Pattern[str] | None, on_corrupt: str, allocate: Allocator
+    tree: Tree,
+    image_size: int,
+    channels: int,
+    pattern: re.Pattern[str] | None,
+    on_corrupt: str,
+    layout: str,
+    allocate: Allocator,
 ) -> Source:
     image_names = [name for name in tree.names if images.is_image(name)]
+    root = str(tree.root.absolute())
     if not image_names:
-        raise ValueError(f"{tree.root.absolute()} holds no image; data=folder looks for {_WHAT}")
-    depth, part_of = _layout(tree, image_names)
-    classes = _classes(tree, image_names, depth, part_of)
+        raise ValueError(f"{root} holds no image; data=folder looks for {layouts.WHAT}")
+    found = layouts.find(root, image_names, layout)
+    notes = [*found.notes, *_other_files(tree, image_names)]
+    for folder in found.unlabelled:
+        inside = [name for name in image_names if name.split("/")[found.depth] == folder]
+        image_names = [name for name in image_names if name.split("/")[found.depth] != folder]
+        notes.append(
+            f"{len(inside)} images in {folder}/ lie in no class folder and are left out: they have no labels. A "
+            f"trained model predicts them: python -m emoexp.predict run=outputs/<run> images={tree.root / folder}"
+        )
+    classes = _classes(tree, image_names, found)
     index_of = {name: index for index, name in enumerate(classes)}
     decoded = images.decode_all(
         image_names, tree.read_many(image_names, images.MAX_BYTES), image_size, channels, on_corrupt, allocate
     )
     names = [image_names[index] for index in decoded.index]
-    folders = [name.split("/")[depth:] for name in names]
-    notes = [*decoded.notes, *_other_files(tree, image_names)]
+    folders = [name.split("/") for name in names]
+    part_of = found.part_of or {}
     identity = None if pattern is None else people(names, pattern)
     if identity is not None and (identity < 0).any():
         notes.append(f"data.identity does not match {(identity < 0).sum()} file names: people unknown")
     return Source(
         name="folder",
         images=decoded.pixels,
-        labels=np.array([index_of[parts[1 if part_of else 0]] for parts in folders], dtype=np.int64),
+        labels=np.array([index_of[path[found.class_level]] for path in folders], dtype=np.int64),
         class_names=tuple(classes),
         names=np.array(names),
-        part=np.array([part_of.get(parts[0], -1) for parts in folders], dtype=np.int8),
+        part=np.array(
+            [-1 if found.part_level is None else part_of[path[found.part_level]] for path in folders], dtype=np.int8
+        ),
         identity=identity,
         digest=decoded.digest,
-        notes=tuple(notes),
+        notes=(*decoded.notes, *notes),
         left_out=decoded.unusable,
     )
 
 
-def _layout(tree: Tree, image_names: list[str]) -> tuple[int, dict[str, int]]:
-    """The number of folders above the classes or parts, and the part of each part folder."""
-    parents = [name.split("/")[:-1] for name in image_names]
-    depth = 0
-    while True:
-        level = {folders[depth] if len(folders) > depth else "" for folders in parents}
-        if "" in level:
-            raise ValueError(
-                f"{tree.root.absolute()} holds images outside of class folders; data=folder looks for {_WHAT}"
-            )
-        part_of = {name: _PART_FOLDERS[name.casefold()] for name in level if name.casefold() in _PART_FOLDERS}
-        if part_of and len(part_of) < len(level):
-            other_folders = ", ".join(sorted(level - set(part_of))[:5])
-            raise ValueError(
-                f"{tree.root.absolute()} holds {other_folders} beside {', '.join(sorted(part_of))}: "
-                "are these classes or parts?"
-            )
-        if part_of:
-            _check_part_folders(tree, parents, depth, part_of)
-            return depth, part_of
-        if len(level) > 1 or any(len(folders) == depth + 1 for folders in parents):
-            return depth, {}
-        depth += 1
-
-
-def _check_part_folders(tree: Tree, parents: list[list[str]], depth: int, part_of: dict[str, int]) -> None:
-    for part, number in ((PARTS[number], number) for number in range(len(PARTS))):
-        same_part = sorted(name for name, value in part_of.items() if value == number)
-        if len(same_part) > 1:
-            raise ValueError(f"{tree.root.absolute()} holds several folders for {part}: {', '.join(same_part)}")
-    part_folder = next((folders for folders in parents if len(folders) == depth + 1), None)
-    if part_folder:
-        raise ValueError(
-            f"{tree.root.absolute()} holds images in {'/'.join(part_folder)} itself, outside of class folders"
-        )
-
-
-def _classes(tree: Tree, image_names: list[str], depth: int, part_of: dict[str, int]) -> list[str]:
-    level = depth + 1 if part_of else depth
+def _classes(tree: Tree, image_names: list[str], layout: layouts.Layout) -> list[str]:
+    level = layout.class_level
     classes = {name.split("/")[level] for name in image_names}
     count = Counter(name.casefold() for name in classes)
     same_letters = sorted(name for name in classes if count[name.casefold()] > 1)
@@ -145,12 +132,13 @@ def _classes(tree: Tree, image_names: list[str], depth: int, part_of: dict[str, 
             f"{tree.root.absolute()} holds class folders that differ in case only: {', '.join(same_letters)}"
         )
     filled_folders = {tuple(name.split("/")[: level + 1]) for name in image_names}
-    root_folders = tuple(image_names[0].split("/")[:depth])
+    root_folders = tuple(image_names[0].split("/")[: layout.depth])
+    parts_on_top = layout.part_of if layout.part_level == layout.depth else None
     empty_folders = []
     for name in sorted(tree.folders):
         folders = tuple(name.split("/"))
-        is_class = len(folders) == level + 1 and folders[:depth] == root_folders
-        if is_class and folders not in filled_folders and (not part_of or folders[depth] in part_of):
+        is_class = len(folders) == level + 1 and folders[: layout.depth] == root_folders
+        if is_class and folders not in filled_folders and (not parts_on_top or folders[layout.depth] in parts_on_top):
             empty_folders.append(name)
     if empty_folders:
         raise ValueError(

@@ -134,8 +134,8 @@ def _walk(root: Path, follow_links: bool) -> tuple[dict[str, os.DirEntry[str]], 
                 files[name] = entry
     if links:
         raise ValueError(
-            f"{root} holds links to folders, or links that lead out of it: {_shorten(sorted(links))}. With "
-            "data=folder they are followed by data.follow_links=true"
+            f"{root} holds links to folders, or links that lead out of it: {_shorten(sorted(links))}. They "
+            "are followed with data=folder data.follow_links=true (predict: follow_links=true)"
         )
     return dict(sorted(files.items())), tuple(sorted(folders))
 

@@ -209,8 +209,20 @@ def check_parts(part: np.ndarray, source: Source) -> None:
             what = "no image at all" if len(missing) == len(count_C) else f"no image of {', '.join(missing)}"
             messages.append(f"{part_name} holds {what}")
     if messages:
-        raise ValueError(
-            f"data={source.name}: {'; '.join(messages)}. Every part needs images of every class, of different people "
-            "if each person has to stay in one part: add images, leave the class out, or choose another split "
-            "(split=stratified, split.val, split.test; fewer split.folds)"
+        raise ValueError(f"data={source.name}: {'; '.join(messages)}. {_ways_out(part, source)}")
+
+
+def _ways_out(part: np.ndarray, source: Source) -> str:
+    """What helps where a part lacks a class. With three images of each class there are splits, with fewer none."""
+    rule = "Every part needs images of every class, of different people if each person has to stay in one part"
+    count_C = np.bincount(source.labels[part >= 0], minlength=len(source.class_names))
+    few = [f"{name} ({count})" for name, count in zip(source.class_names, count_C, strict=True) if count < len(PARTS)]
+    if not few:
+        return (
+            f"{rule}: add images, take split=kfold split.folds=3 (no more, or fewer split.folds), or larger parts with "
+            "split=stratified split.val=0.3 split.test=0.3"
         )
+    return (
+        f"{rule}, and no split gives that with fewer than {len(PARTS)} images of {', '.join(few)}: add images, after "
+        "which split=kfold split.folds=3 works, or leave the class out: move its folder out of the data"
+    )

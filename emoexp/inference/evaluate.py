@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from emoexp.config import build_data, option, sources
-from emoexp.config.data import LongTail, Split
+from emoexp.config import build_data, naming, option, sources
+from emoexp.config.data import DataSource, LongTail, Split
 from emoexp.config.schema import Node
 from emoexp.data.dataset import PARTS, Source
 from emoexp.inference import results
@@ -32,11 +32,11 @@ def evaluate(options: Node) -> dict[str, Any]:
     """
     logging_to_stdout()
     trained = load(options["run"], options["device"], options["threads"], options["cache"], options["allow"])
-    source, index = part_of(options, trained)
+    part, source, index = part_of(options, trained)
     label_C = match_classes(source.class_names, trained.spec["class_names"], options["classes"] or {})
     seen = np.load(trained.folder / "seen.npy") if (trained.folder / "seen.npy").is_file() else np.array([], "S32")
     predictions = results.Predictions(
-        part=options["part"],
+        part=part,
         probability_NC=trained.probabilities(source.images, index),
         target_N=label_C[source.labels[index]],
         clean_N=~np.isin(source.digest[index], seen),
@@ -48,8 +48,9 @@ def evaluate(options: Node) -> dict[str, Any]:
         leaky=trained.spec.get("protocol") == "leaky",
     )
     whole, clean = results.summaries(predictions)
-    metrics = {options["part"]: whole, f"{options['part']}_clean": clean}
-    folder = trained.folder / "evaluations" / f"{source.name}-{options['part']}-{images_hash(source, index, label_C)}"
+    metrics = {part: whole, f"{part}_clean": clean}
+    label = naming.safe(options["data"].label)
+    folder = trained.folder / "evaluations" / f"{label}-{part}-{images_hash(source, index, label_C)}"
     write_evaluation(folder, predictions, metrics)
     return metrics
 
@@ -71,31 +72,59 @@ def images_hash(source: Source, index: np.ndarray, label_C: np.ndarray) -> str:
     return hashlib.sha256(pixels + label_C.tobytes()).hexdigest()[:8]
 
 
-def part_of(options: Node, trained: TrainedModel) -> tuple[Source, np.ndarray]:
-    """The images, loaded with size and channels of the model, and the indices of the requested part."""
-    spec = trained.spec
-    cache = sources.folder_of(options["cache"])
-    source = sources.read_source(options["data"], spec["image_size"], spec["channels"], cache)
+def part_of(options: Node, trained: TrainedModel) -> tuple[str, Source, np.ndarray]:
+    """The part that is judged, the images, loaded with size and channels of the model, and the indices of that part.
+
+    Where no part is asked for: of the data that the run was trained on, the run's own test part; of other data their
+    test part, or all images where they have none. The log says which, and how many of how many images.
+    """
+    spec, data, asked = trained.spec, options["data"], options["part"]
+    if asked not in (None, "all", *PARTS):
+        raise ValueError(f"part is train, val, test or all, or null for what suits the data; it is {asked}")
+    source = sources.read_source(data, spec["image_size"], spec["channels"], sources.folder_of(options["cache"]))
     for note in source.notes:
         log.info("data   %s", note)
-    if options["part"] == "all":
-        return source, np.arange(len(source.labels))
-    if options["part"] not in PARTS:
-        raise ValueError(f"part is train, val, test or all; it is {options['part']}")
-    index = np.flatnonzero(source.part == PARTS.index(options["part"]))
     config = files.read_yaml(trained.folder / "config.yaml")
     if not isinstance(config, dict) or not {"split", "data"} <= config.keys():
         raise ValueError(f"{trained.folder / 'config.yaml'} is no configuration of a run: split or data is missing")
+    is_own = _is_own(trained.folder, config["data"], data, source)
+    has_parts, has_test = bool((source.part >= 0).any()), bool((source.part == PARTS.index("test")).any())
+    part = asked or ("test" if is_own or has_test or options.get("split") else "all")
+    judged, index = _judged(options, config, source, part, is_own)
+    what = "all" if part == "all" else f"the {part} part, {len(index):,} of"
+    whose = "of the run's own data" if is_own else "of other data than the run's"
+    note = ""
+    if part == "all" and not asked:
+        note = ", which have no test part" if has_parts else ", which have no parts"
+    elif part != "all" and not is_own and not options.get("split") and not (source.part == PARTS.index(part)).any():
+        note = ", cut by the run's split"
+    log.info("judge  %s %d images %s%s", what, len(source.labels), whose, note)
+    return part, judged, index
+
+
+def _is_own(folder: Path, config: Node, data: DataSource, source: Source) -> bool:
+    """Whether images are those that a run was trained on: by their content, or, where an old run does not tell it, by
+    the option and where they lie."""
+    content = (files.read_json(folder / "manifest.json").get("data") or {}).get("images")
+    if isinstance(content, str):
+        return content == source.images_hash
+    return bool(config.get("name") == data.name and config.get("root") == data.plain().get("root"))
+
+
+def _judged(options: Node, config: Node, source: Source, part: str, is_own: bool) -> tuple[Source, np.ndarray]:
+    """The images, split where that is needed, and the indices of a part."""
+    if part == "all":
+        return source, np.arange(len(source.labels))
+    index = np.flatnonzero(source.part == PARTS.index(part))
     split: Split = options.get("split") or option.read(
         Split, config["split"], "split", options["allow"], from_run_folder=True
     )
-    if options["part"] != "train" and len(index) and split.keeps_parts(source):
+    if part != "train" and len(index) and split.keeps_parts(source):
         return source, index  # no split is needed, so that the set may lack the other parts
-    long_tail: LongTail = options["data"].long_tail
-    if config["data"]["name"] == options["data"].name:  # the same data as the run's: with the long tail of the run
-        long_tail = LongTail.kept(config["data"])
+    # the run's own data have the long tail of the run
+    long_tail: LongTail = LongTail.kept(config["data"]) if is_own else options["data"].long_tail
     dataset = build_data.with_long_tail(split.build(source), long_tail)
-    return dataset, dataset.where(options["part"])
+    return dataset, dataset.where(part)
 
 
 def match_classes(data_classes: tuple[str, ...], model_classes: list[str], model_name_of: dict[str, str]) -> np.ndarray:

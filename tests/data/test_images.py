@@ -110,7 +110,10 @@ def test_shrinking_averages() -> None:
         (bomb(10_000), "bomb|pixels, more than"),
         (bomb(14_000), "bomb|pixels, more than"),
         (bomb(60_000), "bomb|pixels, more than"),
-        (encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), "floating-point"),
+        (
+            encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"),
+            "holds floating-point pixels from 0 to 235",
+        ),
         (encoded(Image.fromarray(np.full((4, 4), -5, dtype=np.int32)), "TIFF"), "pixel values from -5"),
     ],
 )

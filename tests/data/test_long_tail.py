@@ -278,8 +278,8 @@ def test_a_run_trains_on_its_tail_and_is_judged_on_the_parts_it_had(pictures, tm
     asked = {"cache": None, "allow": [], "split": None, "data": checked(*words(pictures, tmp_path, *TAILED))[0].data}
     trained = load(str(folder), "cpu", 1, None, [])
     for part in ("train", "val", "test"):  # evaluate, on the same images, finds the parts of the training
-        assert np.array_equal(evaluate.part_of(asked | {"part": part}, trained)[1], data.where(part))
-    assert len(evaluate.part_of(asked | {"part": "all"}, trained)[1]) == 180
+        assert np.array_equal(evaluate.part_of(asked | {"part": part}, trained)[2], data.where(part))
+    assert len(evaluate.part_of(asked | {"part": "all"}, trained)[2]) == 180
 
 
 def test_an_audit_shows_the_tail(pictures, tmp_path):

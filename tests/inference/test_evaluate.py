@@ -85,7 +85,7 @@ def test_what_has_to_be_given_is_named():
 
 
 def test_an_unknown_part_is_named(run):
-    with pytest.raises(ValueError, match="part is train, val, test or all; it is exam"):
+    with pytest.raises(ValueError, match="or null for what suits the data; it is exam"):
         evaluate.evaluate(asked("evaluate", run, "data=faces", "part=exam"))
 
 
@@ -117,9 +117,7 @@ def test_unreadable_images_are_listed_or_left_out(run, pictures, tmp_path):
     assert len(predict_images.predict(plain | {"on_corrupt": "drop"})) == 9
 
 
-@pytest.mark.parametrize(
-    ("images", "told"), [("nowhere", "no such file or folder"), ("empty", "no images in that folder")]
-)
+@pytest.mark.parametrize(("images", "told"), [("nowhere", "no such file or folder"), ("empty", "no images in it")])
 def test_wrong_paths_are_named(run, tmp_path, images, told):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=told):

@@ -34,12 +34,14 @@ def evaluate(options: Node) -> dict[str, Any]:
     trained = load(options["run"], options["device"], options["threads"], options["cache"], options["allow"])
     part, source, index = part_of(options, trained)
     label_C = match_classes(source.class_names, trained.spec["class_names"], options["classes"] or {})
-    seen = np.load(trained.folder / "seen.npy") if (trained.folder / "seen.npy").is_file() else np.array([], "S32")
+    seen = files.read_digests(trained.folder / "seen.npy")
+    if seen is None:
+        log.warning("clean  is unknown: %s has no seen.npy, which tells the images of its training", trained.folder)
     predictions = results.Predictions(
         part=part,
         probability_NC=trained.probabilities(source.images, index),
         target_N=label_C[source.labels[index]],
-        clean_N=~np.isin(source.digest[index], seen),
+        clean_N=None if seen is None else ~np.isin(source.digest[index], seen),
         image_MCHW=source.images,
         index_N=index,
         names=source.names[index].tolist(),
@@ -62,7 +64,8 @@ def write_evaluation(folder: Path, predictions: results.Predictions, metrics: di
     results.write(folder, predictions, whole, clean)
     write_json(folder / "metrics.json", metrics)
     log.info("%-6s %s", predictions.part, results.headline(whole))
-    log.info("clean  %s", results.headline(clean))
+    if predictions.clean_N is not None:
+        log.info("clean  %s", results.headline(clean))
     log.info("%s\nin     %s", table(results.per_class(whole, clean)), folder)
 
 

@@ -22,7 +22,8 @@ MIN_IMAGES = 10  # of which an interval is shown
 class Predictions:
     """Predicted probabilities for a part, with its labels and images.
 
-    probability_NC: float32. target_N: int64. clean_N: bool, images whose pixels are in no earlier part. image_MCHW:
+    probability_NC: float32. target_N: int64. clean_N: bool, images whose pixels are in no earlier part; None
+    where that is unknown. image_MCHW:
     uint8, the images of all parts, which may be memory-mapped. index_N: the part's rows in image_MCHW. names: source of
     each image of the part.
     """
@@ -30,7 +31,7 @@ class Predictions:
     part: str
     probability_NC: np.ndarray
     target_N: np.ndarray
-    clean_N: np.ndarray
+    clean_N: np.ndarray | None
     image_MCHW: np.ndarray
     index_N: np.ndarray
     names: Sequence[str]
@@ -47,6 +48,8 @@ class Predictions:
 def summary(predictions: Predictions, clean: bool) -> dict[str, Any]:
     """Metrics with bootstrap intervals, of all images of a part or of the clean ones, ready for JSON. Deterministic."""
     chosen_N = predictions.clean_N if clean else np.ones(len(predictions.target_N), bool)
+    if chosen_N is None:
+        return {"n": None}
     if not chosen_N.any():
         return {"n": 0}
     probability, target = predictions.probability_NC[chosen_N].astype(np.float64), predictions.target_N[chosen_N]
@@ -60,7 +63,8 @@ def summary(predictions: Predictions, clean: bool) -> dict[str, Any]:
 def summaries(predictions: Predictions) -> tuple[dict[str, Any], dict[str, Any]]:
     """`summary` of all images and of the clean ones, which are often all."""
     whole = summary(predictions, clean=False)
-    return whole, (whole | {"clean": True} if predictions.clean_N.all() else summary(predictions, clean=True))
+    is_all_clean = predictions.clean_N is not None and bool(predictions.clean_N.all())
+    return whole, (whole | {"clean": True} if is_all_clean else summary(predictions, clean=True))
 
 
 def write(folder: Path, predictions: Predictions, whole: dict[str, Any], clean: dict[str, Any]) -> None:
@@ -100,10 +104,11 @@ def write(folder: Path, predictions: Predictions, whole: dict[str, Any], clean: 
 
 def _save_predictions(path: Path, predictions: Predictions) -> None:
     buffer = io.BytesIO()
+    clean = {} if predictions.clean_N is None else {"clean": predictions.clean_N}
     arrays = {
         "probability": predictions.probability_NC.astype(np.float32),
         "target": predictions.target_N,
-        "clean": predictions.clean_N,
+        **clean,
         "names": np.asarray(predictions.names, str),
         "class_names": np.asarray(predictions.class_names, str),
     }

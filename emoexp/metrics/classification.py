@@ -181,8 +181,9 @@ def flatten_summary(summary: dict[str, Any], prefix: str) -> dict[str, float]:
     `test/macro_f1_low` and `_high`. A value that is not defined (recall of an absent class) is left out, not
     written as 0.
     """
-    row = {f"{prefix}/{name}": float(summary[name]) for name in SCALARS}
-    row |= {f"{prefix}/majority/{k}": float(v) for k, v in summary["majority"].items() if not isinstance(v, str)}
+    row = {f"{prefix}/{name}": float(summary[name]) for name in SCALARS if summary.get(name) is not None}
+    majority = summary.get("majority", {})
+    row |= {f"{prefix}/majority/{k}": float(v) for k, v in majority.items() if isinstance(v, int | float)}
     for name, (low, high) in summary.get("interval", {}).items():
         row |= {f"{prefix}/{name}_low": float(low), f"{prefix}/{name}_high": float(high)}
     slug_of = slugs(tuple(summary["per_class"]))

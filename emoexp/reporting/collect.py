@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from emoexp.reporting.soundness import damage
 from emoexp.runs.records import RunRecord, TestPredictions
 from emoexp.sweep.cells import CellRequest
 
@@ -68,9 +69,14 @@ def collect(requests: Iterable[tuple[CellRequest, Sequence[RunRecord]]], *, mixe
     left_out: list[tuple[str, str]] = []
     candidates: list[tuple[CellRequest, RunRecord, str]] = []
     for request, records in requests:
-        finished = [record for record in records if record.is_finished]
+        finished = []
+        for record in records:
+            if (why := _why_damaged(record)) is not None:
+                left_out.append((record.label, f"damaged: {why}"))
+            elif record.is_finished:
+                finished.append(record)
         candidates += [(request, record, provenance(record.manifest, mixed=mixed)) for record in finished]
-        if not finished:
+        if not finished and not any(label == record.label for record in records for label, _ in left_out):
             left_out.append((request.name, _why_unfinished(records)))
     main_provenance = _main_provenance(candidates)
     runs: dict[tuple[object, ...], FinishedRun] = {}
@@ -89,6 +95,14 @@ def collect(requests: Iterable[tuple[CellRequest, Sequence[RunRecord]]], *, mixe
         if run_provenance != main_provenance and request.name not in included:
             left_out.append((record.name, f"not comparable: {_difference(run_provenance, main_provenance)}"))
     return RunSet(list(runs.values()), left_out)
+
+
+def _why_damaged(record: RunRecord) -> str | None:
+    """What is damaged in a run, if anything."""
+    try:
+        return damage(record) if record.is_finished else None
+    except ValueError as error:  # its status cannot be read
+        return str(error)
 
 
 def _key(request: CellRequest) -> tuple[object, ...]:
@@ -157,13 +171,22 @@ def requests_of(records: Iterable[RunRecord]) -> list[tuple[CellRequest, list[Ru
 
     No axes: a key of a group that itself differs (activation.kernel), and another seed that always equals the run's.
     """
-    params = [(record, dict(record.manifest.get("params") or {})) for record in records]
+    params = [(record, _params(record)) for record in records]
     axes = list(_varying_keys([values for _, values in params]))
     requests: list[tuple[CellRequest, list[RunRecord]]] = []
     for record, values in params:
         named_axes = {axis: str(values.get(axis)) for axis in axes}
-        requests.append((CellRequest(record.name, named_axes, int(values.get("seed", 0))), [record]))
+        seed = values.get("seed", 0)
+        requests.append((CellRequest(record.name, named_axes, seed if isinstance(seed, int) else 0), [record]))
     return requests
+
+
+def _params(record: RunRecord) -> dict[str, Any]:
+    """A run's params; none where its manifest is damaged, which `collect` then says."""
+    try:
+        return dict(record.manifest.get("params") or {})
+    except ValueError:
+        return {}
 
 
 def _varying_keys(params: Sequence[dict[str, Any]]) -> Iterator[str]:

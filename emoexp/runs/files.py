@@ -1,4 +1,4 @@
-"""How files are written, read and locked. All of emoexp writes by these functions; they import nothing of emoexp.
+"""How files are written, read and locked. All of emoexp writes and reads a run's folder by these functions.
 
 A file is written under a temporary name in the same folder, forced onto the disk, and only then renamed. So a reader
 sees the old file or the whole new one, also where the writer was killed. A lock belongs to the process that holds it:
@@ -12,6 +12,8 @@ import os
 import re
 import stat
 import threading
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,11 @@ from typing import Any, BinaryIO
 import filelock
 import numpy as np
 import yaml
+
+from emoexp.runs import run_schema
+
+MAX_TEXT = 2**28  # bytes of a JSON file
+MAX_UNPACKED = 2**31  # bytes of arrays
 
 # ---- writing
 
@@ -126,20 +133,130 @@ def refuse_links(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's dictionary; empty where there is no file.
+    """A JSON file's dictionary, of the kinds that `run_schema` says for its name; empty where there is no file.
 
     Raises:
-        ValueError: the file is not JSON, or holds something else.
+        ValueError: the file is no such JSON; names the file, the key, what is expected and what is there.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    content = _content(path)
+    if content is None:
         return {}
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if isinstance(content, dict):
-        return content
-    raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    found = _parsed(content, str(path))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    _raise_first(path, run_schema.faults(path.name, found))
+    return found
+
+
+def read_list(path: Path) -> list[str]:
+    """A JSON file's list of texts; empty where there is no file. Raises ValueError for anything else."""
+    content = _content(path)
+    found = [] if content is None else _parsed(content, str(path))
+    if not run_schema.TEXTS.holds(found):
+        raise ValueError(f"{path}: expected {run_schema.TEXTS.words}, found {run_schema.shown(found)}")
+    return list(found)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file; none where there is no file. A last line without a line end is left out.
+
+    Raises:
+        ValueError: a line is not JSON, or no row of the kind that `run_schema` says for the file's name.
+    """
+    content = _content(path)
+    lines = [] if content is None else content.split(b"\n")[:-1]
+    rows = [_parsed(line, f"{path}, line {number},") for number, line in enumerate(lines, start=1)]
+    _raise_first(path, run_schema.row_faults(path.name, rows))
+    return rows
+
+
+def read_arrays(path: Path, limit: int = MAX_UNPACKED) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, without pickled objects.
+
+    Raises:
+        ValueError: the file holds anything else, or unpacks to more than `limit` bytes.
+    """
+    _refuse_special(path)
+    try:
+        with zipfile.ZipFile(path) as members:
+            if sum(member.file_size for member in members.infolist()) > limit:
+                raise ValueError(f"more than {limit} bytes when it is unpacked")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        MemoryError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(f"{path}: no file of plain arrays: {str(error).partition(chr(10))[0]}") from error
+
+
+_DAMAGED = (
+    *(OSError, EOFError, ValueError, KeyError, MemoryError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+def read_digests(path: Path) -> np.ndarray | None:
+    """The hashes of pixels (bytes of 32 digits) in an .npy file; None where there is no file.
+
+    Raises:
+        ValueError: the file holds anything else.
+    """
+    if not path.exists() and not path.is_symlink():
+        return None
+    _refuse_special(path)
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError, MemoryError) as error:
+        raise ValueError(f"{path}: no array of hashes: {str(error).partition(chr(10))[0]}") from error
+    if not isinstance(found, np.ndarray) or found.dtype != np.dtype("S32") or found.ndim != 1:
+        raise ValueError(f"{path}: expected an array of hashes, found {getattr(found, 'dtype', type(found).__name__)}")
+    return found
+
+
+def _content(path: Path) -> bytes | None:
+    """A file's bytes; None where there is no file. Raises ValueError for a link, a pipe or too large a file."""
+    try:
+        _refuse_special(path)
+        if path.stat().st_size > MAX_TEXT:
+            raise ValueError(f"{path}: more than {MAX_TEXT} bytes")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _refuse_special(path: Path) -> None:
+    """A link, pipe or device would be read without an end, or lead elsewhere."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError(f"{path} is no plain file; a run's folder holds plain files. Remove it")
+
+
+def _parsed(content: bytes, name: str) -> Any:
+    """JSON of finite numbers. Raises ValueError with the name."""
+
+    def refuse(text: str) -> float:
+        raise ValueError(f"{text[:20]} is no finite number")
+
+    def number(text: str) -> float:
+        value = float(text)
+        return value if abs(value) < float("inf") else refuse(text)
+
+    try:
+        return json.loads(content, parse_constant=refuse, parse_float=number)
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"{name} is not JSON: {why}") from error
+
+
+def _raise_first(path: Path, faults: Iterator[str]) -> None:
+    if fault := next(faults, None):
+        raise ValueError(f"{path}: {fault}")
 
 
 class _WithoutAliases(yaml.SafeLoader):
@@ -163,23 +280,6 @@ def read_yaml(path: Path) -> Any:
         return _WithoutAliases(path.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file; none where there is no file. A last line without a line end is left out.
-
-    Raises:
-        ValueError: a line is not JSON.
-    """
-    if not path.exists():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}, is not JSON: {error}") from error
-    return rows
 
 
 def finite_or_none(value: Any) -> Any:

@@ -32,7 +32,7 @@ class Run:
     def read(self, name: str) -> Any:
         """The content of a JSON file of the folder; None where there is none."""
         path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return files.read_json(path) if path.is_file() else None
 
     def write(self, name: str, content: Any) -> None:
         """Replace a JSON file of the folder; as `files.write_json`."""
@@ -208,6 +208,6 @@ def close_if_dead(run_folder: Path) -> bool:
 def add_to_sweep(run_folder: Path, sweep: str | None) -> None:
     """Write into a run's sweeps.json that it is a cell of a sweep (the sweep's folder); it may be one of several."""
     path = run_folder / "sweeps.json"
-    sweeps = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    sweeps = files.read_list(path)
     if sweep is not None and sweep not in sweeps:
         files.write_text(path, json.dumps([*sweeps, sweep]) + "\n")

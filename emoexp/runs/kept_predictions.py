@@ -12,13 +12,12 @@ The arrays of set number k, of N images, which R runs were tested on:
 
 import io
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from emoexp.runs import files
 from emoexp.runs.kept_schema import KeptResultsError, refuse
 from emoexp.runs.records import TestPredictions
 
@@ -115,17 +114,12 @@ def unpacked(path: Path) -> dict[str, TestPredictions]:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     known = re.compile(rf"({'|'.join(_KINDS)})_\d{{1,6}}")
     try:
-        with zipfile.ZipFile(path) as members:
-            if sum(member.file_size for member in members.infolist()) > MAX_BYTES:
-                refuse(path, f"more than {MAX_BYTES} bytes when it is unpacked")
-        with np.load(path, allow_pickle=False) as arrays:
-            if unknown := next((name for name in arrays.files if not known.fullmatch(name)), None):
-                refuse(path, f"unknown array {unknown[:80]!r}")
-            return {name: arrays[name] for name in arrays.files}
-    except KeptResultsError:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        refuse(path, f"no file of plain arrays: {str(error).partition(chr(10))[0]}", error)
+        arrays = files.read_arrays(path, limit=MAX_BYTES)
+    except ValueError as error:
+        raise KeptResultsError(str(error)) from error
+    if unknown := next((name for name in arrays if not known.fullmatch(name)), None):
+        refuse(path, f"unknown array {unknown[:80]!r}")
+    return arrays
 
 
 def _check_set(path: Path, number: str, arrays: dict[str, np.ndarray]) -> None:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from emoexp.runs import folder as runs
-from emoexp.runs.files import read_json, read_json_lines
+from emoexp.runs.files import read_arrays, read_json, read_json_lines
 from emoexp.runs.manifest import upgraded
 
 
@@ -22,7 +22,7 @@ class TestPredictions:
 
     target_N, predicted_N: class indices, int64. class_indices: the K classes whose probabilities are known, increasing.
     probability_NK: float, a column for each of them. clean_N: whether the image's pixels stand in no earlier part.
-    names_N: the images' names. The last two are None where they are not known.
+    names_N: the images' names. These two are None where they are not known. class_names: empty where not known.
     """
 
     __test__ = False  # pytest must not collect it as a test
@@ -34,6 +34,7 @@ class TestPredictions:
     probability_NK: np.ndarray
     clean_N: np.ndarray | None = None
     names_N: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -74,6 +75,33 @@ def complete_predictions(
         clean_N=clean_N,
         names_N=names_N,
     )
+
+
+def read_predictions(path: Path) -> TestPredictions:
+    """The predictions of a part, as a run writes them into predictions/.
+
+    Raises:
+        ValueError: the file holds anything else; names the array, what is expected and what is there.
+    """
+    arrays = read_arrays(path)
+    if missing := [name for name in ("probability", "target") if name not in arrays]:
+        raise ValueError(f"{path}: {missing[0]} is missing")
+    probability, target = arrays["probability"], arrays["target"]
+    if probability.ndim != 2 or probability.dtype.kind != "f" or probability.shape[1] < 2:
+        raise ValueError(f"{path}: probability is a number for each image and class; its shape is {probability.shape}")
+    size, classes = probability.shape
+    kinds = {"target": "iu", "clean": "b", "names": "U", "class_names": "U"}
+    for name, kind in kinds.items():
+        expected = classes if name == "class_names" else size
+        if name in arrays and (arrays[name].shape != (expected,) or arrays[name].dtype.kind not in kind):
+            there = f"{arrays[name].dtype} of shape {arrays[name].shape}"
+            raise ValueError(f"{path}: {name} has {expected} values of kind {kind}; it is {there}")
+    if size and not (int(target.min()) >= 0 and int(target.max()) < classes):
+        raise ValueError(f"{path}: target holds classes from 0 to {classes - 1}")
+    if size and not ((probability >= 0).all() and (np.abs(probability.sum(1, dtype=float) - 1) < 1e-3).all()):
+        raise ValueError(f"{path}: probability sums to 1 for each image")
+    found = complete_predictions(probability, target, arrays.get("clean"), arrays.get("names"))
+    return replace(found, class_names=tuple(arrays["class_names"].tolist()) if "class_names" in arrays else ())
 
 
 def concatenated(parts: Sequence[TestPredictions]) -> TestPredictions:
@@ -188,12 +216,7 @@ class RunFolder:
     def predictions(self) -> TestPredictions | None:
         """Predictions of the test part; None where they were not kept."""
         path = self.location / "predictions" / "test.npz"
-        if not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            clean_N = arrays.get("clean")
-            names_N = arrays.get("names")
-            return complete_predictions(arrays["probability"], arrays["target"], clean_N, names_N)
+        return read_predictions(path) if path.is_file() else None
 
     @cached_property
     def seconds(self) -> float | None:

@@ -1,11 +1,11 @@
 """Runs cells on other machines, as jobs of one of Hydra's launchers: SLURM through submitit, or a Ray cluster."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from emoexp.runs import files
 from emoexp.runs import folder as runs
 from emoexp.sweep.cells import DIED, DONE, FAILED, KILLED, Cell, Outcome
 
@@ -46,9 +46,9 @@ def outcome_of(cell: Cell, failure: str | None = None) -> Outcome:
     folder = runs.latest(Path(cell.machine.outputs), cell.name)
     if folder is None:
         return Outcome(FAILED, error=failure or NOT_RUN)
-    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    status = files.read_json(folder / "status.json")
     if status["status"] == "FINISHED":
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = files.read_json(folder / "metrics.json")
         seconds = status["ended"] - status["started"]
         return Outcome(DONE, str(folder), seconds, metrics["test"].get("macro_f1"))
     state = {"FAILED": FAILED, "KILLED": KILLED}.get(status["status"], DIED)

@@ -1,12 +1,11 @@
 """What a sweep prints: its plan, a line for each cell, the table of all cells, and what the time was spent on."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from emoexp.runs import tables
+from emoexp.runs import files, tables
 from emoexp.sweep.cells import DONE, SKIPPED, Cell, Outcome, Plan
 from emoexp.sweep.worker import Preflight
 
@@ -89,8 +88,7 @@ def time_spent(cells: Sequence[Cell], outcomes: Mapping[str, Outcome], elapsed: 
     spent: Counter[str] = Counter()
     trained = [outcomes[cell.name] for cell in cells if cell.name in outcomes and outcomes[cell.name].state == DONE]
     for outcome in trained:
-        path = Path(outcome.folder or "") / "seconds.json"
-        spent.update(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
+        spent.update(files.read_json(Path(outcome.folder or "") / "seconds.json"))
     if not trained:
         return f"time   {duration(elapsed)}"
     parts = [*_TRAINING, *_OUTPUT]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
 
-from emoexp.runs.files import read_json, read_json_lines
+from emoexp.runs.files import read_json, read_json_lines, read_list
 
 ENDED = ("FINISHED", "FAILED", "KILLED")
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
@@ -63,16 +62,15 @@ def read(folder: Path, *, checkpoint: bool = False) -> Record:
     history, times = read_json_lines(folder / "history.jsonl"), read_json_lines(folder / "times.jsonl")
     points = epoch_points(history, times, started=started, ended=state in ENDED)
     points += final_points(folder / "metrics.json", {point.key for point in points})
-    finite = [point for point in points if not math.isinf(point.value)]
     return Record(
         name=folder.name,
         status=state,
         started=started,
         ended=_ms(status["ended"]) if state in ENDED and status.get("ended") else None,
         params={name(key): clip(_text(value), PARAM_LENGTH) for key, value in flatten(manifest.get("params", {}))},
-        tags=_tags(folder, status, manifest, [point for point in points if math.isinf(point.value)]),
+        tags=_tags(folder, status, manifest),
         data=manifest.get("data") or {},
-        points=finite,
+        points=points,
         files=_files(folder, ended=state in ENDED, checkpoint=checkpoint),
     )
 
@@ -134,7 +132,7 @@ def _numbers(row: dict) -> dict[str, float]:
     }
 
 
-def _tags(folder: Path, status: dict, manifest: dict, infinite: list[Point]) -> dict[str, str]:
+def _tags(folder: Path, status: dict, manifest: dict) -> dict[str, str]:
     described = {key: manifest[key] for key in ("device", "threads", "kernels", "versions", "git") if key in manifest}
     described["data"] = {k: v for k, v in (manifest.get("data") or {}).items() if isinstance(v, str | int | float)}
     tags = dict(flatten(described)) | dict(flatten(manifest.get("tags", {})))
@@ -147,15 +145,13 @@ def _tags(folder: Path, status: dict, manifest: dict, infinite: list[Point]) -> 
     tags |= {"mlflow.source.name": "emoexp", "mlflow.source.type": "LOCAL"}
     tags["mlflow.source.git.commit"] = (manifest.get("git") or {}).get("commit")
     tags |= {f"sweep.{Path(sweep).name}": "yes" for sweep in sweeps(folder)}
-    if infinite:  # MLflow would store them as 1.8e308 and draw that
-        tags["emoexp.infinite"] = ", ".join(f"{point.key} at {point.step}" for point in infinite)
     return {name(key): clip(_text(value), TAG_LENGTH) for key, value in tags.items() if value is not None}
 
 
 def sweeps(folder: Path) -> list[str]:
     """The folders of the sweeps that a run is a cell of, relative to the working folder of each sweep."""
     path = folder / "sweeps.json"
-    folders = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    folders = read_list(path)
     return [str(sweep) for sweep in folders]
 
 

@@ -5,7 +5,6 @@ once a second: on a GPU an epoch of small images takes a tenth of a second, and 
 disk. Epochs that were not written before a kill are trained again, to the same bits.
 """
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 from emoexp.config import best_model
 from emoexp.config.fields import Range, accepted, check_keys
-from emoexp.runs import checkpoint
+from emoexp.runs import checkpoint, files
 from emoexp.runs.folder import Run
 from emoexp.training.loop import EpochResult
 from emoexp.training.setup import TrainSetup
@@ -91,9 +90,7 @@ def _check(payload: dict[str, Any], setup: TrainSetup, state: TrainState) -> Non
 
 def _read_times(run: Run, epochs: int) -> list[dict[str, Any]]:
     """The times of the epochs that the checkpoint holds."""
-    path = run.folder / "times.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    return [row for row in rows if row["epoch"] <= epochs]
+    return [row for row in files.read_json_lines(run.folder / "times.jsonl") if row["epoch"] <= epochs]
 
 
 def _time_row(result: EpochResult) -> dict[str, Any]:

@@ -185,7 +185,8 @@ def test_wrong_labels_are_found_in_what_folds_predicted(folder, tmp_path):
     probability = np.full((len(said), 3), 0.05)
     probability[np.arange(len(said)), said] = 0.9
     (tmp_path / "runs" / "one" / "predictions").mkdir(parents=True)
-    keep = {"probability": probability.astype(np.float32), "names": np.array(names), "class_names": np.array(CLASSES)}
+    keep = {"probability": probability.astype(np.float32), "names": np.array(names)}
+    keep |= {"class_names": np.array(CLASSES), "target": target}
     np.savez(tmp_path / "runs" / "one" / "predictions" / "test.npz", **keep)
     found = audited(folder, tmp_path, f"audit.runs={tmp_path / 'runs'}/*")
     suspected = {row["image"] for row in found["numbers"]["suspects"]}

@@ -243,15 +243,17 @@ def test_status(place: Path, status: str) -> None:
     assert run.data.tags.get("emoexp.error") == ("loss is not finite" if status == "FAILED" else None)
 
 
-def test_nan_is_kept_and_infinity_is_told(place: Path) -> None:
+def test_only_finite_numbers_are_points(place: Path) -> None:
     folder = write_run(place / "outputs" / "a", status="RUNNING", epochs=1)
-    rows = '{"epoch": 1, "train/loss": NaN, "val/loss": Infinity, "val/worst_class": "fear", "x": null}\n'
+    rows = '{"epoch": 1, "train/loss": 0.5, "val/loss": null, "val/worst_class": "fear"}\n'
     (folder / "history.jsonl").write_text(rows)
     mirror(folder, BARE)
     mirror(folder, BARE)
-    stored = query(place, "select key, is_nan from metrics where key not like 'time/%'")
-    assert stored == [("train/loss", 1)]
-    assert only_run(place).data.tags["emoexp.infinite"] == "val/loss at 1"
+    assert query(place, "select key from metrics where key not like 'time/%'") == [("train/loss",)]
+    for number in ("NaN", "Infinity", "1e999"):  # no run writes them: a number that is not finite is null
+        (folder / "history.jsonl").write_text(rows.replace("null", number))
+        with pytest.raises(ValueError, match=r"history\.jsonl, line 1, is not JSON: .* is no finite number"):
+            mirror(folder, BARE)
 
 
 def test_odd_names_and_long_values(place: Path) -> None:
@@ -548,7 +550,7 @@ def tracker() -> Iterator[Tracker]:
     for running in threading.enumerate():
         if running.name == "tracking":
             running.join(60)
-            assert not thread.is_alive()
+            assert not running.is_alive()
 
 
 def test_a_live_run_is_followed(place: Path, tracker: Tracker, caplog: pytest.LogCaptureFixture) -> None:

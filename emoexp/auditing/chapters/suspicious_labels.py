@@ -1,6 +1,5 @@
 """Chapter on labels that look wrong."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from emoexp.auditing.audit_data import AuditData
 from emoexp.auditing.checks import label_errors
 from emoexp.auditing.findings import Chapter, Finding, by_class, table_of
 from emoexp.pages.page import Picture, Section
+from emoexp.runs import files
 from emoexp.runs import folder as folders_of_runs
+from emoexp.runs.records import read_predictions
 
 MAX_LISTED = 40  # rows that a table of the page lists
 
@@ -99,14 +100,16 @@ def _probabilities(audit_data: AuditData, folders: Sequence[Path]) -> tuple[np.n
             path = folder / "predictions" / f"{part}.npz"
             if not path.is_file():
                 continue
-            with np.load(path) as arrays:
-                if tuple(arrays["class_names"].tolist()) != audit_data.class_names:
-                    names = ", ".join(arrays["class_names"])
-                    raise ValueError(f"{folder} has other classes than these data: {names}")
-                rows = [index_of.get(name, -1) for name in arrays["names"].tolist()]
-                index = np.array([row for row in rows if row >= 0], np.int64)
-                total[index] += arrays["probability"][np.array(rows) >= 0]
-                num_predictions[index] += 1
+            predictions = read_predictions(path)
+            if predictions.class_names != audit_data.class_names:
+                names = ", ".join(predictions.class_names)
+                raise ValueError(f"{folder} has other classes than these data: {names}")
+            if predictions.names_N is None:
+                raise ValueError(f"{path}: the names of the images are missing")
+            rows = [index_of.get(name, -1) for name in predictions.names_N.tolist()]
+            index = np.array([row for row in rows if row >= 0], np.int64)
+            total[index] += predictions.probability_NK[np.array(rows) >= 0]
+            num_predictions[index] += 1
         warnings += _strategy_warning(folder)
     if not num_predictions.any():
         raise ValueError(f"audit.runs: none of {len(folders)} folders holds predictions of these images")
@@ -118,10 +121,7 @@ def _probabilities(audit_data: AuditData, folders: Sequence[Path]) -> tuple[np.n
 
 def _strategy_warning(folder: Path) -> list[str]:
     """A warning if a run was trained with a strategy that shifts its predictions towards rare classes."""
-    path = folder / "manifest.json"
-    strategy = (
-        (json.loads(path.read_text(encoding="utf-8")).get("params") or {}).get("imbalance") if path.is_file() else None
-    )
+    strategy = (files.read_json(folder / "manifest.json").get("params") or {}).get("imbalance")
     if strategy in (None, "none", "augment"):
         return []
     return [

@@ -47,5 +47,6 @@ def load(path: Path) -> dict[str, Any]:
         payload = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CorruptCheckpoint(f"{path} cannot be read safely: {str(error).partition(chr(10))[0]}") from error
-    assert isinstance(payload, dict)
+    if not isinstance(payload, dict) or not all(isinstance(key, str) for key in payload):
+        raise CorruptCheckpoint(f"{path}: a checkpoint holds named values; this holds a {type(payload).__name__}")
     return payload

@@ -91,7 +91,7 @@ KEYS: dict[str, dict[str, Any]] = {  # of the JSON files, by name; a dictionary 
     },
     "ledger.json": {"classes": LIST, "timeline": LIST},
 }  # fmt: skip
-REQUIRED = {"status.json": ("status",)}
+REQUIRED = {"status.json": ("status",), "times.jsonl": ("train_seconds", "eval_seconds")}
 VALUES: dict[str, Any] = {"cells.json": _CELL, "seconds.json": SECONDS}  # of all keys
 ROWS = {  # of the files of lines; `epoch` counts them
     "history.jsonl": Kind(
@@ -128,6 +128,7 @@ def row_faults(name: str, rows: list[Any]) -> Iterator[str]:
         elif name in ROWS:
             if row.get("epoch") != number or isinstance(row["epoch"], bool):
                 yield f"line {number}: epoch is {number}; it is {shown(row.get('epoch'))}"
+            yield from (f"line {number}: {key} is missing" for key in REQUIRED.get(name, ()) if key not in row)
             for key, value in row.items():
                 if not ROWS[name].holds(value):
                     yield f"line {number}: {shown(key)} is {ROWS[name].words}; it is {shown(value)}"

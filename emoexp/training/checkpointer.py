@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from emoexp.config import best_model
-from emoexp.config.fields import Range, accepted, check_keys
+from emoexp.config.fields import NotNegative, Range, accepted, check_keys
 from emoexp.runs import checkpoint, files
 from emoexp.runs.folder import Run
 from emoexp.training.loop import EpochResult
@@ -84,8 +84,36 @@ def _check(payload: dict[str, Any], setup: TrainSetup, state: TrainState) -> Non
     for name, tensor in payload["model"].items():
         best_model.check_tensor(f"model.{name}", tensor)
     best_model.check_shapes(state.model.state_dict(), payload["model"])
+    for row in history:
+        for key, value in row.items():
+            accepted(f"history.{key}", float | None, value)
+    _check_optimizer(state, payload["optimizer"])
+    for name, tensor in payload["running"].items():
+        best_model.check_tensor(f"running.{name}", tensor, dimensions=0)
     if payload["running"].keys() - zero_sums(setup.step_setup.device).keys():
         raise ValueError(f"running holds sums of an epoch; it holds {', '.join(map(str, payload['running']))}")
+
+
+def _check_optimizer(state: TrainState, saved: dict[str, Any]) -> None:
+    """The optimizer has the options of this training, and finite tensors of its parameters' shapes."""
+    check_keys("optimizer.", "last.pt", saved, ("state", "param_groups"))
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    groups = state.optimizer.state_dict()["param_groups"]
+    if len(saved["param_groups"]) != len(groups):
+        raise ValueError(f"optimizer.param_groups has {len(groups)} groups; it has {len(saved['param_groups'])}")
+    for found, group in zip(saved["param_groups"], groups, strict=True):
+        accepted("optimizer.param_groups.lr", NotNegative, found["lr"])
+        for key in (group.keys() & found.keys()) - {"lr"}:  # another torch may know more keys
+            if found[key] != group[key]:
+                raise ValueError(f"optimizer.param_groups.{key} is {group[key]}; it is {found[key]}")
+    for number, values in saved["state"].items():
+        place = accepted("optimizer.state", Annotated[int, Range(least=0, most=len(parameters) - 1)], number)
+        for name, tensor in values.items():
+            key = f"optimizer.state.{number}.{name}"
+            if tensor is not None:
+                best_model.check_tensor(key, tensor)
+                if tensor.shape not in (parameters[place].shape, ()):
+                    raise ValueError(f"{key} is of shape {list(parameters[place].shape)}; it is {list(tensor.shape)}")
 
 
 def _read_times(run: Run, epochs: int) -> list[dict[str, Any]]:

@@ -243,9 +243,9 @@ LAST = {
     "weights nan": (spoil_weights, "numbers that are not finite"),
     "weights of another shape": (narrow_weight, "of shape"),
     "no optimizer": (drop("optimizer"), "optimizer is missing"),
-    "an optimizer of others": (put("optimizer", value={"state": {}, "param_groups": []}), "parameter group"),
+    "an optimizer of others": (put("optimizer", value={"state": {}, "param_groups": []}), "optimizer.param_groups has"),
     "an optimizer that is a text": (put("optimizer", value="sgd"), "Delete the file"),
-    "sums of others": (put("running", value={"x": torch.zeros(1)}), "running holds sums of an epoch"),
+    "sums of others": (put("running", value={"x": torch.zeros(1)}), "running\\.x is a tensor of 0 dimensions"),
     "a key of nobody's": (put("x", value=1), "x is no key of last.pt"),
 }
 

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import socket
 import stat
 import threading
 import zipfile
@@ -26,6 +27,7 @@ import yaml
 from emoexp.runs import run_schema
 
 MAX_TEXT = 2**28  # bytes of a JSON file
+_HOST = zlib.crc32(socket.gethostname().encode())  # in names of temporary files: another host has other processes
 MAX_UNPACKED = 2**31  # bytes of arrays
 
 # ---- writing
@@ -37,7 +39,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: it could not be written (a full disk); the old file stays, and no temporary file is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         temporary.write_bytes(content)
         move_into_place(temporary, path)
@@ -95,6 +98,27 @@ def move_into_place(temporary: Path, path: Path) -> None:
     _force_to_disk(temporary)
     temporary.replace(path)
     _force_to_disk(path.parent)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete the temporary files of a file whose processes, on this machine, were killed while they wrote it."""
+    prefix = f".{path.name}.{_HOST}."
+    with os.scandir(path.parent) as entries:
+        leftovers = [entry.name for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(".tmp")]
+    for name in leftovers:
+        process = name.removeprefix(prefix).partition(".")[0]
+        if process.isdigit() and not _is_running(int(process)):
+            path.with_name(name).unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
 
 
 def _force_to_disk(path: Path) -> None:

@@ -50,6 +50,7 @@ SHARE = Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= val
 STATUS = Kind(f"one of {', '.join(STATUSES)}", lambda value: value in STATUSES)
 
 PER_CLASS = Kind("numbers of each class", lambda value: _is_node_of(value, _is_node_of_numbers))
+ROW = Kind("a row of an epoch", lambda value: _is_row(value))
 INTERVALS = Kind("two numbers for each metric", lambda value: _is_node_of(value, _is_interval))
 
 
@@ -59,6 +60,14 @@ def _is_node_of(value: object, holds: Callable[[Any], bool]) -> bool:
 
 def _is_node_of_numbers(value: object) -> bool:
     return _is_node_of(value, lambda number: number is None or is_number(number))
+
+
+def _is_entry(value: object) -> bool:
+    return value is None or is_number(value) or isinstance(value, str)
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_entry, value.values())) and is_count(value.get("epoch", 0))
 
 
 def _is_interval(value: object) -> bool:
@@ -86,7 +95,7 @@ KEYS: dict[str, dict[str, Any]] = {  # of the JSON files, by name; a dictionary 
         "data": {"classes": TEXTS, "counts": NODE, "images": TEXT},
     },
     "metrics.json": {
-        "epochs": COUNT, "best": NODE, "posthoc": NODE, "drawn": NODE, "audit": NODE,
+        "epochs": COUNT, "best": ROW, "posthoc": NODE, "drawn": NODE, "audit": NODE,
         **dict.fromkeys(("val", "val_clean", "test", "test_clean"), _PART),
     },
     "ledger.json": {"classes": LIST, "timeline": LIST},
@@ -94,9 +103,7 @@ KEYS: dict[str, dict[str, Any]] = {  # of the JSON files, by name; a dictionary 
 REQUIRED = {"status.json": ("status",), "times.jsonl": ("train_seconds", "eval_seconds")}
 VALUES: dict[str, Any] = {"cells.json": _CELL, "seconds.json": SECONDS}  # of all keys
 ROWS = {  # of the files of lines; `epoch` counts them
-    "history.jsonl": Kind(
-        "a finite number, text or null", lambda value: value is None or is_number(value) or isinstance(value, str)
-    ),
+    "history.jsonl": Kind("a finite number, text or null", _is_entry),
     "times.jsonl": Kind("a number from 0 on", lambda value: is_number(value) and value >= 0),
 }
 

@@ -103,7 +103,9 @@ def _check_optimizer(state: TrainState, saved: dict[str, Any]) -> None:
         raise ValueError(f"optimizer.param_groups has {len(groups)} groups; it has {len(saved['param_groups'])}")
     for found, group in zip(saved["param_groups"], groups, strict=True):
         accepted("optimizer.param_groups.lr", NotNegative, found["lr"])
-        for key in (group.keys() & found.keys()) - {"lr"}:  # another torch may know more keys
+        for key in group.keys() - {"lr"}:
+            if key not in found:
+                raise ValueError(f"optimizer.param_groups.{key} is missing")
             if found[key] != group[key]:
                 raise ValueError(f"optimizer.param_groups.{key} is {group[key]}; it is {found[key]}")
     for number, values in saved["state"].items():

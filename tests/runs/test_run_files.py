@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -185,3 +187,24 @@ def test_a_locked_open_file_is_locked_for_others_until_it_is_closed(tmp_path):
         one.close()
         assert files.lock_file(other)
     assert path.read_bytes() == b"content"
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    """Killed commands left temporary files in the folders of evaluations, reports and sweeps."""
+    path = tmp_path / "metrics.json"
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    names = {
+        "dead": f".metrics.json.{files._HOST}.{killed.pid}.1.tmp",
+        "alive": f".metrics.json.{files._HOST}.{os.getpid()}.1.tmp",
+        "another host": f".metrics.json.{files._HOST + 1}.{killed.pid}.1.tmp",
+        "another file": f".other.json.{files._HOST}.{killed.pid}.1.tmp",
+        "somebody's": ".metrics.json.tmp",
+    }
+    for name in names.values():
+        (tmp_path / name).write_text("half")
+    files.write_text(path, "{}")
+    left = {entry.name for entry in tmp_path.iterdir()} - {path.name}
+    assert left == set(names.values()) - {names["dead"]}
+    files.remove_partial(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {path.name, names["somebody's"]}

@@ -197,3 +197,6 @@ def words(column: str, name: str, key: str) -> list[str]:
 def own(loss: Loss) -> dict[str, Tensor]:
     """The constants that make a loss this one, but those that are neutral."""
     return {name: getattr(loss, name) for name in losses.CONSTANT_NAMES if getattr(loss, name) is not None}
+
+
+ROWS_WITH_WEIGHTS = [name for name in options.listed("imbalance") if row(name)["weights"]["name"] != "none"]

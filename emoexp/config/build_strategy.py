@@ -19,6 +19,8 @@ def build_strategy(experiment: Experiment, data: Dataset) -> strategy.Strategy:
         schedule=row.schedule.build(),
         mix=row.mix.build(),
         replacement=row.sampling.replaces,
+        weight_scale=row.weight_scale,
+        batch_size=experiment.batch_size,
     )
     plan = strategy.build(
         torch.from_numpy(data.labels[data.where("train")]),

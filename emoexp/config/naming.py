@@ -74,11 +74,12 @@ def strategy(imbalance: Imbalance) -> str:
     transform = row["copies"].get("transform")
     if transform and changed("augmentation", transform) != {"name": "standard"}:
         columns["copies"]["transform"] = changed("augmentation", transform)
+    scale = "" if imbalance.weight_scale == "mean1" else f".weight_scale_{imbalance.weight_scale}"
     for known, chosen in _rows().items():
         if columns == chosen:
-            return known
+            return known + scale
     plain = _rows()["none"]
-    return ".".join(_words(column, choice) for column, choice in columns.items() if choice != plain[column])
+    return ".".join(_words(column, choice) for column, choice in columns.items() if choice != plain[column]) + scale
 
 
 def _words(column: str, choice: Node) -> str:

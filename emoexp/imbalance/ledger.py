@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from emoexp.imbalance import losses, sampling
+from emoexp.imbalance import losses, sampling, weights
 from emoexp.imbalance.strategy import EpochStrategy, Strategy
 
 OVER_CORRECTION_THRESHOLD = 1.05  # from this ratio of a rarer class's effective prior to a more frequent one's on
@@ -29,7 +29,7 @@ def periods(strategy: Strategy) -> list[tuple[int, int, EpochStrategy]]:
 
 
 def _equal(one: EpochStrategy, other: EpochStrategy) -> bool:
-    same = ("mix", "classes_take_turns", "second_stage")
+    same = ("mix", "classes_take_turns", "second_stage", "divided_batch")
     if any(getattr(one, name) != getattr(other, name) for name in same) or one.loss.heuristic != other.loss.heuristic:
         return False
     pairs = [(getattr(one, name), getattr(other, name)) for name in ("share_C", "exposure_C", "weight_C")]
@@ -99,8 +99,15 @@ def _unique(strategy: Strategy, epoch: EpochStrategy) -> Tensor:
 def effective_prior(epoch: EpochStrategy) -> Tensor:
     """float64 C: share of the labels times weight, over e to the power of what the loss adds to the logits; sums to
     1."""
-    product = epoch.exposure_C * epoch.weight_C * torch.exp(-_shift(epoch))
+    product = _weighted(epoch) * torch.exp(-_shift(epoch))
     return product / product.sum()
+
+
+def _weighted(epoch: EpochStrategy) -> Tensor:
+    """What each class contributes to the loss, up to a factor: its share of the labels times its weight."""
+    if epoch.divided_batch is not None:
+        return weights.shares_in_batches(epoch.weight_C, epoch.exposure_C, epoch.divided_batch)
+    return epoch.exposure_C * epoch.weight_C
 
 
 def over_correction(strategy: Strategy) -> float:

@@ -25,7 +25,8 @@ class Columns:
     class in the draws, from the counts of the pool and the progress of the run (0..1). weight: of each class, from the
     counts of the pool. loss: from the counts of the pool and the share of each class in the labels that training meets.
     replacement: true, each draw picks a class by `share` and one of its images by chance; false, classes take turns at
-    the rate of `share`, and all images of a class are drawn before one is drawn again.
+    the rate of `share`, and all images of a class are drawn before one is drawn again. weight_scale: one of
+    `weights.SCALES`. batch_size: labels of a batch, for the scale "batch".
     """
 
     target: Callable[[Tensor], Tensor] = copies.none
@@ -35,6 +36,8 @@ class Columns:
     schedule: Schedule = ONE_STAGE
     mix: Mix | None = None
     replacement: bool = True
+    weight_scale: str = "mean1"
+    batch_size: int = 1
 
     def in_epoch(self, count_C: Tensor, epoch: int, epochs: int) -> "EpochStrategy":
         """What the strategy does in an epoch (from 0) of a run of `epochs`, given the counts of the pool."""
@@ -45,7 +48,8 @@ class Columns:
         share_C = (self.share if active["sampling"] else sampling.natural)(count_C, progress)
         mix = self.mix if self.mix and active["mix"] and self.mix.is_active(progress) else None
         exposure_C = mix.exposure(count_C, share_C) if mix else share_C
-        weight_C = weights.normalise((self.weight if active["weights"] else weights.none)(count_C), exposure_C)
+        weight_of, scale = (self.weight, self.weight_scale) if active["weights"] else (weights.none, "mean1")
+        weight_C = weights.scaled(weight_of(count_C), exposure_C, scale)
         loss = (self.loss if active["loss"] else CROSS_ENTROPY)(count_C, exposure_C)
         return EpochStrategy(
             share_C=share_C,
@@ -55,6 +59,7 @@ class Columns:
             mix=mix,
             classes_take_turns=active["sampling"] and not self.replacement,
             second_stage=second,
+            divided_batch=self.batch_size if scale == "batch" else None,
         )
 
 
@@ -63,10 +68,11 @@ class EpochStrategy:
     """What a strategy does in one epoch. Tensors are float64, one value for each of C classes.
 
     share_C: share of the draws. exposure_C: share of the labels that training meets; it differs from share_C only
-    where images are mixed. weight_C: weight in the loss, with a mean sample weight of 1. mix: how images are mixed,
-    None where they are not. classes_take_turns: whether classes take turns, and all images of a class are drawn before
+    where images are mixed. weight_C: weight in the loss, on the scale of the columns. mix: how images are mixed, None
+    where they are not. classes_take_turns: whether classes take turns, and all images of a class are drawn before
     one is drawn again.
-    second_stage: whether the epoch belongs to the second stage of a two-stage schedule.
+    second_stage: whether the epoch belongs to the second stage of a two-stage schedule. divided_batch: the size of the
+    batches whose loss is divided by the sum of their weights; None where it is divided by their number of images.
     """
 
     share_C: Tensor
@@ -76,6 +82,7 @@ class EpochStrategy:
     mix: Mix | None
     classes_take_turns: bool
     second_stage: bool
+    divided_batch: int | None = None
 
 
 @dataclass(frozen=True)

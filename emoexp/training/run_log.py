@@ -44,6 +44,11 @@ def record_ledger(run: Run, strategy: Strategy, data: Dataset, heuristics: list[
     log.info("ledger of the prior that training aims at:\n%s", table(rows))
     if len(timeline) > 1:
         log.info("by epochs:\n%s", table(by_epochs(timeline, data.class_names)))
+    scale, last = strategy.columns.weight_scale, strategy.per_epoch[-1]
+    if scale != "mean1":
+        mean = float((last.exposure_C * last.weight_C).sum())
+        of_batch = ", and a batch's loss is divided by their sum" if last.divided_batch else ""
+        log.info("weights are on the scale %s: their mean over samples is %.3g%s", scale, mean, of_batch)
     for text in heuristics:
         log.info("ledger heuristic, which is no prior: %s", text)
     if warning:
@@ -58,6 +63,7 @@ def record_ledger(run: Run, strategy: Strategy, data: Dataset, heuristics: list[
             "draws": strategy.epoch_size,
             "timeline": timeline,
             "heuristics": heuristics,
+            **({"weight_scale": scale} if scale != "mean1" else {}),
         },
     )
     write_table(run.folder / "ledger.csv", rows)

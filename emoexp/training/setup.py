@@ -61,6 +61,7 @@ class TrainSetup:
             tail_C=None if self.tail_C is None else self.tail_C.to(device),
             retrain=schedule.retrain if retrains else "none",
             norms_frozen=retrains and schedule.norms == "frozen",
+            divide_by_weights=epoch_strategy.divided_batch is not None,
             progress_S=torch.tensor([done / self.epochs for done in epochs_done_S], dtype=torch.float64),
             rate_SG=torch.tensor(rate_SG, dtype=torch.float64),
         )

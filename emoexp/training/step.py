@@ -85,7 +85,8 @@ class EpochPlan:
     samples: the images that the epoch draws. loss, constants: the formula of the strategy's loss, and its constants.
     tail_C: 1 for the classes whose loss sharpness-aware minimisation takes at the perturbed weights; None: all classes.
     retrain: which parameters are trained, as `imbalance.schedule.Schedule` has it; "none" outside a second stage.
-    norms_frozen: batch norms use their running statistics and do not update them. progress_S: share of the run that is
+    norms_frozen: batch norms use their running statistics and do not update them. divide_by_weights: a batch's loss is
+    divided by the sum of its weights, not by its number of images. progress_S: share of the run that is
     done before each step. rate_SG: learning rate of each step and parameter group. Both float64 on the host.
     """
 
@@ -96,6 +97,7 @@ class EpochPlan:
     tail_C: Tensor | None
     retrain: str
     norms_frozen: bool
+    divide_by_weights: bool
     progress_S: Tensor
     rate_SG: Tensor
 
@@ -156,7 +158,8 @@ def step(step_setup: StepSetup, state: TrainState, plan: EpochPlan, position: Ba
         return output
 
     def loss_of(output: Output, factor_C: Tensor | None = None) -> Tensor:
-        return mean_loss(plan.loss, plan.constants, output, target, position.progress, factor_C)
+        loss, constants = plan.loss, plan.constants
+        return mean_loss(loss, constants, output, target, position.progress, factor_C, plan.divide_by_weights)
 
     state.optimizer.zero_grad()
     trainable = [p for group in state.optimizer.param_groups for p in group["params"] if p.requires_grad]
@@ -191,12 +194,13 @@ def mean_loss(
     target: Target,
     progress: Number,
     factor_C: Tensor | None = None,
+    divide_by_weights: bool = False,
 ) -> Tensor:
     """The mean over a batch of each sample's loss times the weight of its class.
 
-    torch's CrossEntropyLoss(weight=...) divides by the sum of the batch's weights instead. A mixed image has two
-    labels; its loss is the sum of both labels' weighted losses, each times the label's share.
-    factor_C: a further factor for each class; None: 1.
+    A mixed image has two labels; its loss is the sum of both labels' weighted losses, each times the label's share.
+    factor_C: a further factor for each class; None: 1. divide_by_weights: divide the batch's sum by the sum of its
+    weights, as torch's CrossEntropyLoss(weight=...) does, without the further factor.
     """
     weight_C = constants.weight_C if factor_C is None else constants.weight_C * factor_C
     logits_BC = output.logits_BC.float()
@@ -207,7 +211,12 @@ def mean_loss(
     loss_B = weighted(target.label_B)
     if target.other_B is not None and target.share_B is not None:
         loss_B = target.share_B * loss_B + (1 - target.share_B) * weighted(target.other_B)
-    return loss_B.mean()
+    if not divide_by_weights:
+        return loss_B.mean()
+    weight_B = constants.weight_C[target.label_B]
+    if target.other_B is not None and target.share_B is not None:
+        weight_B = target.share_B * weight_B + (1 - target.share_B) * constants.weight_C[target.other_B]
+    return loss_B.sum() / weight_B.sum()
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rates: Sequence[Number]) -> None:

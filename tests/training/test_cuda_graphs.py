@@ -47,6 +47,7 @@ STRATEGIES = {
     "redrawn": {"target": copies.equalise, "copy_augmentation": Policy(rotate=20.0), "redraw": True},
     "sampler": {"policy": STRONG, "share": partial(sampling.power, exponent=0.0)},
     "weights": {"weight": lambda n: 1 / n.double()},
+    "weights of the batch": {"weight": lambda n: 1 / n.double(), "weight_scale": "batch", "batch_size": 16},
     "focal": {"loss": focal, "clip_norm": 0.5},
     "many steps": {"policy": STRONG, "batch_size": 6},
     "mixup": {"policy": STRONG, "mix": Mix(alpha=1.0, beta=1.0)},

@@ -39,7 +39,7 @@ class Net(Network):
         return self.body(x)
 
 
-COLUMNS = ("share", "weight", "target", "loss", "mix", "replacement")
+COLUMNS = ("share", "weight", "target", "loss", "mix", "replacement", "weight_scale")
 
 
 CPU = torch.device("cpu")
@@ -51,6 +51,7 @@ def recipe(policy=Policy(), **keys) -> setup.TrainSetup:
     if formula := keys.pop("formula", None):
         keys["loss"] = lambda count, share: losses.Loss(formula)
     chosen = {name: keys.pop(name) for name in COLUMNS if name in keys}
+    chosen["batch_size"] = keys.get("batch_size", 16)
     columns = strategy.Columns(schedule=keys.pop("stages", strategy.ONE_STAGE), **chosen)
     sharpness = keys.pop("sharpness", Sharpness(0.0))
     samples = TrainingSamples(

@@ -22,6 +22,7 @@ class Imbalance(Values):
 
     name: str
     epoch_size: Literal["pool", "originals"] | Count
+    weight_scale: Literal["mean1", "sum_to_classes", "batch"]
     copies: Copies
     sampling: Sampling
     weights: Weights
@@ -33,6 +34,11 @@ class Imbalance(Values):
     def check(self, path: str) -> None:
         """Refuse a schedule that names a column which does nothing anyway, unless the classifier is retrained."""
         usual = options.chosen("imbalance", "none")
+        if self.weight_scale != "mean1" and self.weights.name == usual["weights"]:
+            raise ValueError(
+                f"{path}.weight_scale={self.weight_scale} does nothing where {path}/weights is {self.weights.name}; "
+                f"choose {path}/weights=inverse or another, or leave {path}.weight_scale=mean1"
+            )
         for when, columns in self.schedule.columns().items():
             for column in columns:
                 option = getattr(self, column)

@@ -404,6 +404,7 @@ class Transformations(Augmentation):
     contrast: Share
     erase: Share
     erase_area: Share
+    pad: Literal["edge", "black"]
 
     def check(self, path: str) -> None:
         """A step that something moves by."""
@@ -428,6 +429,7 @@ class Transformations(Augmentation):
             contrast=self.contrast,
             erase=self.erase,
             erase_area=self.erase_area,
+            pad=self.pad,
         )
 
 

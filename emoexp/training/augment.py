@@ -8,12 +8,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from emoexp import rng
+
+Pad = Literal["edge", "black"]
+PADDING = {"edge": "border", "black": "zeros"}  # as torch calls them
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Policy:
     share of the side, in either direction. scale, contrast: factors from 1 - value to 1 + value. brightness: at most so
     much is added or subtracted, where grey values are 0..1. erase: probability of one erased box, which covers up to
     `erase_area` of the image (random erasing: Zhong et al., AAAI 2020). translate_step: shifts are multiples of this
-    share of the side, all equally probable; with 1/side they are whole pixels, which blurs nothing.
+    share of the side, all equally probable; with 1/side they are whole pixels, which blurs nothing. pad: what comes in
+    from outside of the image: "edge" repeats its border, "black" is black.
     """
 
     flip: float = 0.0
@@ -37,11 +42,12 @@ class Policy:
     erase: float = 0.0
     erase_area: float = 0.0
     translate_step: float = 0.0
+    pad: Pad = "edge"
 
     @property
     def is_identity(self) -> bool:
         """Whether every image stays as it is."""
-        return self == Policy(erase_area=self.erase_area, translate_step=self.translate_step)
+        return self == Policy(erase_area=self.erase_area, translate_step=self.translate_step, pad=self.pad)
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,17 @@ class Transformation:
 
     affine_B23: maps output to input coordinates, both -1..1 over the side, as torch's affine_grid takes it.
     gain_B, bias_B: factor and summand of the grey values, which are 0..1. box_BK4: top, left, bottom, right of K boxes
-    to erase, as shares of the side (an empty box has bottom = top).
+    to erase, as shares of the side (an empty box has bottom = top). pad: as in `Policy`, of all images alike.
     """
 
     affine_B23: Tensor
     gain_B: Tensor
     bias_B: Tensor
     box_BK4: Tensor
+    pad: Pad = "edge"
 
     def then(self, second: "Transformation") -> "Transformation":
-        """This transformation, followed by the second one."""
+        """This transformation, followed by the second one. Both are one resampling: black, where either of them is."""
         # the maps go from output to input coordinates, so that the second one is applied first
         first, last = _square(self.affine_B23), _square(second.affine_B23)
         return Transformation(
@@ -67,11 +74,14 @@ class Transformation:
             self.gain_B * second.gain_B,
             self.bias_B * second.gain_B + second.bias_B,
             torch.cat([self.box_BK4, second.box_BK4], 1),
+            "black" if "black" in (self.pad, second.pad) else "edge",
         )
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> "Transformation":
         """The transformation with a function applied to each of its tensors, such as one that selects rows."""
-        return Transformation(*(function(value) for value in (self.affine_B23, self.gain_B, self.bias_B, self.box_BK4)))
+        tensors = map(function, (self.affine_B23, self.gain_B, self.bias_B, self.box_BK4))
+        affine_B23, gain_B, bias_B, box_BK4 = tensors
+        return Transformation(affine_B23, gain_B, bias_B, box_BK4, self.pad)
 
     def where(self, mask_B: Tensor) -> "Transformation":
         """This transformation where the mask is true, the identity elsewhere."""
@@ -81,6 +91,7 @@ class Transformation:
             torch.where(mask_B, self.gain_B, 1.0),
             torch.where(mask_B, self.bias_B, 0.0),
             torch.where(mask_B[:, None, None], self.box_BK4, 0.0),
+            self.pad,
         )
 
 
@@ -97,7 +108,7 @@ def draw(policy: Policy, seed: int, purpose: str, *keys: int | Tensor) -> Transf
     row_y = torch.stack([sin, sin * slant + cos, shift[:, 1]], 1)
     contrast = 1 + signed[:, 6] * policy.contrast
     bias = 0.5 * (1 - contrast) + signed[:, 7] * policy.brightness  # a change of contrast leaves mid grey as it is
-    return Transformation(torch.stack([row_x, row_y], 1), contrast, bias, _boxes(policy, u[:, 8:12]))
+    return Transformation(torch.stack([row_x, row_y], 1), contrast, bias, _boxes(policy, u[:, 8:12]), policy.pad)
 
 
 def _shift(policy: Policy, u_B2: Tensor) -> Tensor:
@@ -131,7 +142,7 @@ def _square(affine_B23: Tensor) -> Tensor:
 
 
 def apply(image_NCHW: Tensor, transformation: Transformation, fill: float) -> Tensor:
-    """Transformed images. Pixels from outside of an image repeat its border; erased boxes are filled with `fill`.
+    """Transformed images. What comes from outside repeats the border or is black; erased boxes are filled with `fill`.
 
     Args:
         image_NCHW: float32 in 0..1.
@@ -143,7 +154,9 @@ def apply(image_NCHW: Tensor, transformation: Transformation, fill: float) -> Te
         float32 N×C×H×W in 0..1.
     """
     grid_BHW2 = _grid(transformation.affine_B23, *image_NCHW.shape[2:])
-    warped = functional.grid_sample(image_NCHW, grid_BHW2, padding_mode="border", align_corners=False)
+    warped = functional.grid_sample(
+        image_NCHW, grid_BHW2, padding_mode=PADDING[transformation.pad], align_corners=False
+    )
     gain, bias = (value[:, None, None, None] for value in (transformation.gain_B, transformation.bias_B))
     return _erase(warped.mul_(gain).add_(bias).clamp_(0, 1), transformation.box_BK4, fill)
 

@@ -381,8 +381,10 @@ def _variant_key(plan: EpochPlan, model: nn.Module) -> Hashable:
     shapes = tuple(None if tensor is None else (tensor.shape[1:], tensor.dtype) for tensor in row_tensors)
     per_class = dataclasses.replace(plan, samples=None, progress_S=None, rate_SG=None)  # type: ignore[arg-type]
     modes = tuple(module.training for module in model.modules())
+    words = tuple(_words_in(plan.samples))
     return (
         shapes,
+        words,
         capture_key(per_class, copied=True),
         modes,
         tuple(parameter.requires_grad for parameter in model.parameters()),
@@ -405,6 +407,15 @@ def _tensors_in(value: Any, with_none: bool = False) -> list[Any]:
         parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
         return [tensor for part in parts for tensor in _tensors_in(part, with_none)]
     return [value] if isinstance(value, Tensor) or (with_none and value is None) else []
+
+
+def _words_in(value: Any) -> list[str]:
+    """The texts of nested tuples and dataclasses, in order: what a step does with their tensors."""
+    if isinstance(value, str):
+        return [value]
+    if dataclasses.is_dataclass(value):
+        value = tuple(getattr(value, field.name) for field in dataclasses.fields(value))
+    return [word for part in value for word in _words_in(part)] if isinstance(value, tuple) else []
 
 
 def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

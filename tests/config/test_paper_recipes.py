@@ -32,4 +32,4 @@ def test_a_recipe_is_the_row_with_its_authors_values(row):
         assert plain["imbalance"]["loss"]["alpha"] == RECIPES[row]["alpha"]
         assert plain["imbalance"]["schedule"]["rate"] == RECIPES[row]["rate"]
     others = {key for key, value in plain.items() if key != "imbalance" and value != base.plain()[key]}
-    assert others == set()
+    assert others == {"augmentation"} and plain["augmentation"] == base.plain()["augmentation"] | {"pad": "black"}

@@ -39,6 +39,7 @@ def halving(done, total, monitored):
 STRATEGIES = {
     "none": {},
     "augmented": {"policy": STRONG},
+    "padded with black": {"policy": dataclasses.replace(STRONG, translate=0.3, pad="black")},
     "copies": {
         "policy": STRONG,
         "target": copies.equalise,
@@ -227,7 +228,7 @@ def test_forms_of_a_step_are_forgotten_too():
 
 def test_a_larger_epoch_or_another_transformation_is_recorded_anew():
     share = cuda_graphs.CapturedSteps(record=recorder.record)
-    for name in ("none", "copies", "augmented", "redrawn", "none"):
+    for name in ("none", "copies", "augmented", "padded with black", "redrawn", "none"):
         train_setup = recipe(**STRATEGIES[name], schedule=halving)
         same(
             trained(dataclasses.replace(train_setup, capture=share), initial_state()),

@@ -33,8 +33,9 @@ class DecodedImages:
     """Images that could be read.
 
     pixels: uint8 N×C×S×S. index: int64 N, position of each image among the names passed to `decode_all`. size: int64
-    N×2, width and height in the files. digest: bytes N, of the pixels. notes: sentences on dropped images, and on
-    what decoding changes of the others. unusable: name and reason of each of these.
+    N×2, width and height in the files. digest: bytes N, of the pixels. notes: a sentence on dropped images, if any.
+    changes: sentences on what decoding changes of the others, with the key that spares it. unusable: name and reason of
+    each dropped image.
     """
 
     pixels: np.ndarray
@@ -42,6 +43,7 @@ class DecodedImages:
     size: np.ndarray
     digest: np.ndarray
     notes: tuple[str, ...]
+    changes: tuple[str, ...]
     unusable: tuple[tuple[str, str], ...]
 
 
@@ -90,9 +92,14 @@ def decode_all(
                 mapped.touch(pixels, _CHECK_EVERY)
     notes = report_unusable([f"{name} {reason}" for name, reason in reason_of.items()], len(names), on_corrupt)
     index_N = np.array([row_of[name] for name in names if name not in reason_of], dtype=np.int64)
-    notes += _changes(size[index_N], remarks, image_size)
     return DecodedImages(
-        _compact_rows(pixels, index_N), index_N, size[index_N], digest_N[index_N], notes, tuple(reason_of.items())
+        pixels=_compact_rows(pixels, index_N),
+        index=index_N,
+        size=size[index_N],
+        digest=digest_N[index_N],
+        notes=notes,
+        changes=_changes(size[index_N], remarks, image_size),
+        unusable=tuple(reason_of.items()),
     )
 
 

@@ -91,4 +91,4 @@ def _read_tree(
         raise ValueError(f"images={path}: no images in it")
     decoded = reading.decode_all(names, tree.read_many(names, reading.MAX_BYTES), size, channels, on_corrupt)
     shown = [archive.printable(str(path if is_one_file else path / name)) for name in names]
-    return [shown[index] for index in decoded.index], decoded.pixels, decoded.notes
+    return [shown[index] for index in decoded.index], decoded.pixels, (*decoded.notes, *decoded.changes)

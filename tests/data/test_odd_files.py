@@ -89,7 +89,7 @@ def test_fractions_are_taken_as_grey_levels():
     value = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     found = images.decode_all(["a.tif"], [("a.tif", encoded(Image.fromarray(value), "TIFF"))], 8, 1, "refuse")
     assert np.array_equal(found.pixels[0, 0], (value * 255 + 0.5).astype(np.uint8))
-    assert found.notes == ("1 of 1 images hold pixels as fractions of 1, which are taken times 255",)
+    assert found.changes == ("1 of 1 images hold pixels as fractions of 1, which are taken times 255",)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, np.nan, np.inf])
@@ -101,7 +101,7 @@ def test_other_floating_point_pixels_are_refused(value):
 
 def notes(*pictures: Image.Image, side: int = 16, channels: int = 1, kind: str = "PNG") -> tuple[str, ...]:
     contents = {f"{number}": encoded(picture, kind) for number, picture in enumerate(pictures)}
-    return images.decode_all(list(contents), contents.items(), side, channels, "refuse").notes
+    return images.decode_all(list(contents), contents.items(), side, channels, "refuse").changes
 
 
 def test_what_decoding_changes_is_counted():

@@ -102,7 +102,7 @@ def _read(tree: Tree, image_size: int, channels: int, on_corrupt: str, allocate:
         for image, label_names in legend.conflicts.items()
     ]
     left_out += [*decoded.unusable, *((image, "has no label") for image in unlabelled if image not in conflicting)]
-    notes = [*legend.notes, *decoded.notes]
+    notes = [*legend.notes, *decoded.notes, *decoded.changes]
     if unlabelled:
         notes.append(f"{len(unlabelled)} images without a usable label are left out")
     notes.append("labels were given by an emotion service, not by people")

@@ -117,7 +117,7 @@ def _read(
         ),
         identity=identity,
         digest=decoded.digest,
-        notes=(*decoded.notes, *notes),
+        notes=(*decoded.notes, *decoded.changes, *notes),
         left_out=decoded.unusable,
     )
 

@@ -1,5 +1,7 @@
 """From a configuration to the imbalance strategy, worked out for the training part."""
 
+import dataclasses
+
 import torch
 
 from emoexp.config.models import Head
@@ -11,13 +13,16 @@ from emoexp.imbalance import copies, ledger, posthoc, strategy
 def build_strategy(experiment: Experiment, data: Dataset) -> strategy.Strategy:
     """The imbalance strategy, worked out for the training part. A leaky protocol has made its copies before."""
     row = experiment.imbalance
+    mix = row.mix.build()
+    if mix is not None and getattr(row.mix, "box", None) == "floored":
+        mix = dataclasses.replace(mix, floored_side=experiment.image_size)
     columns = strategy.Columns(
         target=copies.none if data.leaky else row.copies.build(),
         share=row.sampling.build(),
         weight=row.weights.build(),
         loss=row.loss.build(),
         schedule=row.schedule.build(),
-        mix=row.mix.build(),
+        mix=mix,
         replacement=row.sampling.replaces,
         weight_scale=row.weight_scale,
         batch_size=experiment.batch_size,

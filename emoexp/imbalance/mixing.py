@@ -26,6 +26,8 @@ class Mix:
     shares as the images. kappa, tau: Remix (Chou et al., ECCV workshops 2020, equation 10): where one class has at
     least kappa times as many images as the other, and its weight in the mixed image is below tau, its weight in the
     label is 0; kappa 0: off. edge: share of the run without mixing at its beginning, and the same at its end.
+    floored_side: pixels of an image's side, where the side of a box and then its half are rounded down to whole pixels,
+    as in the authors' code of CutMix and CMO; None: only its edges are rounded.
     """
 
     alpha: float
@@ -36,6 +38,7 @@ class Mix:
     kappa: float = 0.0
     tau: float = 0.0
     edge: float = 0.0
+    floored_side: int | None = None
 
     def is_active(self, progress: float) -> bool:
         """Whether images are mixed at a point of the run (0..1)."""
@@ -50,7 +53,11 @@ class Mix:
         other_C = self.partner_shares(count_C, share_C)
         u = (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID
         lam_K = self.quantile(u)
-        if self.paste:  # a box's side s = √(1-λ), clipped at the border, covers s - s²/4 of the image's side on average
+        if self.paste and self.floored_side is not None:
+            lam_K = 1 - _covered(_floored_half(lam_K, self.floored_side), self.floored_side) ** 2
+        elif (
+            self.paste
+        ):  # a box's side s = √(1-λ), clipped at the border, covers s - s²/4 of the image's side on average
             side = (1 - lam_K).sqrt()
             lam_K = 1 - (side - side**2 / 4) ** 2
         unequal = max(self.kappa, 1.0)  # ratio of class counts from which on Remix changes the label
@@ -81,6 +88,18 @@ class Mix:
         only_partner = (ratio >= self.kappa) & (lam < self.tau)
         only_own = (ratio <= 1 / self.kappa) & (1 - lam < self.tau)
         return torch.where(only_partner, 0.0, torch.where(only_own, 1.0, lam))
+
+
+def _floored_half(lam: Tensor, side: int) -> Tensor:
+    """Half of a box's side in whole pixels, both rounded down."""
+    return ((1 - lam).sqrt() * side).floor().div(2, rounding_mode="floor")
+
+
+def _covered(half: Tensor, side: int) -> Tensor:
+    """The mean share of a side that such a box covers: its centre is any pixel, and the border cuts it."""
+    centre_S = torch.arange(side, dtype=torch.float64)
+    ends = (centre_S + half[..., None]).clamp(max=side) - (centre_S - half[..., None]).clamp(min=0)
+    return ends.mean(-1) / side
 
 
 def none() -> None:
@@ -119,6 +138,8 @@ def draw(mix: Mix, count_E: Tensor, other_E: Tensor, side: tuple[int, int], *, s
     half_E = (1 - lam_E).sqrt() / 2  # of the box's side
     edges = []
     for pixels, centre_E in zip(side, (u[:, 1], u[:, 2]), strict=True):
+        if mix.floored_side is not None:
+            centre_E, half_E = (centre_E * pixels).floor() / pixels, _floored_half(lam_E, pixels) / pixels
         edges += [((centre_E + sign * half_E).clamp(0, 1) * pixels).round() / pixels for sign in (-1, 1)]
     top, bottom, left, right = edges
     lam_E = 1 - (bottom - top) * (right - left)  # less is pasted where the border cuts the box

@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from emoexp.config.build import Homes, ours
 from emoexp.config.fields import Exponent, NotNegative, Positive, Range, Share
@@ -54,6 +54,15 @@ class CutMix(Mixup):
     """conf/imbalance/mix/cutmix.yaml"""
 
     paste: bool
+    box: Literal["rounded", "floored"]
+
+    def build(self) -> "BuiltMix":
+        """See Mix. `floored` needs the images' side, which `build_strategy` adds."""
+        from emoexp.imbalance import mixing
+
+        values = self.plain()
+        del values["name"], values["box"]
+        return mixing.Mix(**values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,9 +84,10 @@ def logit_adjustment(evidence: Evidence, *, tau: float | None, metric: str) -> F
     return FitResult({"tau": tau} | report, shift_C=-tau * log_C)
 
 
-def tau_norm(evidence: Evidence, *, tau: float | None, metric: str) -> FitResult:
-    """Weights w_c/‖w_c‖^tau, bias dropped: Kang et al., ICLR 2020 (arXiv 1910.09217), section 4, and the authors' code.
+def tau_norm(evidence: Evidence, *, tau: float | None, metric: str, bias: str = "drop") -> FitResult:
+    """Weights w_c/‖w_c‖^tau: Kang et al., ICLR 2020 (arXiv 1910.09217), section 4, and the authors' code.
 
+    bias: "drop" the last layer's, as there, or "keep" it, as those who report tau-normalised numbers on CIFAR do.
     A tau of 0 keeps the weights, 1 brings them to length 1; None takes the best of 0, 0.1, .. 2. It relies on rare
     classes having shorter weights, which depends on the optimizer (Menon et al. 2021): SGD's are, Adam's need not be.
 
@@ -102,11 +103,14 @@ def tau_norm(evidence: Evidence, *, tau: float | None, metric: str) -> FitResult
     length_C1 = weight_CF.norm(dim=1, keepdim=True)
     length_C1 = torch.where(length_C1 > 0, length_C1, 1.0)  # weights of zeros stay zeros
 
+    kept_C = (evidence.logits_VC - evidence.feature_VF @ weight_CF.T).mean(0) if bias == "keep" else None
+
     def logits(tau: float) -> Tensor:
-        return evidence.feature_VF @ (weight_CF / length_C1**tau).T
+        without_bias_VC = evidence.feature_VF @ (weight_CF / length_C1**tau).T
+        return without_bias_VC if kept_C is None else without_bias_VC + kept_C
 
     tau, report = _tune_tau(evidence, metric, tau, [k / 10 for k in range(21)], logits)
-    return FitResult({"tau": tau} | report, weight_CF=weight_CF / length_C1**tau)
+    return FitResult({"tau": tau} | report, weight_CF=weight_CF / length_C1**tau, shift_C=kept_C)
 
 
 def nearest_class_mean(evidence: Evidence) -> FitResult:

@@ -462,3 +462,22 @@ def test_the_options_are_the_fits_and_each_but_none_does_something():
     for name, fit in FITS.items():
         same = torch.allclose(carried(found, fit(found)).softmax(1), found.logits_VC.softmax(1), atol=1e-3)
         assert same == (name == "none"), name
+
+
+def test_tau_norm_keeps_the_bias_on_request():
+    """At tau 0 with its bias the model is as it was trained; dropped, the bias is what is missing."""
+    seen = evidence()
+    bias_C = seen.prior_C.log()
+    kept, dropped = (posthoc.tau_norm(seen, tau=0.0, metric="macro_f1", bias=bias) for bias in ("keep", "drop"))
+    torch.testing.assert_close(kept.shift_C, bias_C)
+    assert dropped.shift_C is None
+    linear = nn.Linear(6, 3).double()
+    with torch.no_grad():
+        linear.weight.copy_(seen.weight_CF)
+        linear.bias.copy_(bias_C)
+    with_bias, without = (posthoc.apply(linear, result)(seen.feature_VF) for result in (kept, dropped))
+    torch.testing.assert_close(with_bias, seen.logits_VC)
+    torch.testing.assert_close(without, seen.logits_VC - bias_C)
+    scaled = posthoc.tau_norm(seen, tau=1.0, metric="macro_f1", bias="keep")
+    torch.testing.assert_close(scaled.weight_CF.norm(dim=1), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(scaled.shift_C, bias_C)

@@ -60,12 +60,13 @@ class TauNorm(Posthoc):
 
     tau: NotNegative | None
     metric: Metric
+    bias: Literal["drop", "keep"]
 
     def build(self) -> "Fit":
         """See Posthoc."""
         from emoexp.imbalance import posthoc
 
-        return partial(posthoc.tau_norm, tau=self.tau, metric=self.metric)
+        return partial(posthoc.tau_norm, tau=self.tau, metric=self.metric, bias=self.bias)
 
 
 @dataclass(frozen=True, kw_only=True)

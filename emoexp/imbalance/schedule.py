@@ -7,6 +7,7 @@ from typing import Literal, get_args
 TimedColumn = Literal["sampling", "weights", "loss", "mix"]
 Retrain = Literal["none", "fresh", "kept", "scale", "both"]
 Norms = Literal["update", "frozen"]
+Rates = Literal["same", "cosine", "thirds"]
 TIMED: tuple[TimedColumn, ...] = get_args(TimedColumn)
 
 
@@ -25,6 +26,9 @@ class Schedule:
     - "scale": one factor for each class's logit, nothing else (LWS: the same paper).
     - "both": the classifier and such factors; features are frozen (MiSLAS: Zhong et al., CVPR 2021).
 
+    rates: how the learning rate goes in a second stage that retrains: "same", the schedule of the run once more;
+    "cosine", half a cosine down to 0 (MiSLAS); "thirds", a tenth after a third of the stage and a hundredth after two
+    (the 10 and 20 of 30 epochs with which cRT and LWS were reported on CIFAR-10-LT).
     norms: whether batch norms still update their statistics where features are frozen, as in the original cRT and LWS,
     or are frozen too.
     """
@@ -35,6 +39,7 @@ class Schedule:
     retrain: Retrain = "none"
     norms: Norms = "update"
     rate: float = 1.0
+    rates: Rates = "same"
 
     @property
     def retrains(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,11 @@ from emoexp.training import lr_schedules
 from emoexp.training.batches import TrainingSamples
 from emoexp.training.cuda_graphs import CapturedSteps
 from emoexp.training.step import EpochPlan, Row, StepSetup, TrainState
+
+SECOND_STAGES = {  # schedules of the learning rate that a second stage may have of its own
+    "cosine": partial(lr_schedules.cosine, warmup=0.0, end=0.0),
+    "thirds": partial(lr_schedules.steps, warmup=0.0, at=(1 / 3, 2 / 3), factors=(0.1, 0.01)),
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class TrainSetup:
     def lr_factor(self, epochs_done: float, history: Sequence[Row]) -> float:
         """Factor of the learning rate after `epochs_done` epochs.
 
-        Where a second stage retrains the classifier, the learning-rate schedule runs once in each of the two stages.
+        Where a second stage retrains the classifier, the learning-rate schedule runs once in each of the two stages, or
+        the second stage has one of its own.
         """
         strategy, monitored, total_epochs = self.samples.strategy, self.monitored_values(history), self.epochs
         schedule, second_start = strategy.columns.schedule, strategy.second_stage_start
@@ -80,6 +87,8 @@ class TrainSetup:
             else:
                 stage_start, total_epochs = 0, second_start
             epochs_done, monitored = epochs_done - stage_start, monitored[stage_start:]
+        if in_second_stage and schedule.rates != "same":
+            return SECOND_STAGES[schedule.rates](epochs_done, total_epochs, monitored) * schedule.rate
         return self.lr_schedule(epochs_done, total_epochs, monitored) * (schedule.rate if in_second_stage else 1.0)
 
     def monitored_values(self, history: Sequence[Row]) -> list[float]:

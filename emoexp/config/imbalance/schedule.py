@@ -7,7 +7,7 @@ from typing import ClassVar
 from emoexp.config.build import Homes, ours
 from emoexp.config.fields import BelowOne, Positive
 from emoexp.config.option import Option, Own
-from emoexp.imbalance.schedule import Norms, Retrain, TimedColumn
+from emoexp.imbalance.schedule import Norms, Rates, Retrain, TimedColumn
 from emoexp.imbalance.schedule import Schedule as BuiltSchedule
 
 
@@ -88,6 +88,7 @@ class TwoStage(Deferred):
 
     retrain: Retrain
     norms: Norms
+    rates: Rates
 
     @property
     def retrains(self) -> bool:
@@ -97,6 +98,10 @@ class TwoStage(Deferred):
     def check(self, path: str) -> None:
         """Refuse to freeze batch norms where features are trained."""
         super().check(path)
+        if self.rates != "same" and not self.retrains:
+            raise ValueError(
+                f"{path}.rates={self.rates} is for a stage that retrains: choose {path}.retrain, or {path}.rates=same"
+            )
         if self.norms == "frozen" and not self.retrains:
             raise ValueError(
                 f"{path}.norms=frozen is for frozen features: choose {path}.retrain, or {path}.norms=update"
@@ -111,6 +116,7 @@ class TwoStage(Deferred):
             rate=self.rate,
             retrain=self.retrain,
             norms=self.norms,
+            rates=self.rates,
         )
 
     def columns(self) -> dict[str, list[TimedColumn]]:

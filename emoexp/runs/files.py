@@ -39,9 +39,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: it could not be written (a full disk); the old file stays, and no temporary file is left.
     """
-    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
+        _remove_leftovers(path)
         temporary.write_bytes(content)
         move_into_place(temporary, path)
     except OSError as error:

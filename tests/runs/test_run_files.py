@@ -189,6 +189,11 @@ def test_a_locked_open_file_is_locked_for_others_until_it_is_closed(tmp_path):
     assert path.read_bytes() == b"content"
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"could not save .*nowhere/x\.json \(No such file or directory\)"):
+        files.write_text(tmp_path / "nowhere" / "x.json", "{}")
+
+
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
     """Killed commands left temporary files in the folders of evaluations, reports and sweeps."""
     path = tmp_path / "metrics.json"

@@ -189,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=[*COMMANDS], help="one of the commands, with its share of the kills")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     rng, started = random.Random(asked.seed), time.perf_counter()
@@ -197,6 +198,8 @@ def main() -> None:
         base = Path(folder)
         template = prepared(base)
         for name, (_, _, share) in COMMANDS.items():
+            if asked.only not in (None, name):
+                continue
             undisturbed = base / name.replace(" ", "_")
             shutil.copytree(template, undisturbed)
             command, words = words_of(name, undisturbed)

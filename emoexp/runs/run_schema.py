@@ -102,6 +102,7 @@ KEYS: dict[str, dict[str, Any]] = {  # of the JSON files, by name; a dictionary 
 }  # fmt: skip
 REQUIRED = {"status.json": ("status",), "times.jsonl": ("train_seconds", "eval_seconds")}
 VALUES: dict[str, Any] = {"cells.json": _CELL, "seconds.json": SECONDS}  # of all keys
+WITHOUT_GAPS = ("history.jsonl",)  # the times of an epoch are lost where a process was killed before it wrote them
 ROWS = {  # of the files of lines; `epoch` counts them
     "history.jsonl": Kind("a finite number, text or null", _is_entry),
     "times.jsonl": Kind("a number from 0 on", lambda value: is_number(value) and value >= 0),
@@ -129,12 +130,17 @@ def _faults(prefix: str, content: dict[str, Any], kinds: dict[str, Any]) -> Iter
 
 def row_faults(name: str, rows: list[Any]) -> Iterator[str]:
     """What is wrong in the rows of a file of lines of this name, one sentence each."""
+    before = 0
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             yield f"line {number} is a node of keys; it is {shown(row)}"
         elif name in ROWS:
-            if row.get("epoch") != number or isinstance(row["epoch"], bool):
-                yield f"line {number}: epoch is {number}; it is {shown(row.get('epoch'))}"
+            epoch: Any = row.get("epoch")
+            if not is_count(epoch) or (epoch != number if name in WITHOUT_GAPS else epoch <= before):
+                expected = number if name in WITHOUT_GAPS else f"above {before}"
+                yield f"line {number}: epoch is {expected}; it is {shown(epoch)}"
+                return
+            before = int(epoch)
             yield from (f"line {number}: {key} is missing" for key in REQUIRED.get(name, ()) if key not in row)
             for key, value in row.items():
                 if not ROWS[name].holds(value):

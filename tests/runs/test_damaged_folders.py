@@ -124,6 +124,15 @@ def test_a_history_counts_its_epochs(folder, rows, told):
     assert told in (outcome(folder, "history.jsonl") or "")
 
 
+@pytest.mark.parametrize(
+    ("epochs", "fine"), [((1, 2), True), ((2,), True), ((1, 3), True), ((2, 1), False), ((1, 1), False)]
+)
+def test_times_may_have_gaps_and_no_way_back(folder, epochs, fine):
+    rows = [{"epoch": epoch, "train_seconds": 1.0, "eval_seconds": 0.5} for epoch in epochs]
+    (folder / "times.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert (outcome(folder, "times.jsonl") is None) == fine
+
+
 def test_predictions_are_probabilities_of_the_images_of_their_classes(folder):
     path = folder / "predictions" / "test.npz"
     arrays = dict(np.load(path))

@@ -15,6 +15,7 @@ from composing import TINY, tiny
 
 from emoexp.config import build_data, options
 from emoexp.runs import checkpoint, machine, manifest
+from emoexp.runs import folder as session_folder
 from emoexp.runs import process as session
 from emoexp.training import checkpointer, loop
 from emoexp.training import run as training
@@ -187,6 +188,27 @@ def test_what_was_not_yet_written_is_trained_again(tmp_path, monkeypatch):
     assert equal_weights(folder, whole) and len((folder / "times.jsonl").read_text().splitlines()) == 4
     for name in ("metrics.json", "history.jsonl"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize("missing", ["history.jsonl", "times.jsonl"])
+def test_killed_after_the_checkpoint_and_before_a_table(finished, tmp_path, monkeypatch, missing):
+    """The times of that epoch are lost; the run goes on, is stopped and goes on again, and ends with the same bits."""
+    monkeypatch.setattr(checkpointer, "MIN_INTERVAL_S", -1.0)
+    original, kills = session_folder.Run.write_lines, iter([1, 2])
+
+    def killed(run, name, rows, original=original):
+        if name == missing and next(kills, None) is not None:
+            raise SystemExit(9)
+        original(run, name, rows)
+
+    monkeypatch.setattr(session_folder.Run, "write_lines", killed)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            training.train(*tiny(tmp_path))
+    training.train(*tiny(tmp_path))
+    assert equal_weights(run_folder(tmp_path), finished)
+    assert (run_folder(tmp_path) / "history.jsonl").read_bytes() == (finished / "history.jsonl").read_bytes()
+    training.train(*tiny(tmp_path))
 
 
 def test_killed_between_best_and_last_checkpoint(finished, tmp_path, monkeypatch):
